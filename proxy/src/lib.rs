@@ -1,1 +1,9 @@
-//! Placeholder of the first commit.
+//! The sidecar of the Pillion mesh: a light proxy that speaks Envoy's xDS v3.
+//!
+//! Layers, each importing only from those before it (a test holds this):
+//! [`model`], [`telemetry`] — [`net`], [`tls`] — [`http`], [`route`], [`policy`], [`cluster`] —
+//! [`serve`], [`xds`] — [`admin`], [`app`].
+
+pub mod http;
+pub mod model;
+pub mod telemetry;

@@ -1,0 +1,3 @@
+//! HTTP mechanics: bodies, headers that belong to one hop, paths.
+
+pub mod body;

@@ -1,0 +1,224 @@
+//! Clusters (`envoy.config.cluster.v3`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Name;
+use super::tls::UpstreamTls;
+
+/// A group of endpoints that do the same job, and how to use them.
+#[derive(Debug, PartialEq)]
+pub struct Cluster {
+    /// Name that routes say.
+    pub name: Name,
+    /// Metric name: `cluster.<stat_name>.`; `:` already replaced by `_`.
+    pub stat_name: Name,
+    /// How endpoints are found.
+    pub discovery: Discovery,
+    /// How long a connection may take to be made, TLS included. Default 5 s.
+    pub connect_timeout: Duration,
+    /// How one is picked.
+    pub balancer: Balancer,
+    /// `common_lb_config.healthy_panic_threshold`, percent. Default 50; 0 turns panic off.
+    pub panic_threshold: u32,
+    /// `common_lb_config.locality_weighted_lb_config` is set.
+    pub locality_weighted: bool,
+    /// Close connections to an endpoint that turns unhealthy.
+    pub close_on_health_failure: bool,
+    /// Limits by priority: `[DEFAULT, HIGH]`.
+    pub breakers: [Thresholds; 2],
+    /// Passive health checking.
+    pub outliers: Option<OutlierDetection>,
+    /// TLS to the endpoints. None: plain text.
+    pub tls: Option<Arc<UpstreamTls>>,
+    /// Which HTTP is spoken.
+    pub protocol: Protocol,
+    /// Close an idle upstream connection after this. Default 1 h in Envoy; None: never.
+    pub idle_timeout: Option<Duration>,
+    /// Close an upstream connection at this age.
+    pub max_connection_duration: Option<Duration>,
+    /// Requests on one connection. None: no limit.
+    pub max_requests_per_connection: Option<u32>,
+    /// HTTP/2 knobs.
+    pub http2: Http2Options,
+    /// Soft limit of bytes buffered per connection. Default 1 MiB.
+    pub buffer_limit: u32,
+    /// TCP keepalive (probes, idle time, interval).
+    pub tcp_keepalive: Option<TcpKeepalive>,
+}
+
+/// `Cluster.type`
+#[derive(Clone, Debug, PartialEq)]
+pub enum Discovery {
+    /// Endpoints are in the cluster itself.
+    Static,
+    /// Every address of every name is an endpoint; looked up again when the records expire.
+    StrictDns(Dns),
+    /// One endpoint: the first address of the name.
+    LogicalDns(Dns),
+    /// By EDS under this name.
+    Eds(Name),
+    /// To wherever the connection was going before it was redirected.
+    OriginalDst,
+}
+
+/// DNS knobs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dns {
+    /// How often, when TTLs are not respected. Default 5 s.
+    pub refresh_rate: Duration,
+    /// Look up again when the record's TTL ends.
+    pub respect_ttl: bool,
+    /// Which families.
+    pub family: DnsFamily,
+}
+
+/// `dns_lookup_family`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DnsFamily {
+    /// IPv6 first, IPv4 if there is none (Envoy's AUTO).
+    #[default]
+    Auto,
+    /// A records only.
+    V4Only,
+    /// AAAA records only.
+    V6Only,
+    /// IPv4 first, IPv6 if there is none.
+    V4Preferred,
+    /// Both.
+    All,
+}
+
+/// Balancing algorithm with its knobs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Balancer {
+    /// In turn, by weight.
+    RoundRobin,
+    /// Best of `choice_count` random ones by requests under way. Default 2.
+    LeastRequest {
+        /// How many are compared.
+        choice_count: u32,
+    },
+    /// Any.
+    Random,
+    /// By position of the request's hash on a ring (`ring_hash`).
+    RingHash {
+        /// At least so many entries. Default 1024.
+        minimum_size: u64,
+        /// At most so many. Default 8 Mi.
+        maximum_size: u64,
+    },
+    /// By Maglev table.
+    Maglev {
+        /// A prime. Default 65537.
+        table_size: u64,
+    },
+}
+
+/// `CircuitBreakers.Thresholds`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Thresholds {
+    /// Connections. Default 1024.
+    pub max_connections: u32,
+    /// Requests that wait for a connection. Default 1024.
+    pub max_pending_requests: u32,
+    /// Requests under way. Default 1024.
+    pub max_requests: u32,
+    /// Retries under way. Default 3. Not used where a budget is set.
+    pub max_retries: u32,
+    /// Retries as a share of the requests under way.
+    pub retry_budget: Option<RetryBudget>,
+    /// Publish `remaining_*` gauges.
+    pub track_remaining: bool,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            max_connections: 1024,
+            max_pending_requests: 1024,
+            max_requests: 1024,
+            max_retries: 3,
+            retry_budget: None,
+            track_remaining: false,
+        }
+    }
+}
+
+/// `CircuitBreakers.Thresholds.RetryBudget`
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RetryBudget {
+    /// Percent of requests under way or pending. Default 20.
+    pub percent: f64,
+    /// Always allowed. Default 3.
+    pub min_concurrency: u32,
+}
+
+/// `OutlierDetection`, consecutive errors (the statistical detectors come with the same knobs).
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutlierDetection {
+    /// 5xx answers in a row. Default 5; 0 turns it off.
+    pub consecutive_5xx: u32,
+    /// Percent of such ejections that are enforced. Default 100.
+    pub enforcing_consecutive_5xx: u32,
+    /// 502, 503, 504 in a row. Default 5.
+    pub consecutive_gateway_failure: u32,
+    /// Percent enforced. Default 0.
+    pub enforcing_consecutive_gateway_failure: u32,
+    /// Count failures that we saw ourselves (connect, reset, timeout) apart from answers.
+    pub split_external_local_origin_errors: bool,
+    /// Local failures in a row. Default 5. Only with the split.
+    pub consecutive_local_origin_failure: u32,
+    /// Percent enforced. Default 100.
+    pub enforcing_consecutive_local_origin_failure: u32,
+    /// How often ejected endpoints are looked at. Default 10 s.
+    pub interval: Duration,
+    /// Ejection lasts this times the number of ejections. Default 30 s.
+    pub base_ejection_time: Duration,
+    /// Upper bound of it. Default 300 s (or base, if that is more).
+    pub max_ejection_time: Duration,
+    /// Random extra so that not all return at once. Default 0.
+    pub max_ejection_time_jitter: Duration,
+    /// At most this percent of endpoints at a time, but always one. Default 10.
+    pub max_ejection_percent: u32,
+}
+
+/// Which HTTP an endpoint is spoken to in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1 (Envoy's default).
+    #[default]
+    Http1,
+    /// HTTP/2, by prior knowledge or ALPN `h2`.
+    Http2,
+    /// What ALPN says; HTTP/1.1 where there is none.
+    Auto,
+    /// What the downstream request came in.
+    Downstream,
+}
+
+/// `Http2ProtocolOptions`, for either side. None: our default.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Http2Options {
+    /// Streams at a time on a connection.
+    pub max_concurrent_streams: Option<u32>,
+    /// Bytes per stream. Default 1 MiB upstream and downstream.
+    pub initial_stream_window: Option<u32>,
+    /// Bytes per connection. Default 4 MiB.
+    pub initial_connection_window: Option<u32>,
+    /// Send a PING so often. None: never.
+    pub keepalive_interval: Option<Duration>,
+    /// Close when a PING is not answered in this time.
+    pub keepalive_timeout: Option<Duration>,
+}
+
+/// `core.v3.TcpKeepalive`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpKeepalive {
+    /// Probes before giving up.
+    pub probes: Option<u32>,
+    /// Idle time before the first.
+    pub time: Option<Duration>,
+    /// Time between probes.
+    pub interval: Option<Duration>,
+}

@@ -1,0 +1,88 @@
+//! Endpoints of a cluster (`envoy.config.endpoint.v3`).
+
+use std::collections::BTreeMap;
+
+use super::Name;
+use super::listener::Address;
+
+/// All endpoints of a cluster.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Assignment {
+    /// Groups as configured; several may share a priority.
+    pub localities: Vec<LocalityEndpoints>,
+    /// Share of requests that is refused at once, by category.
+    pub drop_overloads: Vec<DropOverload>,
+    /// Percent: below `100 / factor` of healthy hosts a priority spills over. Default 140.
+    pub overprovisioning_factor: u32,
+}
+
+/// `Policy.DropOverload`
+#[derive(Clone, Debug, PartialEq)]
+pub struct DropOverload {
+    /// Name of the category.
+    pub category: Name,
+    /// Out of a million.
+    pub parts_per_million: u32,
+}
+
+/// `LocalityLbEndpoints`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LocalityEndpoints {
+    /// Where they are.
+    pub locality: Locality,
+    /// 0 is tried first.
+    pub priority: u32,
+    /// Share of this locality, with `locality_weighted_lb_config`. None: gets no traffic there.
+    pub weight: Option<u32>,
+    /// Its endpoints.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// `core.v3.Locality`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Locality {
+    /// Region.
+    pub region: String,
+    /// Zone in the region.
+    pub zone: String,
+    /// Part of the zone.
+    pub sub_zone: String,
+}
+
+/// One endpoint as configured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub address: Target,
+    /// Used for `auto_host_rewrite` and health checks. May be empty.
+    pub hostname: Name,
+    /// At least 1.
+    pub weight: u32,
+    /// As the control plane sees it.
+    pub health: Health,
+    /// `envoy.lb` filter metadata as flat text, for subsets and transport socket matches.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// What to connect to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// A resolved address.
+    Address(Address),
+    /// A name to resolve (STRICT_DNS, LOGICAL_DNS).
+    Dns(Name, u16),
+}
+
+/// `core.v3.HealthStatus`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// UNKNOWN or HEALTHY.
+    #[default]
+    Healthy,
+    /// UNHEALTHY, TIMEOUT: picked in panic only.
+    Unhealthy,
+    /// DRAINING: no new requests.
+    Draining,
+    /// DEGRADED: only when healthy ones do not suffice.
+    Degraded,
+}

@@ -1,0 +1,202 @@
+//! String and header matchers (`envoy.type.matcher.v3`, `envoy.config.route.v3.HeaderMatcher`).
+
+use http::{HeaderMap, HeaderName};
+use regex::Regex;
+
+/// `StringMatcher`
+#[derive(Clone, Debug)]
+pub struct StringMatcher {
+    /// How.
+    pub kind: StringMatch,
+    /// Compare without regard to ASCII case. Not for regexes.
+    pub ignore_case: bool,
+}
+
+/// The patterns of a [`StringMatcher`]; lower case already where case is ignored.
+#[derive(Clone, Debug)]
+pub enum StringMatch {
+    /// All of it.
+    Exact(String),
+    /// Its beginning.
+    Prefix(String),
+    /// Its end.
+    Suffix(String),
+    /// Any part.
+    Contains(String),
+    /// All of it, by regular expression (anchored at both ends when compiled).
+    Regex(Regex),
+}
+
+impl StringMatcher {
+    /// A case-sensitive comparison of the whole.
+    pub fn exact(text: impl Into<String>) -> Self {
+        Self { kind: StringMatch::Exact(text.into()), ignore_case: false }
+    }
+
+    /// Whether `text` matches.
+    pub fn matches(&self, text: &str) -> bool {
+        match &self.kind {
+            StringMatch::Regex(regex) => regex.is_match(text),
+            _ if self.ignore_case => self.compare(&text.to_ascii_lowercase()),
+            _ => self.compare(text),
+        }
+    }
+
+    fn compare(&self, text: &str) -> bool {
+        match &self.kind {
+            StringMatch::Exact(want) => text == want,
+            StringMatch::Prefix(want) => text.starts_with(want.as_str()),
+            StringMatch::Suffix(want) => text.ends_with(want.as_str()),
+            StringMatch::Contains(want) => text.contains(want.as_str()),
+            StringMatch::Regex(regex) => regex.is_match(text),
+        }
+    }
+}
+
+impl PartialEq for StringMatcher {
+    fn eq(&self, other: &Self) -> bool {
+        self.ignore_case == other.ignore_case && self.kind == other.kind
+    }
+}
+
+impl PartialEq for StringMatch {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exact(a), Self::Exact(b))
+            | (Self::Prefix(a), Self::Prefix(b))
+            | (Self::Suffix(a), Self::Suffix(b))
+            | (Self::Contains(a), Self::Contains(b)) => a == b,
+            (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
+            _ => false,
+        }
+    }
+}
+
+/// A regular expression that must match the whole text, as in Envoy (RE2 full match).
+///
+/// # Errors
+/// The text is no regular expression, or one that compiles to more than 1 MiB.
+pub fn full_regex(pattern: &str) -> Result<Regex, regex::Error> {
+    regex::RegexBuilder::new(&format!("^(?:{pattern})$"))
+        .size_limit(1 << 20)
+        .dot_matches_new_line(true)
+        .build()
+}
+
+/// `route.v3.HeaderMatcher`
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeaderMatcher {
+    /// Which header; `:method`, `:path`, `:authority`, `:scheme` are allowed.
+    pub name: HeaderKey,
+    /// What it must be.
+    pub kind: HeaderMatch,
+    /// Turn the result round.
+    pub invert: bool,
+    /// A missing header counts as an empty one.
+    pub treat_missing_as_empty: bool,
+}
+
+/// A header or a pseudo-header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeaderKey {
+    /// An ordinary header.
+    Name(HeaderName),
+    /// `:method`
+    Method,
+    /// `:path`, with its query.
+    Path,
+    /// `:authority` (`host` means the same).
+    Authority,
+    /// `:scheme`
+    Scheme,
+}
+
+/// What a header must be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HeaderMatch {
+    /// Present (true) or absent (false).
+    Present(bool),
+    /// Its value (several lines joined by `,`).
+    Text(StringMatcher),
+    /// A whole number in `start..end`.
+    Range(i64, i64),
+}
+
+/// The parts of a request that matchers see.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestView<'a> {
+    /// `:method`
+    pub method: &'a str,
+    /// `:path` with its query.
+    pub path: &'a str,
+    /// `:authority`
+    pub authority: &'a str,
+    /// `:scheme`
+    pub scheme: &'a str,
+    /// Everything else.
+    pub headers: &'a HeaderMap,
+}
+
+impl HeaderMatcher {
+    /// Whether the request has what this asks for.
+    pub fn matches(&self, request: &RequestView<'_>) -> bool {
+        match &self.name {
+            HeaderKey::Method => self.test(Some(request.method)),
+            HeaderKey::Path => self.test(Some(request.path)),
+            HeaderKey::Authority => self.test(Some(request.authority)),
+            HeaderKey::Scheme => self.test(Some(request.scheme)),
+            HeaderKey::Name(name) => self.matches_header(request.headers, name),
+        }
+    }
+
+    /// Whether these (response) headers have what this asks for; pseudo-headers never match.
+    pub fn matches_headers(&self, headers: &HeaderMap) -> bool {
+        match &self.name {
+            HeaderKey::Name(name) => self.matches_header(headers, name),
+            _ => false,
+        }
+    }
+
+    fn matches_header(&self, headers: &HeaderMap, name: &HeaderName) -> bool {
+        let mut values = headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (None, _) => self.test(None),
+            (Some(only), None) => self.test(Some(&String::from_utf8_lossy(only.as_bytes()))),
+            _ => {
+                let lines = headers.get_all(name).iter();
+                let lines: Vec<_> =
+                    lines.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+                self.test(Some(&lines.join(",")))
+            }
+        }
+    }
+
+    fn test(&self, value: Option<&str>) -> bool {
+        if let HeaderMatch::Present(want) = self.kind {
+            return (value.is_some() == want) != self.invert;
+        }
+        let value = match value {
+            Some(value) => value,
+            None if self.treat_missing_as_empty => "",
+            // Envoy: a missing header fails the comparison, so an inverted one succeeds.
+            None => return self.invert,
+        };
+        let matched = match &self.kind {
+            HeaderMatch::Text(text) => text.matches(value),
+            HeaderMatch::Range(start, end) => {
+                value.parse::<i64>().is_ok_and(|number| (*start..*end).contains(&number))
+            }
+            HeaderMatch::Present(_) => return false,
+        };
+        matched != self.invert
+    }
+}
+
+/// `route.v3.QueryParameterMatcher`
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueryMatcher {
+    /// Name of the parameter, as in the URL (decoded).
+    pub name: String,
+    /// None: only presence counts.
+    pub value: Option<StringMatcher>,
+}

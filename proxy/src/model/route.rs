@@ -1,0 +1,392 @@
+//! Route configurations (`envoy.config.route.v3`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode};
+use regex::Regex;
+
+use super::headers::HeaderOps;
+use super::matcher::{HeaderMatcher, QueryMatcher};
+use super::{Map, Name};
+
+/// A `RouteConfiguration`, ready to be matched against.
+#[derive(Clone, Debug, Default)]
+pub struct RouteTable {
+    /// Its name.
+    pub name: Name,
+    /// In order of configuration.
+    pub hosts: Vec<Arc<VirtualHost>>,
+    /// Which host serves which domain.
+    pub domains: Domains,
+    /// Drop the port of `:authority` before domains are compared.
+    pub ignore_port_in_host_matching: bool,
+    /// Header changes towards the upstream.
+    pub request_headers: HeaderOps,
+    /// Header changes towards the downstream.
+    pub response_headers: HeaderOps,
+    /// Apply the table's header changes first and the route's last, so that the route's win.
+    pub most_specific_header_mutations_wins: bool,
+}
+
+/// Domains of all virtual hosts, lower case, each pointing into [`RouteTable::hosts`].
+#[derive(Clone, Debug, Default)]
+pub struct Domains {
+    /// `shop.example`
+    pub exact: Map<usize>,
+    /// `*.example`, as `.example`; longest first.
+    pub suffixes: Vec<(String, usize)>,
+    /// `shop.*`, as `shop.`; longest first.
+    pub prefixes: Vec<(String, usize)>,
+    /// `*`
+    pub any: Option<usize>,
+}
+
+/// `VirtualHost`
+#[derive(Clone, Debug, Default)]
+pub struct VirtualHost {
+    /// Its name.
+    pub name: Name,
+    /// The first that matches wins.
+    pub routes: Vec<Arc<Route>>,
+    /// Header changes towards the upstream.
+    pub request_headers: HeaderOps,
+    /// Header changes towards the downstream.
+    pub response_headers: HeaderOps,
+    /// Used by routes that have none of their own.
+    pub retry: Option<Arc<RetryPolicy>>,
+    /// Redirect plain text to https.
+    pub require_tls: RequireTls,
+    /// Tell the upstream which try it is (`x-envoy-attempt-count`).
+    pub include_request_attempt_count: bool,
+    /// Tell the downstream how many tries it took.
+    pub include_attempt_count_in_response: bool,
+}
+
+/// `VirtualHost.TlsRequirementType`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RequireTls {
+    /// No.
+    #[default]
+    None,
+    /// Only from other hosts.
+    ExternalOnly,
+    /// Always.
+    All,
+}
+
+/// `Route`
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// For `%ROUTE_NAME%`. May be empty.
+    pub name: Name,
+    /// Which requests.
+    pub matches: RouteMatch,
+    /// What to do with them.
+    pub action: Action,
+    /// Header changes towards the upstream.
+    pub request_headers: HeaderOps,
+    /// Header changes towards the downstream.
+    pub response_headers: HeaderOps,
+    /// Name of the span (`decorator.operation`).
+    pub operation: Option<Name>,
+}
+
+/// `RouteMatch`
+#[derive(Clone, Debug)]
+pub struct RouteMatch {
+    /// Path, without its query.
+    pub path: PathMatch,
+    /// All must match.
+    pub headers: Vec<HeaderMatcher>,
+    /// All must match.
+    pub query: Vec<QueryMatcher>,
+    /// Only gRPC requests (by content type).
+    pub grpc: bool,
+    /// Share of requests, out of a million; the rest goes on to the next route. None: all.
+    pub fraction: Option<u32>,
+}
+
+/// Path specifiers. Lower case already where case is ignored.
+#[derive(Clone, Debug)]
+pub enum PathMatch {
+    /// `prefix`
+    Prefix(String, Case),
+    /// `path`
+    Exact(String, Case),
+    /// `path_separated_prefix`: the path is it, or goes on with `/`.
+    SeparatedPrefix(String, Case),
+    /// `safe_regex`, on the whole path.
+    Regex(Regex),
+    /// `connect_matcher`
+    Connect,
+}
+
+/// Whether case matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Case {
+    /// It does.
+    #[default]
+    Sensitive,
+    /// It does not.
+    Insensitive,
+}
+
+/// What a route does.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// `route`
+    Forward(Box<Forward>),
+    /// `redirect`
+    Redirect(Box<Redirect>),
+    /// `direct_response`
+    Direct(DirectResponse),
+    /// `non_forwarding_action`: nothing (proxyless servers); a proxy answers 404.
+    NonForwarding,
+}
+
+/// `RouteAction`
+#[derive(Clone, Debug)]
+pub struct Forward {
+    /// Where to.
+    pub target: Target,
+    /// What an unknown cluster is answered with. Default 503.
+    pub cluster_not_found: StatusCode,
+    /// Change of the path.
+    pub rewrite: PathRewrite,
+    /// Change of the authority.
+    pub host_rewrite: HostRewrite,
+    /// Put the authority that was replaced into `x-forwarded-host`.
+    pub append_x_forwarded_host: bool,
+    /// Whole exchange, from the end of the request to the end of the response. Default 15 s; None: no limit.
+    pub timeout: Option<Duration>,
+    /// Without a byte either way. None: the connection manager's.
+    pub idle_timeout: Option<Duration>,
+    /// Whole stream. None: no limit of the route's own.
+    pub max_stream_duration: Option<Duration>,
+    /// Upper bound for the client's `grpc-timeout`. None: it is not looked at; zero: no bound.
+    pub grpc_timeout_header_max: Option<Duration>,
+    /// When to try again. None: the virtual host's.
+    pub retry: Option<Arc<RetryPolicy>>,
+    /// What is hashed for ring hash and Maglev.
+    pub hash: Vec<HashPolicy>,
+    /// Which limits apply.
+    pub priority: Priority,
+    /// Copies that nobody waits for.
+    pub mirrors: Vec<Mirror>,
+    /// Upgrades (`websocket`) turned on or off here. Empty: the connection manager's.
+    pub upgrades: Vec<(Name, bool)>,
+}
+
+/// Which cluster.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// This one.
+    Cluster(Name),
+    /// The one that this request header names.
+    Header(HeaderName),
+    /// One of several.
+    Weighted(Weighted),
+}
+
+/// `WeightedCluster`
+#[derive(Clone, Debug)]
+pub struct Weighted {
+    /// At least one.
+    pub clusters: Vec<WeightedCluster>,
+    /// Sum of their weights, at least 1.
+    pub total: u32,
+    /// Header whose number picks instead of chance (`header_name`).
+    pub header: Option<HeaderName>,
+}
+
+/// `WeightedCluster.ClusterWeight`
+#[derive(Clone, Debug)]
+pub struct WeightedCluster {
+    /// Name of the cluster.
+    pub cluster: Name,
+    /// Its share.
+    pub weight: u32,
+    /// Header changes towards the upstream.
+    pub request_headers: HeaderOps,
+    /// Header changes towards the downstream.
+    pub response_headers: HeaderOps,
+    /// Change of the authority.
+    pub host_rewrite: Option<HeaderValue>,
+}
+
+/// Change of the path.
+#[derive(Clone, Debug, Default)]
+pub enum PathRewrite {
+    /// None.
+    #[default]
+    None,
+    /// Put this in place of what matched (`prefix_rewrite`).
+    Prefix(String),
+    /// `regex_rewrite`: replace every match in the path by this (`\1` is a group).
+    Regex(Regex, String),
+}
+
+/// Change of the authority.
+#[derive(Clone, Debug, Default)]
+pub enum HostRewrite {
+    /// None.
+    #[default]
+    None,
+    /// This.
+    Literal(HeaderValue),
+    /// Value of that request header.
+    Header(HeaderName),
+    /// Host name of the endpoint that was picked.
+    Auto,
+}
+
+/// `RoutingPriority`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Priority {
+    /// DEFAULT
+    #[default]
+    Default = 0,
+    /// HIGH
+    High = 1,
+}
+
+/// `RedirectAction`
+#[derive(Clone, Debug)]
+pub struct Redirect {
+    /// `scheme_redirect`, or `https_redirect`.
+    pub scheme: Option<Name>,
+    /// `host_redirect`
+    pub host: Option<Name>,
+    /// `port_redirect`
+    pub port: Option<u16>,
+    /// `path_redirect` (may carry a query), `prefix_rewrite` or `regex_rewrite`.
+    pub path: RedirectPath,
+    /// 301, 302, 303, 307 or 308. Default 301.
+    pub status: StatusCode,
+    /// Drop the query.
+    pub strip_query: bool,
+}
+
+/// Path of a redirect.
+#[derive(Clone, Debug, Default)]
+pub enum RedirectPath {
+    /// As it was.
+    #[default]
+    Keep,
+    /// This.
+    Full(String),
+    /// Put this in place of what matched.
+    Prefix(String),
+    /// Replace every match by this.
+    Regex(Regex, String),
+}
+
+/// `DirectResponseAction`
+#[derive(Clone, Debug)]
+pub struct DirectResponse {
+    /// 200 to 599.
+    pub status: StatusCode,
+    /// May be empty.
+    pub body: Bytes,
+}
+
+/// `RequestMirrorPolicy`
+#[derive(Clone, Debug)]
+pub struct Mirror {
+    /// Where the copy goes.
+    pub cluster: Name,
+    /// Out of a million.
+    pub parts_per_million: u32,
+}
+
+/// `RouteAction.HashPolicy`
+#[derive(Clone, Debug)]
+pub struct HashPolicy {
+    /// What is hashed.
+    pub source: HashSource,
+    /// Stop here if there is a hash already.
+    pub terminal: bool,
+}
+
+/// What is hashed.
+#[derive(Clone, Debug)]
+pub enum HashSource {
+    /// A header.
+    Header(HeaderName),
+    /// A cookie, made (with path and attributes) if it is missing and `ttl` is given.
+    Cookie {
+        /// Its name.
+        name: Name,
+        /// Life of a made one. Zero: a session cookie. None: never made.
+        ttl: Option<Duration>,
+        /// Its path.
+        path: Name,
+    },
+    /// Address of the peer.
+    SourceIp,
+    /// A query parameter.
+    Query(Name),
+}
+
+/// `RetryPolicy`
+#[derive(Clone, Debug, Default)]
+pub struct RetryPolicy {
+    /// When.
+    pub on: RetryOn,
+    /// How often at most. Default 1.
+    pub num_retries: u32,
+    /// Each try. None: only the route's timeout.
+    pub per_try_timeout: Option<Duration>,
+    /// Each try, without a byte.
+    pub per_try_idle_timeout: Option<Duration>,
+    /// With `retriable-status-codes`.
+    pub status_codes: Vec<u16>,
+    /// With `retriable-headers`: any of these in the response.
+    pub headers: Vec<HeaderMatcher>,
+    /// Only requests that match one of these may be retried. Empty: all.
+    pub request_headers: Vec<HeaderMatcher>,
+    /// Do not try an endpoint twice (`previous_hosts`).
+    pub avoid_previous_hosts: bool,
+    /// How often a pick may be thrown away for that. Default 1.
+    pub host_selection_attempts: u32,
+    /// First back-off. Default 25 ms; it doubles with full jitter.
+    pub base_interval: Duration,
+    /// Longest back-off. Default 10 times the first.
+    pub max_interval: Duration,
+}
+
+/// `retry_on`, as flags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetryOn {
+    /// Any 5xx answer, and everything below that `gateway_error`, `connect_failure`,
+    /// `refused_stream` and `reset` say.
+    pub server_error: bool,
+    /// 502, 503, 504.
+    pub gateway_error: bool,
+    /// The connection was not made.
+    pub connect_failure: bool,
+    /// The stream was refused (`REFUSED_STREAM`).
+    pub refused_stream: bool,
+    /// No answer: disconnect, reset, per-try timeout.
+    pub reset: bool,
+    /// No answer, and not a byte of the request was sent.
+    pub reset_before_request: bool,
+    /// 409.
+    pub retriable_4xx: bool,
+    /// [`RetryPolicy::status_codes`].
+    pub retriable_status_codes: bool,
+    /// [`RetryPolicy::headers`].
+    pub retriable_headers: bool,
+    /// `grpc-status` 1.
+    pub grpc_cancelled: bool,
+    /// `grpc-status` 4.
+    pub grpc_deadline_exceeded: bool,
+    /// `grpc-status` 13.
+    pub grpc_internal: bool,
+    /// `grpc-status` 8.
+    pub grpc_resource_exhausted: bool,
+    /// `grpc-status` 14.
+    pub grpc_unavailable: bool,
+}

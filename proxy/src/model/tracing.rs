@@ -1,0 +1,55 @@
+//! Tracing of a connection manager (`HttpConnectionManager.Tracing`, `OpenTelemetryConfig`).
+
+use super::Name;
+use super::format::Template;
+
+/// How requests become spans.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tracing {
+    /// Where spans go.
+    pub exporter: Exporter,
+    /// `service.name` of the resource.
+    pub service_name: Name,
+    /// Percent of requests that start a trace here. Default 100.
+    pub random_sampling: f64,
+    /// Upper bound of all sampled, percent. Default 100.
+    pub overall_sampling: f64,
+    /// How the decision is made when a parent comes in or not.
+    pub sampler: Sampler,
+    /// Extra attributes: name and value (with command operators).
+    pub custom_tags: Vec<(Name, Template)>,
+    /// A span of its own for each try.
+    pub spawn_upstream_span: bool,
+    /// Longest `http.url` path. Default 256.
+    pub max_path_tag_length: u32,
+}
+
+/// Where spans go.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Exporter {
+    /// OTLP over gRPC to this cluster.
+    Grpc(Name),
+    /// OTLP over HTTP to this cluster, at this authority and path.
+    Http {
+        /// Cluster.
+        cluster: Name,
+        /// `host[:port]` of the URI.
+        authority: Name,
+        /// Path of the URI.
+        path: Name,
+    },
+}
+
+/// Sampler of the tracer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Sampler {
+    /// The connection manager's percentages; a sampled parent is followed (Envoy's default).
+    #[default]
+    Manager,
+    /// `AlwaysOnSampler`
+    AlwaysOn,
+    /// `ParentBasedSampler`: the parent's decision, else the inner one.
+    ParentBased(Box<Sampler>),
+    /// `TraceIdRatioBasedSampler`, out of a million.
+    TraceIdRatio(u32),
+}
