@@ -1,0 +1,39 @@
+//! Descriptors of all messages, for what has to work on any of them: JSON, support marks, dumps.
+
+use std::sync::LazyLock;
+
+use prost::Name;
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+
+static BYTES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+static POOL: LazyLock<DescriptorPool> =
+    LazyLock::new(|| DescriptorPool::decode(BYTES).expect("build.rs wrote a valid descriptor set"));
+
+/// The descriptors of every message and service of this crate. Decoded at the first use.
+pub fn pool() -> &'static DescriptorPool {
+    &POOL
+}
+
+/// The serialized `FileDescriptorSet` behind [`pool`], with our field options, without comments.
+pub fn file_descriptor_set() -> &'static [u8] {
+    BYTES
+}
+
+/// The descriptor of the message that a type URL names, if it is one of ours or well-known.
+pub fn by_type_url(type_url: &str) -> Option<MessageDescriptor> {
+    pool().get_message_by_name(crate::any::type_name(type_url))
+}
+
+/// The descriptor of a generated message.
+pub fn of<M: Name>() -> MessageDescriptor {
+    pool()
+        .get_message_by_name(&M::full_name())
+        .expect("generated messages and descriptors come from the same files")
+}
+
+/// The same content as a [`DynamicMessage`].
+pub fn to_dynamic<M: Name>(message: &M) -> DynamicMessage {
+    DynamicMessage::decode(of::<M>(), message.encode_to_vec().as_slice())
+        .expect("what was just encoded with the same schema decodes")
+}
