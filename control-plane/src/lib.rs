@@ -5,5 +5,6 @@
 
 pub mod ca;
 pub mod identity;
+pub mod intent;
 pub mod snapshot;
 pub mod store;

@@ -6,6 +6,4 @@
 
 pub mod http;
 pub mod model;
-pub mod policy;
-pub mod route;
 pub mod telemetry;

@@ -1,11 +1,3 @@
-//! HTTP mechanics: bodies, headers that belong to one hop, paths, identity headers.
+//! HTTP mechanics: bodies, headers that belong to one hop, paths.
 
 pub mod body;
-pub mod forwarded;
-pub mod grpc;
-pub mod hop;
-pub mod meter;
-pub mod path;
-pub mod replay;
-pub mod request_id;
-pub mod target;

@@ -1,0 +1,155 @@
+//! The documents of all files to one intent.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::document::{Document, Object, ObjectId, Place};
+use super::http_route::{HttpRoute, RouteKind};
+use super::mesh::Mesh;
+use super::meta::{Kind, Name};
+use super::policy::{Target, TrafficPolicy};
+use super::problem::{Problem, Severity};
+use super::references;
+use super::service::Service;
+use super::workload::Workload;
+
+/// Everything that people want, as plain data.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Intent {
+    /// The mesh; its defaults if none is written.
+    pub mesh: Arc<Mesh>,
+    /// Services.
+    pub services: BTreeMap<Name, Arc<Service>>,
+    /// Workloads that are written down (others register).
+    pub workloads: BTreeMap<Name, Arc<Workload>>,
+    /// Routes.
+    pub routes: BTreeMap<(RouteKind, Name), Arc<HttpRoute>>,
+    /// Policies that are in force, by what they hold for.
+    pub policies: BTreeMap<Target, Arc<TrafficPolicy>>,
+}
+
+/// An intent and what is wrong with the files that it comes from.
+#[derive(Debug, Clone, Default)]
+pub struct Parsed {
+    /// What can be applied.
+    pub intent: Intent,
+    /// What is wrong, by file and line.
+    pub problems: Vec<Problem>,
+    /// Where each object was written.
+    pub places: BTreeMap<ObjectId, Place>,
+}
+
+impl Parsed {
+    /// How many problems are errors, and how many are warnings.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        let errors =
+            self.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+        (errors, self.problems.len() - errors)
+    }
+}
+
+/// Puts the documents of all files together and checks what they say about each other. The result does not
+/// depend on the order of `documents`.
+#[must_use]
+pub fn assemble(mut documents: Vec<Document>, problems: Vec<Problem>) -> Parsed {
+    documents.sort_by(|left, right| left.place.cmp(&right.place));
+    let mut parsed = Parsed { problems, ..Parsed::default() };
+    let mut kept = Vec::with_capacity(documents.len());
+    for document in documents {
+        match parsed.places.get(&document.id) {
+            Some(first) => {
+                let message = format!(
+                    "{} is already defined at {}:{}; that one is used",
+                    document.id, first.file, first.line
+                );
+                parsed.problems.push(of_document(&document, Severity::Error, message));
+            }
+            None => {
+                parsed.places.insert(document.id.clone(), document.place.clone());
+                kept.push(document);
+            }
+        }
+    }
+    insert_all(&mut parsed, &kept);
+    references::check(&mut parsed, &kept);
+    parsed.problems.sort();
+    parsed.problems.dedup();
+    parsed
+}
+
+fn insert_all(parsed: &mut Parsed, documents: &[Document]) {
+    let mut meshes = Vec::new();
+    let mut policies = Vec::new();
+    for document in documents {
+        let name = document.id.name.clone();
+        match &document.object {
+            Object::Mesh(mesh) => meshes.push((document, mesh)),
+            Object::Service(service) => {
+                parsed.intent.services.insert(name, Arc::clone(service));
+            }
+            Object::Workload(workload) => {
+                parsed.intent.workloads.insert(name, Arc::clone(workload));
+            }
+            Object::Route(route) => {
+                parsed.intent.routes.insert((route.kind, name), Arc::clone(route));
+            }
+            Object::TrafficPolicy(policy) => policies.push((document, policy)),
+        }
+    }
+    if let Some((first, mesh)) = meshes.first() {
+        parsed.intent.mesh = Arc::clone(mesh);
+        for (document, _) in &meshes[1..] {
+            let message = format!(
+                "there is one Mesh already, at {}:{}; that one is used",
+                first.place.file, first.place.line
+            );
+            parsed.problems.push(of_document(document, Severity::Error, message));
+        }
+    }
+    insert_policies(parsed, policies);
+}
+
+/// Of two policies on one target, the older one wins, then the first by name.
+fn insert_policies(parsed: &mut Parsed, mut policies: Vec<(&Document, &Arc<TrafficPolicy>)>) {
+    policies.sort_by_key(|(_, policy)| {
+        // No timestamp (files have none) counts as youngest.
+        (policy.created.is_none(), policy.created.clone(), policy.name.clone())
+    });
+    for (document, policy) in policies {
+        for target in &policy.targets {
+            match parsed.intent.policies.get(target) {
+                Some(winner) if winner.name != policy.name => {
+                    let message = format!(
+                        "TrafficPolicy {} holds for {} already; this one has no effect there",
+                        winner.name,
+                        describe(target)
+                    );
+                    parsed.problems.push(of_document(document, Severity::Warning, message));
+                }
+                Some(_) => {}
+                None => {
+                    parsed.intent.policies.insert(target.clone(), Arc::clone(policy));
+                }
+            }
+        }
+    }
+}
+
+pub(crate) fn describe(target: &Target) -> String {
+    match target {
+        Target::Service(name) => format!("{} {name}", Kind::Service),
+        Target::Route(RouteKind::Http, name) => format!("{} {name}", Kind::HttpRoute),
+        Target::Route(RouteKind::Grpc, name) => format!("{} {name}", Kind::GrpcRoute),
+    }
+}
+
+pub(crate) fn of_document(document: &Document, severity: Severity, message: String) -> Problem {
+    Problem {
+        line: document.place.line,
+        column: 1,
+        document: document.place.document,
+        object: document.id.to_string(),
+        ..Problem::of_file(severity, &document.place.file, message)
+    }
+}

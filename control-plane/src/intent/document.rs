@@ -1,0 +1,218 @@
+//! One file's text to its documents.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::decode::{At, Context, Object as Fields, any_text, quoted, text};
+use super::http_route::{HttpRoute, ParentRef};
+use super::mesh::Mesh;
+use super::meta::{Kind, Meta, Name};
+use super::policy::{Target, TrafficPolicy};
+use super::problem::{Problem, Severity, nearest};
+use super::service::Service;
+use super::workload::Workload;
+use super::yaml::{self, Chunk, Node, Value};
+
+/// Which object a document describes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct ObjectId {
+    /// Its kind.
+    pub kind: Kind,
+    /// Namespace and name.
+    pub name: Name,
+}
+
+/// `Kind namespace/name`
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+/// Where a document stands.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The file, as it was named to [`read`].
+    pub file: Arc<str>,
+    /// 1-based document in the file.
+    pub document: usize,
+    /// 1-based line.
+    pub line: u32,
+}
+
+/// A good document.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// Where it stands.
+    pub place: Place,
+    /// What it describes.
+    pub id: ObjectId,
+    /// What it says.
+    pub object: Object,
+    pub(crate) references: Vec<Reference>,
+}
+
+/// What a document says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Object {
+    /// A `Mesh`.
+    Mesh(Arc<Mesh>),
+    /// A `Service`.
+    Service(Arc<Service>),
+    /// A `Workload`.
+    Workload(Arc<Workload>),
+    /// An `HTTPRoute` or `GRPCRoute`.
+    Route(Arc<HttpRoute>),
+    /// A `TrafficPolicy`.
+    TrafficPolicy(Arc<TrafficPolicy>),
+}
+
+/// A place at which a document speaks of another object.
+#[derive(Debug, Clone)]
+pub(crate) struct Reference {
+    pub(crate) target: Referent,
+    pub(crate) place: (u32, u32),
+    pub(crate) path: String,
+}
+
+/// What is spoken of.
+#[derive(Debug, Clone)]
+pub(crate) enum Referent {
+    Parent(ParentRef),
+    Backend { service: Name, port: Option<u16> },
+    PolicyTarget(Target),
+    Dependency(Name),
+}
+
+/// What was found in one file.
+#[derive(Debug, Clone, Default)]
+pub struct FileDocuments {
+    /// The good documents, in order.
+    pub documents: Vec<Document>,
+    /// The bad ones, as far as it is known what they describe. `None` could be anything.
+    pub rejected: Vec<Option<ObjectId>>,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+}
+
+/// Reads the documents of one file. `file` is only its name, for the messages.
+#[must_use]
+pub fn read(file: &str, content: &str) -> FileDocuments {
+    let file: Arc<str> = file.into();
+    let mut found = FileDocuments::default();
+    for chunk in yaml::chunks(content) {
+        let mut cx = Context::new(Arc::clone(&file), chunk.document);
+        match read_chunk(&mut cx, chunk) {
+            Outcome::Good(document) => found.documents.push(*document),
+            Outcome::Bad(id) => found.rejected.push(id),
+            Outcome::Empty => {}
+        }
+        found.problems.append(&mut cx.problems);
+    }
+    found
+}
+
+enum Outcome {
+    Good(Box<Document>),
+    Bad(Option<ObjectId>),
+    /// Nothing in it, or a kind that is somebody else's.
+    Empty,
+}
+
+fn read_chunk(cx: &mut Context, chunk: Chunk<'_>) -> Outcome {
+    let node = match yaml::parse(chunk) {
+        Ok(Some(node)) => node,
+        Ok(None) => return Outcome::Empty,
+        Err(error) => {
+            let message = format!("this is not YAML: {}", error.message);
+            cx.note(Severity::Error, (error.line, error.column), "", message);
+            return Outcome::Bad(None);
+        }
+    };
+    let root = At::root(&node);
+    let kind = match kind(cx, &root) {
+        Ok(Some(kind)) => kind,
+        Ok(None) => return Outcome::Empty,
+        Err(()) => return Outcome::Bad(None),
+    };
+    cx.lenient = !kind.is_ours();
+    let decoded = decode(cx, &root, kind);
+    match decoded {
+        Some((id, object)) if !cx.failed() => {
+            let line = node.line;
+            let place = Place { file: cx.file(), document: chunk.document, line };
+            let references = std::mem::take(&mut cx.references);
+            Outcome::Good(Box::new(Document { place, id, object, references }))
+        }
+        _ => Outcome::Bad(identify(&node, kind)),
+    }
+}
+
+/// The kind; `Ok(None)` for one that is left to others (with a warning), `Err` for a mistake.
+fn kind(cx: &mut Context, root: &At<'_>) -> Result<Option<Kind>, ()> {
+    let mut object = Fields::open(cx, root).ok_or(())?;
+    let api_version = object.required(cx, "apiVersion", text);
+    let kind_at = object.field("kind");
+    let written = object.required(cx, "kind", text).ok_or(())?;
+    let api_version = api_version.ok_or(())?;
+    let at = kind_at.as_ref().unwrap_or(root);
+    cx.object.clone_from(&written);
+    if let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.as_str() == written) {
+        let versions = kind.api_versions();
+        if versions.contains(&api_version.as_str()) {
+            return Ok(Some(kind));
+        }
+        let message = format!("a {kind} of apiVersion `{api_version}` is unknown");
+        cx.note(Severity::Error, (root.node.line, root.node.column), "apiVersion", message);
+        if let Some(last) = cx.problems.last_mut() {
+            last.expected = Some(quoted(versions));
+        }
+        return Err(());
+    }
+    let names = Kind::ALL.map(Kind::as_str);
+    if let Some(meant) = nearest(&written, names) {
+        cx.error::<()>(at, format!("unknown kind `{written}`, did you mean `{meant}`?"));
+        return Err(());
+    }
+    if api_version.starts_with("pillion.io/") {
+        cx.expected::<()>(at, format!("one of {}", quoted(&names)));
+        return Err(());
+    }
+    cx.warn(at, format!("the kind `{written}` has no effect here"));
+    Ok(None)
+}
+
+fn decode(cx: &mut Context, root: &At<'_>, kind: Kind) -> Option<(ObjectId, Object)> {
+    let mut object = Fields::open(cx, root)?;
+    object.ignore(&["apiVersion", "kind", "status"]);
+    let meta = object.required(cx, "metadata", |cx, at| Meta::decode(cx, at, kind));
+    let spec = object.required(cx, "spec", |_, at| Some(at.clone()));
+    object.finish(cx);
+    let (meta, spec) = (meta?, spec?);
+    let decoded = match kind {
+        Kind::Mesh => Object::Mesh(Arc::new(Mesh::decode(cx, &meta, &spec)?)),
+        Kind::Service => Object::Service(Arc::new(Service::decode(cx, &meta, &spec)?)),
+        Kind::Workload => Object::Workload(Arc::new(Workload::decode(cx, &meta, &spec)?)),
+        Kind::HttpRoute => Object::Route(Arc::new(HttpRoute::decode(cx, &meta, &spec)?)),
+        Kind::GrpcRoute => Object::Route(Arc::new(HttpRoute::decode_grpc(cx, &meta, &spec)?)),
+        Kind::TrafficPolicy => {
+            Object::TrafficPolicy(Arc::new(TrafficPolicy::decode(cx, &meta, &spec)?))
+        }
+    };
+    Some((ObjectId { kind, name: meta.name }, decoded))
+}
+
+/// Which object a bad document speaks of, so that its last good version stays. Problems of this second look
+/// are known already.
+fn identify(node: &Node, kind: Kind) -> Option<ObjectId> {
+    let Value::Map(fields) = &node.value else { return None };
+    let (_, metadata) = fields.iter().find(|(key, _)| key.name == "metadata")?;
+    let mut scratch = Context::new("".into(), 0);
+    let mut object = Fields::open(&mut scratch, &At::root(metadata))?;
+    let name = object.optional(&mut scratch, "name", any_text)?;
+    let namespace = object.optional(&mut scratch, "namespace", any_text);
+    let namespace = namespace.unwrap_or_else(|| "default".to_owned());
+    Some(ObjectId { kind, name: Name { namespace, name } })
+}

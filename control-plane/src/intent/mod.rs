@@ -1,0 +1,47 @@
+//! What people write, parsed and validated into plain data.
+//!
+//! `read` takes one file's text to [`Document`]s, [`assemble`] takes the documents of all files to an
+//! [`Intent`]. Both are pure, both name every problem with file, line, column, document, field and what was
+//! expected, and a bad document never takes another one with it.
+//!
+//! Kinds: `Mesh`, `Workload`, `TrafficPolicy` of `pillion.io/v1alpha1`; `Service` of `v1`; `HTTPRoute` and
+//! `GRPCRoute` of `gateway.networking.k8s.io`. Fields that our own kinds do not have are errors. Fields that the
+//! others have and we do not know are warnings, and the known part is applied.
+
+mod assemble;
+mod backend;
+mod decode;
+mod document;
+mod duration;
+mod filter;
+mod grpc_route;
+mod http_route;
+mod mesh;
+mod meta;
+mod policy;
+mod problem;
+mod references;
+mod service;
+mod workload;
+mod yaml;
+
+pub use assemble::{Intent, Parsed, assemble};
+pub use backend::{Backend, BackendTarget};
+pub use document::{Document, FileDocuments, Object, ObjectId, Place, read};
+pub use filter::{Filter, HeaderChange, Mirror, PathChange, Redirect, Rewrite};
+pub use http_route::{
+    HttpRoute, Match, ParentRef, PathMatch, RouteKind, RouteRetry, Rule, TextMatch, Timeouts,
+    ValueMatch,
+};
+pub use mesh::{AccessLog, AccessLogFormat, Mesh, Mtls, Outbound, Tracing};
+pub use meta::{Kind, Name};
+pub use policy::{
+    Algorithm, CircuitBreaker, HashOn, LoadBalancer, OutlierDetection, PolicyTimeouts, Retry,
+    RetryBudget, Target, TrafficPolicy,
+};
+pub use problem::{Problem, Severity};
+pub use service::{AppProtocol, Service, ServicePort, TargetPort};
+pub use workload::{Locality, Workload};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! What documents say about each other.
+
+use super::assemble::{Parsed, describe, of_document};
+use super::document::{Document, Object, Reference, Referent};
+use super::http_route::ParentRef;
+use super::meta::Name;
+use super::policy::Target;
+use super::problem::{Problem, Severity, nearest};
+use super::workload::Workload;
+
+/// Notes references to objects that do not exist. The documents stay in force: what they say about objects
+/// that do exist is applied.
+pub(crate) fn check(parsed: &mut Parsed, documents: &[Document]) {
+    let mut found = Vec::new();
+    for document in documents {
+        for reference in &document.references {
+            if let Some(message) = missing(parsed, &reference.target) {
+                found.push(of_reference(document, reference, message));
+            }
+        }
+        if let Object::Workload(workload) = &document.object
+            && !belongs_somewhere(parsed, workload)
+        {
+            let message = "no Service selects this workload, so nobody can call it".to_owned();
+            found.push(of_document(document, Severity::Warning, message));
+        }
+    }
+    parsed.problems.append(&mut found);
+}
+
+fn of_reference(document: &Document, reference: &Reference, message: String) -> Problem {
+    Problem {
+        line: reference.place.0,
+        column: reference.place.1,
+        field: reference.path.clone(),
+        ..of_document(document, Severity::Error, message)
+    }
+}
+
+/// What is wrong with a reference, if anything.
+fn missing(parsed: &Parsed, target: &Referent) -> Option<String> {
+    match target {
+        Referent::Parent(parent) => {
+            missing_service(parsed, &parent.service, "the route is attached to nothing here")
+                .or_else(|| missing_parent_port(parsed, parent))
+        }
+        Referent::Backend { service, port } => {
+            missing_service(parsed, service, "its share of the requests gets a 500")
+                .or_else(|| missing_backend_port(parsed, service, *port))
+        }
+        Referent::PolicyTarget(Target::Service(name)) => {
+            missing_service(parsed, name, "the policy has no effect there")
+        }
+        Referent::PolicyTarget(target @ Target::Route(kind, name)) => {
+            let exists = parsed.intent.routes.contains_key(&(*kind, name.clone()));
+            (!exists).then(|| {
+                format!("there is no {}: the policy has no effect there", describe(target))
+            })
+        }
+        Referent::Dependency(name) => missing_service(parsed, name, "the dependency is left out"),
+    }
+}
+
+fn missing_service(parsed: &Parsed, name: &Name, consequence: &str) -> Option<String> {
+    if parsed.intent.services.contains_key(name) {
+        return None;
+    }
+    let same_namespace =
+        parsed.intent.services.keys().filter(|known| known.namespace == name.namespace);
+    let meant = nearest(&name.name, same_namespace.map(|known| known.name.as_str()));
+    let elsewhere = parsed.intent.services.keys().find(|known| known.name == name.name);
+    let rest = match (meant, elsewhere) {
+        (Some(meant), _) => format!(", did you mean `{meant}`? As it is, {consequence}"),
+        (None, Some(known)) => {
+            let namespace = &known.namespace;
+            format!(", did you mean the one of namespace `{namespace}`? As it is, {consequence}")
+        }
+        (None, None) => format!(": {consequence}"),
+    };
+    Some(format!("there is no Service {name}{rest}"))
+}
+
+fn missing_parent_port(parsed: &Parsed, parent: &ParentRef) -> Option<String> {
+    let service = parsed.intent.services.get(&parent.service)?;
+    if let Some(port) = parent.port.filter(|port| service.port(*port).is_none()) {
+        return Some(format!(
+            "Service {} has no port {port}{}",
+            service.name,
+            ports(parsed, &service.name)
+        ));
+    }
+    let section = parent.section.as_deref()?;
+    let known = service.ports.iter().any(|port| port.name.as_deref() == Some(section));
+    (!known).then(|| format!("Service {} has no port named `{section}`", service.name))
+}
+
+fn missing_backend_port(parsed: &Parsed, name: &Name, port: Option<u16>) -> Option<String> {
+    let service = parsed.intent.services.get(name)?;
+    match port {
+        Some(port) if service.port(port).is_some() => None,
+        Some(port) => Some(format!(
+            "Service {name} has no port {port}{}: its share of the requests gets a 500",
+            ports(parsed, name)
+        )),
+        None if service.default_port().is_some() => None,
+        None => Some(format!("Service {name} has several ports, say which{}", ports(parsed, name))),
+    }
+}
+
+fn ports(parsed: &Parsed, name: &Name) -> String {
+    let known = parsed.intent.services.get(name).map(|service| {
+        service.ports.iter().map(|port| port.port.to_string()).collect::<Vec<_>>().join(", ")
+    });
+    known.map(|known| format!(" (it has {known})")).unwrap_or_default()
+}
+
+fn belongs_somewhere(parsed: &Parsed, workload: &Workload) -> bool {
+    parsed.intent.services.values().any(|service| service.selects(workload))
+}
