@@ -8,3 +8,4 @@ pub mod identity;
 pub mod intent;
 pub mod snapshot;
 pub mod store;
+pub mod xds;

@@ -1,0 +1,3 @@
+//! The xDS server: one session per stream, and the services that carry them.
+
+pub mod session;
