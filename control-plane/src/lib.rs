@@ -4,6 +4,7 @@
 //! `source`, `store`, `xds`, `ca` [2] <- `admin`, `app`, `cli` [4].
 
 pub mod ca;
+pub mod cli;
 pub mod identity;
 pub mod intent;
 pub mod snapshot;

@@ -1,3 +1,7 @@
-//! The binary.
+//! `pillion`: the control plane, and the person's command line.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pillion::cli::main()
+}

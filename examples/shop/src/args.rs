@@ -7,7 +7,7 @@ pub struct Args {
     #[arg(value_enum)]
     pub service: Service,
     /// The port on 127.0.0.1; 0 lets the system choose, and the first line on stdout says which.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, env = "PORT", default_value_t = 0)]
     pub port: u16,
     /// The version that the answers name. `catalog` answers in another shape as `v2`.
     #[arg(id = "app-version", long, default_value = "v1")]

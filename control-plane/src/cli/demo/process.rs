@@ -1,0 +1,319 @@
+//! One process that is kept running: started, watched, started again when it ends, and stopped in order.
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::http_get;
+
+/// How long a process may take to stop after SIGTERM before it gets SIGKILL.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+/// How often a starting process is asked whether it is ready.
+const PROBE_EVERY: Duration = Duration::from_millis(50);
+const FIRST_BACK_OFF: Duration = Duration::from_millis(200);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(5);
+/// A process that ran this long starts its back-off anew.
+const STEADY_AFTER: Duration = Duration::from_secs(10);
+
+/// What to run, and how to know that it is ready.
+#[derive(Debug, Clone)]
+pub(crate) struct Recipe {
+    /// In messages, and the name of the log file.
+    pub(crate) name: String,
+    pub(crate) program: PathBuf,
+    pub(crate) args: Vec<OsString>,
+    pub(crate) env: Vec<(&'static str, String)>,
+    /// Gets both stdout and stderr, appended.
+    pub(crate) log: PathBuf,
+    pub(crate) probe: Probe,
+}
+
+/// How to ask a process whether it is ready.
+#[derive(Debug, Clone)]
+pub(crate) enum Probe {
+    /// It accepts connections on this loopback port.
+    Accepts(u16),
+    /// It answers 200 to GET of this path on this loopback port.
+    Answers(u16, &'static str),
+}
+
+/// Where a process stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Runs (or is about to), and does not answer its probe yet.
+    Starting,
+    /// Has answered its probe.
+    Ready,
+    /// Has ended, and will be started again.
+    Down,
+    /// Was stopped, for good.
+    Stopped,
+}
+
+/// What is known of a process now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Status {
+    pub(crate) phase: Phase,
+    pub(crate) pid: Option<u32>,
+    /// How often it ended without having been asked to.
+    pub(crate) deaths: u32,
+    /// How it ended the last time.
+    pub(crate) last_end: Option<String>,
+}
+
+/// A supervised process. Dropping it kills the process.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) name: String,
+    pub(crate) log: PathBuf,
+    status: watch::Receiver<Status>,
+    task: JoinHandle<()>,
+}
+
+impl Process {
+    /// Starts `recipe`, and starts it again after a back-off (200 ms to 5 s) each time it ends, until `stop` turns
+    /// true.
+    pub(crate) fn start(recipe: Recipe, stop: watch::Receiver<bool>) -> Self {
+        let first = Status { phase: Phase::Starting, pid: None, deaths: 0, last_end: None };
+        let (report, status) = watch::channel(first);
+        let (name, log) = (recipe.name.clone(), recipe.log.clone());
+        let task = tokio::spawn(keep_running(recipe, report, stop));
+        Self { name, log, status, task }
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// Sends SIGKILL, as a crash would; the supervisor starts the process again. False when there is none now.
+    pub(crate) fn kill(&self) -> bool {
+        let pid = self.status.borrow().pid;
+        pid.is_some_and(|pid| signal(pid, Signal::KILL))
+    }
+
+    /// The last `count` lines that the process wrote.
+    pub(crate) fn last_lines(&self, count: usize) -> String {
+        last_lines(&self.log, count)
+    }
+
+    /// Waits for the process to be gone, after its `stop` turned true.
+    pub(crate) async fn gone(&mut self) {
+        // An error is a panic or an abort of the supervising task, and with it the child was killed.
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn keep_running(
+    recipe: Recipe,
+    report: watch::Sender<Status>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut back_off = FIRST_BACK_OFF;
+    while !*stop.borrow() {
+        let started = Instant::now();
+        let end = match recipe.spawn() {
+            Ok(child) => match run(&recipe, child, &report, &mut stop).await {
+                Some(end) => end,
+                None => break,
+            },
+            Err(error) => format!("cannot be started: {error}"),
+        };
+        report.send_modify(|status| {
+            status.phase = Phase::Down;
+            status.pid = None;
+            status.deaths += 1;
+            status.last_end = Some(end);
+        });
+        if started.elapsed() > STEADY_AFTER {
+            back_off = FIRST_BACK_OFF;
+        }
+        tokio::select! {
+            () = sleep(back_off) => {}
+            _ = stop.wait_for(|stop| *stop) => break,
+        }
+        back_off = (back_off * 2).min(LONGEST_BACK_OFF);
+    }
+    report.send_modify(|status| {
+        status.phase = Phase::Stopped;
+        status.pid = None;
+    });
+}
+
+/// Until the child ends by itself (how it ended), or `stop` ended it (`None`).
+async fn run(
+    recipe: &Recipe,
+    mut child: Child,
+    report: &watch::Sender<Status>,
+    stop: &mut watch::Receiver<bool>,
+) -> Option<String> {
+    // `Child::wait` would close it, and the child ends when it closes: see `leash`.
+    let _leash = child.stdin.take();
+    report.send_modify(|status| {
+        status.phase = Phase::Starting;
+        status.pid = child.id();
+    });
+    let ready = async {
+        while !recipe.probe.is_ready().await {
+            sleep(PROBE_EVERY).await;
+        }
+        report.send_modify(|status| status.phase = Phase::Ready);
+        std::future::pending::<()>().await;
+    };
+    let ended = tokio::select! {
+        ended = child.wait() => Some(ended),
+        () = ready => None,
+        _ = stop.wait_for(|stop| *stop) => None,
+    };
+    match ended {
+        Some(Ok(status)) => Some(format!("ended: {status}")),
+        Some(Err(error)) => Some(format!("cannot be waited for: {error}")),
+        None => {
+            end(&mut child).await;
+            None
+        }
+    }
+}
+
+async fn end(child: &mut Child) {
+    if child.id().is_some_and(|pid| signal(pid, Signal::TERM))
+        && timeout(STOP_GRACE, child.wait()).await.is_ok()
+    {
+        return;
+    }
+    // It can only fail when the child is gone already.
+    let _ = child.kill().await;
+}
+
+fn signal(pid: u32, signal: Signal) -> bool {
+    Pid::from_raw(pid.cast_signed()).is_some_and(|pid| kill_process(pid, signal).is_ok())
+}
+
+impl Recipe {
+    fn spawn(&self) -> std::io::Result<Child> {
+        let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
+        Command::new(&self.program)
+            .arg0("pillion")
+            .args(&self.args)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            // Ctrl-C in the terminal is for us alone; we stop the others in order.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+    }
+}
+
+impl Probe {
+    async fn is_ready(&self) -> bool {
+        match *self {
+            Self::Accepts(port) => tokio::net::TcpStream::connect(loopback(port)).await.is_ok(),
+            Self::Answers(port, path) => {
+                http_get::get(loopback(port), path).await.is_ok_and(|reply| reply.status == 200)
+            }
+        }
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+fn last_lines(log: &Path, count: usize) -> String {
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Long enough for a busy machine; nothing here waits for its end.
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    fn recipe(dir: &Path, script: &str) -> Recipe {
+        Recipe {
+            name: "test".to_owned(),
+            program: "/bin/sh".into(),
+            args: vec!["-c".into(), script.into()],
+            env: vec![],
+            log: dir.join("test.log"),
+            // Nobody listens there.
+            probe: Probe::Accepts(1),
+        }
+    }
+
+    async fn wait_for(process: &mut Process, condition: impl Fn(&Status) -> bool) -> Status {
+        let status = timeout(LIMIT, process.status.wait_for(condition)).await;
+        status.expect("in time").expect("supervised").clone()
+    }
+
+    #[tokio::test]
+    async fn a_process_that_ends_is_started_again_until_it_is_stopped() {
+        let dir = tempfile::tempdir().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let mut process = Process::start(recipe(dir.path(), "echo here; exec sleep 1000"), stopped);
+        let first = wait_for(&mut process, |status| status.pid.is_some()).await;
+        assert!(process.kill());
+        let second = wait_for(&mut process, |s| s.pid.is_some() && s.pid != first.pid).await;
+        assert_eq!(second.deaths, 1);
+        assert_eq!(second.last_end.as_deref(), Some("ended: signal: 9 (SIGKILL)"));
+
+        stop.send_replace(true);
+        timeout(LIMIT, process.gone()).await.unwrap();
+        assert_eq!(process.status().phase, Phase::Stopped);
+        let pid = Pid::from_raw(second.pid.unwrap().cast_signed()).unwrap();
+        assert!(rustix::process::test_kill_process(pid).is_err(), "still there");
+    }
+
+    #[tokio::test]
+    async fn how_it_ended_and_what_it_wrote_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        let script = "echo one; echo two >&2; echo three; exit 7";
+        let mut process = Process::start(recipe(dir.path(), script), stopped);
+        let status = wait_for(&mut process, |status| status.deaths > 0).await;
+        assert_eq!(status.last_end.as_deref(), Some("ended: exit status: 7"));
+        assert_eq!(process.last_lines(2), "two\nthree");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_not_there_is_an_end_like_any_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        let mut recipe = recipe(dir.path(), "");
+        recipe.program = dir.path().join("absent");
+        let mut process = Process::start(recipe, stopped);
+        let status = wait_for(&mut process, |status| status.deaths > 0).await;
+        assert!(status.last_end.unwrap().starts_with("cannot be started: No such file"));
+    }
+
+    #[tokio::test]
+    async fn it_is_ready_once_it_accepts() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut recipe = recipe(dir.path(), "exec sleep 1000");
+        recipe.probe = Probe::Accepts(listener.local_addr().unwrap().port());
+        let mut process = Process::start(recipe, stopped);
+        wait_for(&mut process, |status| status.phase == Phase::Ready).await;
+    }
+}
