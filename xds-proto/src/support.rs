@@ -365,22 +365,16 @@ impl Walk {
 
     /// Of alternatives only the first supported one has to be right.
     fn settle_alternatives(&mut self, message: &DynamicMessage) {
-        let Some(policies) = message.get_field_by_name("policies") else { return };
-        let count = policies.as_list().map_or(0, <[Value]>::len);
-        let start = self.path.len();
-        let prefix = |i: usize, path: &str| {
-            let step =
-                if start == 0 { format!("policies[{i}]") } else { format!(".policies[{i}]") };
-            format!("{}{step}", &path[..start])
+        let policies = message.get_field_by_name("policies");
+        let count = policies.as_ref().and_then(|p| p.as_list()).map_or(0, <[Value]>::len);
+        let dot = if self.path.is_empty() { "" } else { "." };
+        let all = format!("{}{dot}policies[", self.path);
+        let supported = |i: usize| {
+            let extension = format!("{all}{i}].typed_extension_config.typed_config");
+            !self.findings.iter().any(|f| f.path == extension)
         };
-        let unsupported = |i: usize, findings: &[Finding], path: &str| {
-            let at = format!("{}.typed_extension_config.typed_config", prefix(i, path));
-            findings.iter().any(|f| f.path == at)
-        };
-        let chosen = (0..count).find(|i| !unsupported(*i, &self.findings, &self.path));
-        let Some(chosen) = chosen else { return };
-        let kept = format!("{}.", prefix(chosen, &self.path));
-        let all = self.path.clone();
+        let Some(chosen) = (0..count).find(|i| supported(*i)) else { return };
+        let kept = format!("{all}{chosen}]");
         for finding in &mut self.findings {
             if finding.path.starts_with(&all) && !finding.path.starts_with(&kept) {
                 finding.optional = true;
