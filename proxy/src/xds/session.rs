@@ -180,7 +180,7 @@ struct TypeState {
 enum Wanted {
     #[default]
     Nothing,
-    Everything(Duration),
+    Everything,
     Names(BTreeMap<Name, Duration>),
 }
 
@@ -188,7 +188,7 @@ impl Wanted {
     fn wants(&self, name: &str) -> bool {
         match self {
             Self::Nothing => false,
-            Self::Everything(_) => true,
+            Self::Everything => true,
             Self::Names(names) => names.contains_key(name),
         }
     }
@@ -210,7 +210,7 @@ impl Session {
     /// zero: none. To be called before the first stream.
     pub fn want_everything(&mut self, kind: Kind, timeout: Duration, now: Instant) {
         let state = self.of(kind);
-        state.wanted = Wanted::Everything(timeout);
+        state.wanted = Wanted::Everything;
         state.wait_for("".into(), timeout, now);
     }
 
@@ -263,7 +263,7 @@ impl Session {
         now: Instant,
     ) -> Option<Request> {
         let state = self.of(kind);
-        if matches!(state.wanted, Wanted::Everything(_)) {
+        if matches!(state.wanted, Wanted::Everything) {
             return None;
         }
         if !matches!(state.wanted, Wanted::Names(_)) {
@@ -407,7 +407,7 @@ impl Session {
     fn wants_nothing(&self, kind: Kind) -> bool {
         match &self.types[kind.index()].wanted {
             Wanted::Nothing => true,
-            Wanted::Everything(_) => false,
+            Wanted::Everything => false,
             Wanted::Names(names) => names.is_empty(),
         }
     }
@@ -474,7 +474,7 @@ impl TypeState {
     fn names(&self) -> Vec<Name> {
         match &self.wanted {
             Wanted::Names(names) => names.keys().cloned().collect(),
-            Wanted::Nothing | Wanted::Everything(_) => Vec::new(),
+            Wanted::Nothing | Wanted::Everything => Vec::new(),
         }
     }
 
