@@ -101,7 +101,7 @@ impl Fleet {
         }
         let instances = plan.instances.iter().map(|instance| {
             let sidecar = SidecarPorts {
-                control_plane: xds,
+                control_plane: xds_tls,
                 app: instance.app.as_ref().map(|_| ports.next()),
                 admin: ports.next(),
                 inbound: ports.next(),
@@ -209,7 +209,7 @@ impl FleetPlan {
         args.add("--xds-port", xds.to_string());
         args.add("--xds-tls-port", xds_tls.to_string());
         args.add("--admin-port", admin.to_string());
-        self.recipe("control-plane", args, vec![], Probe::Accepts(xds))
+        self.recipe("control-plane", args, vec![], Probe::Accepts(xds_tls))
     }
 
     fn start_instance(

@@ -179,6 +179,22 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_wrong_with_the_mesh_files() {
+        let dir = tempfile::tempdir().unwrap();
+        write_mesh(dir.path(), Some("http://127.0.0.1:4317")).unwrap();
+        let (mut documents, mut problems) = (Vec::new(), Vec::new());
+        for (name, _) in MESH_FILES {
+            let text = fs::read_to_string(dir.path().join(name)).unwrap();
+            let mut file = crate::intent::read(name, &text);
+            documents.append(&mut file.documents);
+            problems.append(&mut file.problems);
+        }
+        let parsed = crate::intent::assemble(documents, problems);
+        assert_eq!(parsed.problems, []);
+        assert_eq!(parsed.intent.services.len(), 7);
+    }
+
+    #[test]
     fn every_mesh_file_of_the_example_is_in_the_binary() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/shop/mesh");
         let mut on_disk: Vec<String> = fs::read_dir(dir)
