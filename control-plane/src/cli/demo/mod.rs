@@ -95,26 +95,39 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let stage = Stage::prepare(&args)?;
     let mut progress = Progress::new();
     progress.say(&format!(
-        "Pillion demo: a shop of six services, {} instances each, in a mesh of its own\n  \
+        "Pillion demo: a shop of five services (one in two versions), {} instances each, in a mesh of its own\n  \
          mesh files: {}\n  logs: {}",
         args.replicas,
         stage.mesh_dir.display(),
         stage.log_dir.display()
     ));
-    let fleet = tokio::select! {
-        fleet = Fleet::start(stage.plan(args.replicas)) => fleet?,
-        () = interrupt.wait() => bail!("stopped while it was starting"),
-    };
-    let outcome = attend(&fleet, &args, &stage, &mut progress, &mut interrupt).await;
-    fleet.stop().await;
+    let outcome = play(&args, &stage, &mut progress, &mut interrupt).await;
+    let good = outcome.as_ref().is_ok_and(|summary| summary.is_good(args.requests));
+    if !good && !outcome.as_ref().is_err_and(|error| error.is::<Stopped>()) {
+        progress.say(&format!("the logs are kept in {}", stage.keep().display()));
+    }
     let summary = outcome?;
     match args.output {
         Output::Text => print!("\n{}", summary.to_text()),
         Output::Json => println!("{}", serde_json::to_string_pretty(&summary)?),
     }
-    let good =
-        args.requests.is_none_or(|requests| summary.requests == requests && summary.failed == 0);
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Starts the fleet, attends to it, and stops it whatever happened.
+async fn play(
+    args: &DemoArgs,
+    stage: &Stage,
+    progress: &mut Progress,
+    interrupt: &mut Interrupt,
+) -> anyhow::Result<Summary> {
+    let fleet = tokio::select! {
+        fleet = Fleet::start(stage.plan(args.replicas)) => fleet?,
+        () = interrupt.wait() => bail!(Stopped),
+    };
+    let outcome = attend(&fleet, args, stage, progress, interrupt).await;
+    fleet.stop().await;
+    outcome
 }
 
 /// From the first process to the last answer.
@@ -128,7 +141,7 @@ async fn attend(
     let plan = load_plan(fleet, args);
     tokio::select! {
         warm = warm_up(fleet, &plan, progress) => warm?,
-        () = interrupt.wait() => bail!("stopped while it was starting"),
+        () = interrupt.wait() => bail!(Stopped),
     }
     let monitor = Monitor::start(fleet, args.requests, stage.mesh_dir.clone()).await;
     let watched = !args.no_tui && args.output == Output::Text && std::io::stdout().is_terminal();
@@ -266,12 +279,12 @@ impl Show<'_> {
             .flat_map(|(_, members)| members.iter().filter(|i| i.is_ready()))
             .collect();
         if ready.is_empty() {
-            self.monitor.note("no instance can be spared now".to_owned());
+            self.monitor.note("no instance can be spared now");
             return;
         }
         let instance = ready[fastrand::usize(..ready.len())];
         instance.kill();
-        self.monitor.note(format!("killed {} and its sidecar", instance.plan.name));
+        self.monitor.note(&format!("killed {} and its sidecar", instance.plan.name));
     }
 
     fn shift_weights(&mut self) {
@@ -279,7 +292,7 @@ impl Show<'_> {
             Ok(note) => note,
             Err(error) => format!("{error:#}"),
         };
-        self.monitor.note(note);
+        self.monitor.note(&note);
     }
 }
 
@@ -295,7 +308,7 @@ struct Stage {
     mesh_dir: PathBuf,
     data_dir: PathBuf,
     log_dir: PathBuf,
-    _temporary: tempfile::TempDir,
+    temporary: tempfile::TempDir,
 }
 
 impl Stage {
@@ -317,7 +330,13 @@ impl Stage {
             None => temporary.path().join("logs"),
         };
         let data_dir = temporary.path().join("data");
-        Ok(Self { mesh_dir, data_dir, log_dir, _temporary: temporary })
+        Ok(Self { mesh_dir, data_dir, log_dir, temporary })
+    }
+
+    /// Leaves everything where it is, and says where the logs are.
+    fn keep(self) -> PathBuf {
+        let _ = self.temporary.keep();
+        self.log_dir
     }
 
     fn plan(&self, replicas: usize) -> FleetPlan {
@@ -339,6 +358,11 @@ fn own_program() -> PathBuf {
     }
     std::env::current_exe().unwrap_or_else(|_| "pillion".into())
 }
+
+/// Somebody did not want it any more before it had begun.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped while it was starting")]
+struct Stopped;
 
 /// Ctrl-C, or a polite request to stop.
 struct Interrupt([Signal; 3]);

@@ -17,7 +17,7 @@ use super::summary::Summary;
 /// A sidecar that does not answer by then is left out until the next second.
 const SCRAPE_LIMIT: Duration = Duration::from_millis(800);
 /// Rates and percentiles on the screen are those of the last so many seconds.
-const WINDOW: usize = 5;
+const WINDOW: usize = 3;
 const HISTORY: usize = 240;
 const EVENTS: usize = 50;
 
@@ -73,6 +73,7 @@ pub(crate) struct Monitor {
     baseline: Vec<Counters>,
     past: VecDeque<(Instant, Vec<Counters>)>,
     front: VecDeque<(Duration, Tally)>,
+    start: Instant,
     last_tick: Instant,
     deaths: Vec<u32>,
     events: VecDeque<String>,
@@ -89,6 +90,7 @@ impl Monitor {
             baseline: vec![Counters::default(); fleet.instances.len()],
             past: VecDeque::new(),
             front: VecDeque::new(),
+            start: now,
             last_tick: now,
             deaths: fleet.processes().map(|process| process.status().deaths).collect(),
             events: VecDeque::new(),
@@ -117,9 +119,10 @@ impl Monitor {
         self.note_deaths(fleet);
     }
 
-    /// Adds a line to what happened.
-    pub(crate) fn note(&mut self, event: String) {
-        self.events.push_back(event);
+    /// Adds a line to what happened, with the time since the start before it.
+    pub(crate) fn note(&mut self, event: &str) {
+        let seconds = self.start.elapsed().as_secs();
+        self.events.push_back(format!("{:02}:{:02} {event}", seconds / 60, seconds % 60));
         while self.events.len() > EVENTS {
             self.events.pop_front();
         }
@@ -253,7 +256,7 @@ impl Monitor {
             }
         }
         for event in events {
-            self.note(event);
+            self.note(&event);
         }
     }
 }

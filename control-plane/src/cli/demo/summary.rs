@@ -91,6 +91,11 @@ impl Summary {
         }
     }
 
+    /// Whether all that was asked for was done well; whoever asked for nothing definite has nothing to complain of.
+    pub(crate) fn is_good(&self, asked: Option<u64>) -> bool {
+        asked.is_none_or(|asked| self.requests == asked && self.failed == 0)
+    }
+
     /// For people: a few lines and a table.
     pub(crate) fn to_text(&self) -> String {
         let mut text = String::new();
@@ -219,6 +224,15 @@ mod tests {
         assert!(text.contains("catalog:  v1 899 (89.98 %)  v2 100 (10.01 %)"), "{text}");
         assert!(text.contains("processes started again: 3"));
         assert!(text.ends_with("failed 1 times: HTTP 503: no healthy upstream\n"));
+    }
+
+    #[test]
+    fn one_failed_or_missing_request_is_one_too_many() {
+        let summary = Summary { failed: 0, ..example() };
+        assert!(summary.is_good(Some(1000)));
+        assert!(!summary.is_good(Some(1001)), "one was not sent");
+        assert!(!example().is_good(Some(1000)), "one failed");
+        assert!(example().is_good(None));
     }
 
     #[test]
