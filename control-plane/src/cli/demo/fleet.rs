@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -159,6 +160,29 @@ impl Fleet {
             }
         }
         groups
+    }
+
+    /// Names, process ids and ports as JSON, for scripts that want to look closer (or to break something).
+    pub(crate) fn describe(&self) -> serde_json::Value {
+        let pid = |process: &Process| process.status().pid;
+        let instances = self.instances.iter().map(|instance| {
+            json!({
+                "name": instance.plan.name,
+                "service": instance.plan.service,
+                "group": instance.plan.group,
+                "app_pid": instance.app.as_ref().and_then(pid),
+                "sidecar_pid": pid(&instance.sidecar),
+                "admin": instance.admin,
+                "outbound": instance.outbound,
+            })
+        });
+        json!({
+            "control_plane": {
+                "pid": pid(&self.control_plane.process),
+                "admin": self.control_plane.admin,
+            },
+            "instances": instances.collect::<Vec<_>>(),
+        })
     }
 
     /// Where the logs are.

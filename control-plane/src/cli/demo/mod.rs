@@ -71,7 +71,8 @@ pub struct DemoArgs {
     /// No live picture, as when stdout is not a terminal.
     #[arg(long)]
     pub no_tui: bool,
-    /// Writes what the processes log into this folder, and keeps it.
+    /// Writes what the processes log into this folder, and keeps it; beside that, once everything is ready,
+    /// `fleet.json` with the processes' ids and ports.
     #[arg(long, value_name = "DIR")]
     pub keep_logs: Option<PathBuf>,
 }
@@ -143,6 +144,9 @@ async fn attend(
         warm = warm_up(fleet, &plan, progress) => warm?,
         () = interrupt.wait() => bail!(Stopped),
     }
+    let description = stage.log_dir.join("fleet.json");
+    std::fs::write(&description, format!("{:#}\n", fleet.describe()))
+        .with_context(|| format!("cannot write {}", description.display()))?;
     let monitor = Monitor::start(fleet, args.requests, stage.mesh_dir.clone()).await;
     let watched = !args.no_tui && args.output == Output::Text && std::io::stdout().is_terminal();
     let screen = watched.then(Screen::open).transpose().context("cannot draw on this terminal")?;
