@@ -5,6 +5,16 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Messages that may hold keys or tokens; `src/debug.rs` has their `Debug`.
+const SECRETIVE: [&str; 6] = [
+    ".envoy.config.core.v3.DataSource",
+    ".envoy.config.core.v3.HeaderValue",
+    ".envoy.config.core.v3.TransportSocket",
+    ".envoy.service.discovery.v3.DeltaDiscoveryResponse",
+    ".envoy.service.discovery.v3.DiscoveryResponse",
+    ".envoy.service.discovery.v3.Resource",
+];
+
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new("proto");
     println!("cargo::rerun-if-changed=proto");
@@ -20,6 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut config = prost_build::Config::new();
     config.enable_type_names().type_name_domain(["."], "type.googleapis.com");
+    config.skip_debug(SECRETIVE);
     tonic_prost_build::configure()
         .build_transport(false)
         .include_file("xds.rs")

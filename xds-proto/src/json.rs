@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::descriptors;
 
+pub(crate) use redact::is_secret_header;
 pub use redact::redact;
 
 /// A place in a text, counted from 1.

@@ -9,6 +9,7 @@
 //! * [`descriptors`] is the reflection behind both.
 
 pub mod any;
+mod debug;
 pub mod descriptors;
 pub mod json;
 pub mod support;

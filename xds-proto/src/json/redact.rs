@@ -32,9 +32,8 @@ pub fn redact(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(redact),
         Value::Object(entries) => {
-            let credential = entries.get("key").and_then(Value::as_str).is_some_and(|name| {
-                SECRET_HEADERS.iter().any(|secret| name.eq_ignore_ascii_case(secret))
-            });
+            let credential =
+                entries.get("key").and_then(Value::as_str).is_some_and(is_secret_header);
             for (name, content) in entries.iter_mut() {
                 if SECRET_FIELDS.contains(&name.as_str())
                     || credential && (name == "value" || name == "raw_value")
@@ -47,6 +46,11 @@ pub fn redact(value: &mut Value) {
         }
         _ => {}
     }
+}
+
+/// Whether the value of a header with this name is a credential.
+pub(crate) fn is_secret_header(name: &str) -> bool {
+    SECRET_HEADERS.iter().any(|secret| name.eq_ignore_ascii_case(secret))
 }
 
 fn hide(value: &mut Value) {
