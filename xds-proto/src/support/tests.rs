@@ -94,6 +94,15 @@ fn an_optional_supported_filter_is_still_refused_for_its_fields() {
 }
 
 #[test]
+fn metadata_of_an_unknown_type_is_no_extension() {
+    let endpoint: crate::envoy::config::endpoint::v3::LbEndpoint = json::from_text(
+        r#"{metadata: {typed_filter_metadata: {x: {"@type": type.googleapis.com/io.example.M}}}}"#,
+    )
+    .expect("the test's own YAML is valid");
+    assert_eq!(check(&endpoint), []);
+}
+
+#[test]
 fn map_keys_stand_in_quotes() {
     let routes: RouteConfiguration = json::from_text(
         r#"
