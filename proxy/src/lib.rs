@@ -6,5 +6,7 @@
 
 pub mod http;
 pub mod model;
+pub mod net;
 pub mod telemetry;
+pub mod tls;
 pub mod xds;

@@ -1,0 +1,156 @@
+//! Outgoing connections.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+use super::Io;
+use crate::model::cluster::TcpKeepalive;
+use crate::model::listener::Address;
+
+/// How a connection is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectOptions {
+    /// How long it may take. Default 5 s, as `Cluster.connect_timeout`.
+    pub timeout: Duration,
+    /// Keepalive probes. None: as the system does by default, which is never.
+    pub keepalive: Option<TcpKeepalive>,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(5), keepalive: None }
+    }
+}
+
+/// Connects, with `TCP_NODELAY` set.
+///
+/// # Errors
+/// Refused, unreachable, or [`io::ErrorKind::TimedOut`] after `options.timeout`. No byte was sent.
+pub async fn connect(address: &Address, options: &ConnectOptions) -> io::Result<Io> {
+    match timeout(options.timeout, dial(address)).await {
+        Ok(Ok(io)) => {
+            if let (Some(stream), Some(keepalive)) = (io.tcp(), options.keepalive) {
+                set_keepalive(stream, keepalive)?;
+            }
+            Ok(io)
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no connection to {address} within {:?}", options.timeout),
+        )),
+    }
+}
+
+async fn dial(address: &Address) -> io::Result<Io> {
+    match address {
+        Address::Socket(address) => {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(Io::Tcp(stream))
+        }
+        Address::Pipe(path) => dial_unix(path).await.map(Io::Unix),
+    }
+}
+
+/// `@name` is a name in Linux' abstract namespace, as in Envoy.
+async fn dial_unix(path: &Path) -> io::Result<UnixStream> {
+    match abstract_name(path) {
+        None => UnixStream::connect(path).await,
+        // Connecting to an abstract name is immediate: it is in memory, or it is not.
+        Some(name) => {
+            use std::os::linux::net::SocketAddrExt as _;
+            let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+            let stream = std::os::unix::net::UnixStream::connect_addr(&address)?;
+            stream.set_nonblocking(true)?;
+            UnixStream::from_std(stream)
+        }
+    }
+}
+
+pub(crate) fn abstract_name(path: &Path) -> Option<&[u8]> {
+    path.as_os_str().as_encoded_bytes().strip_prefix(b"@")
+}
+
+fn set_keepalive(stream: &TcpStream, keepalive: TcpKeepalive) -> io::Result<()> {
+    let mut options = socket2::TcpKeepalive::new();
+    if let Some(time) = keepalive.time {
+        options = options.with_time(time);
+    }
+    if let Some(interval) = keepalive.interval {
+        options = options.with_interval(interval);
+    }
+    if let Some(probes) = keepalive.probes {
+        options = options.with_retries(probes);
+    }
+    SockRef::from(stream).set_tcp_keepalive(&options)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::net::listen;
+
+    #[tokio::test]
+    async fn connects_over_tcp_with_keepalive_and_nodelay() {
+        let listener = listen(&Address::Socket("127.0.0.1:0".parse().unwrap()), 16).unwrap();
+        let options = ConnectOptions {
+            keepalive: Some(TcpKeepalive {
+                probes: Some(3),
+                time: Some(Duration::from_secs(30)),
+                interval: Some(Duration::from_secs(7)),
+            }),
+            ..ConnectOptions::default()
+        };
+        let mut client = connect(listener.address(), &options).await.unwrap();
+        let mut acceptor = listener.acceptor().unwrap();
+        let (mut server, peer) = acceptor.accept().await.unwrap();
+        assert_eq!(peer, client.local_address().unwrap());
+        assert_eq!(&client.peer_address().unwrap(), listener.address());
+
+        let socket = SockRef::from(client.tcp().unwrap());
+        assert!(client.tcp().unwrap().nodelay().unwrap());
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(7));
+
+        client.write_all(b"hello").await.unwrap();
+        let mut got = [0; 5];
+        server.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"hello");
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_says_so() {
+        let listener = listen(&Address::Socket("127.0.0.1:0".parse().unwrap()), 16).unwrap();
+        let address = listener.address().clone();
+        drop(listener);
+        let error = connect(&address, &ConnectOptions::default()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[tokio::test]
+    async fn a_full_backlog_runs_into_the_timeout() {
+        let listener = listen(&Address::Socket("127.0.0.1:0".parse().unwrap()), 1).unwrap();
+        let options = ConnectOptions { timeout: Duration::from_millis(200), keepalive: None };
+        let mut open = Vec::new();
+        for _ in 0..16 {
+            match connect(listener.address(), &options).await {
+                Ok(io) => open.push(io),
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+                    assert!(error.to_string().contains("within 200ms"), "{error}");
+                    return;
+                }
+            }
+        }
+        panic!("a backlog of 1 took {} connections", open.len());
+    }
+}

@@ -1,0 +1,205 @@
+//! Listening sockets.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::accept::Acceptor;
+use super::connect::abstract_name;
+use crate::model::listener::Address;
+
+/// A bound, listening socket. It belongs to no runtime: every worker takes an [`Acceptor`] of its own.
+/// The port closes when the listener and all its acceptors are gone.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+    address: Address,
+    // Device and inode of a Unix socket's file, so that only our own file is ever removed.
+    file: Option<(PathBuf, u64, u64)>,
+}
+
+/// Binds and listens, with `SO_REUSEADDR`. A Unix socket file that nobody listens on any more is
+/// removed first; `@name` is an abstract Unix name.
+///
+/// # Errors
+/// The address is in use, not ours, or not allowed; the text names it.
+pub fn listen(address: &Address, backlog: u32) -> io::Result<Listener> {
+    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+    let bound = match address {
+        Address::Socket(address) => bind_tcp(&SockAddr::from(*address), backlog),
+        Address::Pipe(path) => bind_unix(path, backlog),
+    };
+    bound.map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+    })
+}
+
+impl Listener {
+    /// Where it listens; the port is the real one when 0 was asked for.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// An acceptor on the current runtime.
+    ///
+    /// # Errors
+    /// Out of file descriptors.
+    ///
+    /// # Panics
+    /// Called outside of a tokio runtime.
+    pub fn acceptor(&self) -> io::Result<Acceptor> {
+        let socket = self.socket.try_clone()?;
+        match self.address {
+            Address::Socket(_) => Acceptor::tcp(socket.into()),
+            Address::Pipe(_) => Acceptor::unix(socket.into()),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some((path, device, inode)) = &self.file
+            && let Ok(meta) = std::fs::symlink_metadata(path)
+            && (meta.dev(), meta.ino()) == (*device, *inode)
+        {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn bind_tcp(address: &SockAddr, backlog: i32) -> io::Result<Listener> {
+    let domain = if address.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
+    let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), None)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // Envoy's default: `[::]` takes no IPv4 connections (`ipv4_compat: false`).
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(address)?;
+    socket.listen(backlog)?;
+    let bound = socket.local_addr()?.as_socket();
+    let bound = bound.ok_or_else(|| io::Error::other("the bound address is no IP address"))?;
+    Ok(Listener { socket, address: Address::Socket(bound), file: None })
+}
+
+fn bind_unix(path: &Path, backlog: i32) -> io::Result<Listener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    let abstract_name = abstract_name(path);
+    let address = match abstract_name {
+        Some(name) => {
+            use std::os::unix::ffi::OsStrExt as _;
+            let name = [b"\0", name].concat();
+            SockAddr::unix(Path::new(std::ffi::OsStr::from_bytes(&name)))?
+        }
+        None => {
+            remove_stale(path)?;
+            SockAddr::unix(path)?
+        }
+    };
+    socket.bind(&address)?;
+    socket.listen(backlog)?;
+    let file = match abstract_name {
+        Some(_) => None,
+        None => {
+            let meta = std::fs::symlink_metadata(path)?;
+            Some((path.to_owned(), meta.dev(), meta.ino()))
+        }
+    };
+    Ok(Listener { socket, address: Address::Pipe(path.to_owned()), file })
+}
+
+/// Removes what a process that did not end in good order left behind: never a living socket, and
+/// never a file that is no socket.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let Ok(meta) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    if !meta.file_type().is_socket() {
+        let what = "a file of this name exists and is no socket";
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+    }
+    let probe = Socket::new(Domain::UNIX, Type::STREAM.cloexec().nonblocking(), None)?;
+    match probe.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)
+        }
+        _ => Err(io::Error::from(io::ErrorKind::AddrInUse)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{ConnectOptions, connect};
+
+    fn loopback(port: u16) -> Address {
+        Address::Socket(([127, 0, 0, 1], port).into())
+    }
+
+    #[tokio::test]
+    async fn two_acceptors_share_one_port_and_dropping_all_closes_it() {
+        let listener = listen(&loopback(0), 16).unwrap();
+        let address = listener.address().clone();
+        let (mut one, mut two) = (listener.acceptor().unwrap(), listener.acceptor().unwrap());
+        let _client = connect(&address, &ConnectOptions::default()).await.unwrap();
+        tokio::select! {
+            accepted = one.accept() => drop(accepted.unwrap()),
+            accepted = two.accept() => drop(accepted.unwrap()),
+        }
+        drop((listener, one));
+        let _late = connect(&address, &ConnectOptions::default()).await.unwrap();
+        drop(two);
+        let refused = connect(&address, &ConnectOptions::default()).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn a_port_in_use_names_the_address() {
+        let listener = listen(&loopback(0), 16).unwrap();
+        let error = listen(listener.address(), 16).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let text = error.to_string();
+        assert!(text.contains(&format!("cannot listen on {}", listener.address())), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_stale_unix_socket_is_replaced_and_a_living_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap()); // leaves its file behind
+        let address = Address::Pipe(path.clone());
+        let listener = listen(&address, 16).unwrap();
+        assert_eq!(listen(&address, 16).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let client = connect(&address, &ConnectOptions::default()).await.unwrap();
+        assert_eq!(client.peer_address().unwrap(), address);
+        drop(listener);
+        assert!(!path.exists(), "our own file is removed at the end");
+    }
+
+    #[test]
+    fn a_plain_file_is_never_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("precious");
+        std::fs::write(&path, "data").unwrap();
+        let error = listen(&Address::Pipe(path.clone()), 16).unwrap_err();
+        assert!(error.to_string().contains("is no socket"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "data");
+    }
+
+    #[tokio::test]
+    async fn an_abstract_name_leaves_no_file() {
+        let name = format!("@pillion-test-{}", std::process::id());
+        let address = Address::Pipe(name.into());
+        let listener = listen(&address, 16).unwrap();
+        connect(&address, &ConnectOptions::default()).await.unwrap();
+        drop(listener);
+        assert!(connect(&address, &ConnectOptions::default()).await.is_err());
+    }
+}

@@ -1,0 +1,13 @@
+//! Sockets: listening, connecting, looking before reading, copying, and leaving in good order.
+
+pub mod accept;
+pub mod connect;
+pub mod io;
+pub mod listen;
+pub mod original_dst;
+
+pub use accept::Acceptor;
+pub use connect::{ConnectOptions, connect};
+pub use io::Io;
+pub use listen::{Listener, listen};
+pub use original_dst::original_dst;
