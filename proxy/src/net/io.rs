@@ -225,3 +225,7 @@ fn without_alpn(config: &Arc<ServerConfig>) -> Arc<ServerConfig> {
     config.alpn_protocols.clear();
     Arc::new(config)
 }
+
+#[cfg(test)]
+#[path = "io_tests.rs"]
+mod tests;

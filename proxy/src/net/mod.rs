@@ -1,13 +1,21 @@
 //! Sockets: listening, connecting, looking before reading, copying, and leaving in good order.
 
 pub mod accept;
+pub mod cgroup;
+pub mod chain_match;
 pub mod connect;
+pub mod copy;
+pub mod drain;
 pub mod io;
 pub mod listen;
 pub mod original_dst;
+pub mod peek;
+pub mod rlimit;
+pub mod sniff;
 
 pub use accept::Acceptor;
 pub use connect::{ConnectOptions, connect};
 pub use io::Io;
 pub use listen::{Listener, listen};
-pub use original_dst::original_dst;
+pub use original_dst::{original_dst, unmapped};
+pub use peek::peek;
