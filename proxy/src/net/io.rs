@@ -33,7 +33,7 @@ impl Io {
     /// ALPN, as by Envoy; rustls alone would refuse it.
     ///
     /// # Errors
-    /// The handshake failed; [`crate::tls::explain_io`] says why. The alert was sent already.
+    /// The handshake failed; `tls::explain_io` says why. The alert was sent already.
     pub async fn accept_tls(self, config: Arc<ServerConfig>) -> io::Result<Self> {
         let start = LazyConfigAcceptor::new(HelloAcceptor::default(), self).await?;
         let stranger = start.client_hello().alpn().is_some_and(|mut offered| {
@@ -46,7 +46,7 @@ impl Io {
     /// Originates TLS.
     ///
     /// # Errors
-    /// The handshake failed; [`crate::tls::explain_io`] says why. With TLS 1.3 a server's refusal of
+    /// The handshake failed; `tls::explain_io` says why. With TLS 1.3 a server's refusal of
     /// our certificate shows only in the first read.
     pub async fn connect_tls(
         self,
