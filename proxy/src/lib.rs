@@ -7,6 +7,8 @@
 pub mod http;
 pub mod model;
 pub mod net;
+pub mod policy;
+pub mod route;
 pub mod telemetry;
 pub mod tls;
 pub mod xds;

@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+
+use super::meter::Meter;
 
 /// Why a body ended early. Allocated only when that happens.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -20,8 +23,8 @@ pub enum RequestBody {
     Empty,
     /// All of it, known in advance.
     Full(Option<Bytes>),
-    /// As it arrives from the downstream.
-    Incoming(Incoming),
+    /// As it arrives from the downstream, metered.
+    Incoming(Incoming, Meter),
     /// Anything else: replayed for retries, or made by this proxy.
     Boxed(BoxBody),
 }
@@ -31,7 +34,7 @@ impl fmt::Debug for RequestBody {
         f.write_str(match self {
             Self::Empty => "Empty",
             Self::Full(_) => "Full",
-            Self::Incoming(_) => "Incoming",
+            Self::Incoming(..) => "Incoming",
             Self::Boxed(_) => "Boxed",
         })
     }
@@ -48,9 +51,7 @@ impl Body for RequestBody {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Full(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
-            Self::Incoming(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
+            Self::Incoming(body, meter) => poll_metered(body, meter, cx),
             Self::Boxed(body) => body.as_mut().poll_frame(cx),
         }
     }
@@ -59,7 +60,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Full(data) => data.is_none(),
-            Self::Incoming(body) => body.is_end_stream(),
+            Self::Incoming(body, _) => body.is_end_stream(),
             Self::Boxed(body) => body.is_end_stream(),
         }
     }
@@ -68,8 +69,28 @@ impl Body for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(data) => SizeHint::with_exact(data.as_ref().map_or(0, Bytes::len) as u64),
-            Self::Incoming(body) => body.size_hint(),
+            Self::Incoming(body, _) => body.size_hint(),
             Self::Boxed(body) => body.size_hint(),
         }
     }
+}
+
+fn poll_metered(
+    body: &mut Incoming,
+    meter: &Meter,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+    let now = Instant::now();
+    match &frame {
+        None => meter.end(now),
+        Some(Ok(frame)) => {
+            meter.progress(frame.data_ref().map_or(0, Bytes::len) as u64, now);
+            if frame.is_trailers() || body.is_end_stream() {
+                meter.end(now);
+            }
+        }
+        Some(Err(_)) => {}
+    }
+    Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
 }

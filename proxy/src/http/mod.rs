@@ -1,3 +1,11 @@
-//! HTTP mechanics: bodies, headers that belong to one hop, paths.
+//! HTTP mechanics: bodies, headers that belong to one hop, paths, identity headers.
 
 pub mod body;
+pub mod forwarded;
+pub mod grpc;
+pub mod hop;
+pub mod meter;
+pub mod path;
+pub mod replay;
+pub mod request_id;
+pub mod target;

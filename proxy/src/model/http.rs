@@ -67,6 +67,39 @@ pub struct HttpManager {
     pub add_user_agent: bool,
 }
 
+impl Default for HttpManager {
+    /// What Envoy does where a connection manager says nothing.
+    fn default() -> Self {
+        Self {
+            stat_prefix: Name::from(""),
+            codec: Codec::Auto,
+            routes: RouteSource::Inline(Arc::default()),
+            filters: Vec::new(),
+            access_log: Vec::new(),
+            tracing: None,
+            timeouts: HttpTimeouts::default(),
+            limits: HttpLimits::default(),
+            http2: Http2Options::default(),
+            accept_http_10: false,
+            server_name: HeaderValue::from_static("pillion"),
+            server_header: ServerHeader::Overwrite,
+            use_remote_address: false,
+            xff_num_trusted_hops: 0,
+            skip_xff_append: false,
+            generate_request_id: true,
+            preserve_external_request_id: false,
+            always_set_request_id_in_response: false,
+            forward_client_cert: ForwardClientCert::Sanitize,
+            client_cert_details: ClientCertDetails::default(),
+            path: PathOptions::default(),
+            upgrades: Vec::new(),
+            via: None,
+            strip_port: StripPort::None,
+            add_user_agent: false,
+        }
+    }
+}
+
 /// Compared as configuration: two managers that were made of the same resource are equal.
 impl PartialEq for HttpManager {
     fn eq(&self, other: &Self) -> bool {
@@ -118,6 +151,20 @@ pub struct HttpTimeouts {
     pub drain: Duration,
 }
 
+impl Default for HttpTimeouts {
+    fn default() -> Self {
+        Self {
+            idle: Some(Duration::from_secs(3600)),
+            max_connection_duration: None,
+            max_stream_duration: None,
+            stream_idle: Some(Duration::from_secs(300)),
+            request: None,
+            request_headers: None,
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
 /// Limits of size and number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HttpLimits {
@@ -129,6 +176,17 @@ pub struct HttpLimits {
     pub max_requests_per_connection: Option<u32>,
     /// Header names with `_`.
     pub underscores: Underscores,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            max_request_headers_kb: 60,
+            max_headers_count: 100,
+            max_requests_per_connection: None,
+            underscores: Underscores::Allow,
+        }
+    }
 }
 
 /// `headers_with_underscores_action`

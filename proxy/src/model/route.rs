@@ -390,3 +390,29 @@ pub struct RetryOn {
     /// `grpc-status` 14.
     pub grpc_unavailable: bool,
 }
+
+impl RetryOn {
+    /// Turn on the condition of this name, as written in `retry_on`, `x-envoy-retry-on` and
+    /// `x-envoy-retry-grpc-on`. False: there is none of that name.
+    pub fn enable(&mut self, name: &str) -> bool {
+        let flag = match name {
+            "5xx" => &mut self.server_error,
+            "gateway-error" => &mut self.gateway_error,
+            "connect-failure" => &mut self.connect_failure,
+            "refused-stream" => &mut self.refused_stream,
+            "reset" => &mut self.reset,
+            "reset-before-request" => &mut self.reset_before_request,
+            "retriable-4xx" => &mut self.retriable_4xx,
+            "retriable-status-codes" => &mut self.retriable_status_codes,
+            "retriable-headers" => &mut self.retriable_headers,
+            "cancelled" => &mut self.grpc_cancelled,
+            "deadline-exceeded" => &mut self.grpc_deadline_exceeded,
+            "internal" => &mut self.grpc_internal,
+            "resource-exhausted" => &mut self.grpc_resource_exhausted,
+            "unavailable" => &mut self.grpc_unavailable,
+            _ => return false,
+        };
+        *flag = true;
+        true
+    }
+}

@@ -1,0 +1,243 @@
+//! Headers that tell the upstream where a request came from: `x-forwarded-for`,
+//! `x-forwarded-proto`, `x-forwarded-client-cert`.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::model::http::{ClientCertDetails, ForwardClientCert, HttpManager};
+
+const XFF: HeaderName = HeaderName::from_static("x-forwarded-for");
+const XFP: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+const EXTERNAL: HeaderName = HeaderName::from_static("x-envoy-external-address");
+const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
+
+/// What is known about the connection that a request came on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hop<'a> {
+    /// Address of the peer. None: a Unix socket.
+    pub peer: Option<IpAddr>,
+    /// The connection is TLS.
+    pub tls: bool,
+    /// The peer's verified certificate.
+    pub certificate: Option<PeerCertificate<'a>>,
+}
+
+/// The parts of a certificate that XFCC can carry.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PeerCertificate<'a> {
+    /// URI SAN of our own certificate (`By`).
+    pub by: Option<&'a str>,
+    /// Lower-case hex SHA-256 (`Hash`).
+    pub sha256: &'a str,
+    /// Distinguished name (`Subject`).
+    pub subject: &'a str,
+    /// URI SANs (`URI`).
+    pub uris: &'a [String],
+    /// DNS SANs (`DNS`).
+    pub dns: &'a [String],
+    /// URL-encoded PEM (`Cert`).
+    pub pem: &'a str,
+}
+
+/// Set or sanitise the forwarding headers of a request. Returns the client's address as far as it
+/// can be trusted.
+pub fn apply(headers: &mut HeaderMap, manager: &HttpManager, hop: &Hop<'_>) -> Option<IpAddr> {
+    forward_certificate(headers, manager.forward_client_cert, manager.client_cert_details, hop);
+    let scheme = HeaderValue::from_static(if hop.tls { "https" } else { "http" });
+    if !manager.use_remote_address {
+        if !headers.contains_key(XFP) {
+            headers.insert(XFP, scheme);
+        }
+        let hops = manager.xff_num_trusted_hops;
+        return from_end(headers, hops).or(hop.peer);
+    }
+    let hops = manager.xff_num_trusted_hops;
+    let client = if hops == 0 { hop.peer } else { from_end(headers, hops - 1).or(hop.peer) };
+    if hops == 0 || !headers.contains_key(XFP) {
+        headers.insert(XFP, scheme);
+    }
+    if let Some(peer) = hop.peer.filter(|_| !manager.skip_xff_append) {
+        append_address(headers, peer);
+    }
+    let internal = hops == 0 && client.is_some_and(is_internal);
+    if !internal {
+        sanitise_external(headers);
+    }
+    match client {
+        Some(_) if internal => {
+            headers.insert(INTERNAL, HeaderValue::from_static("true"));
+        }
+        Some(client) => {
+            if let Ok(value) = HeaderValue::from_str(&client.to_string()) {
+                headers.insert(EXTERNAL, value);
+            }
+        }
+        None => {}
+    }
+    client
+}
+
+/// Header names that only clients inside may set (Envoy: "External request sanitising").
+fn sanitise_external(headers: &mut HeaderMap) {
+    for name in [
+        "x-envoy-internal",
+        "x-envoy-retry-on",
+        "x-envoy-retry-grpc-on",
+        "x-envoy-max-retries",
+        "x-envoy-upstream-rq-timeout-ms",
+        "x-envoy-upstream-rq-per-try-timeout-ms",
+        "x-envoy-upstream-rq-timeout-alt-response",
+        "x-envoy-upstream-alt-stat-name",
+        "x-envoy-expected-rq-timeout-ms",
+        "x-envoy-force-trace",
+        "x-envoy-ip-tags",
+        "x-envoy-original-path",
+        "x-envoy-decorator-operation",
+        "x-envoy-hedge-on-per-try-timeout",
+        "x-envoy-downstream-service-cluster",
+        "x-envoy-downstream-service-node",
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// The `n`th address of `x-forwarded-for` from its end, the last being number 0.
+fn from_end(headers: &HeaderMap, n: u32) -> Option<IpAddr> {
+    let text = headers.get_all(XFF).iter().next_back()?.to_str().ok()?;
+    text.rsplit(',').nth(n as usize)?.trim().parse().ok()
+}
+
+fn append_address(headers: &mut HeaderMap, peer: IpAddr) {
+    let value = match headers.get(XFF).and_then(|value| value.to_str().ok()) {
+        Some(before) => HeaderValue::from_str(&format!("{before},{peer}")),
+        None => HeaderValue::from_str(&peer.to_string()),
+    };
+    if let Ok(value) = value {
+        headers.insert(XFF, value);
+    }
+}
+
+/// RFC 1918, RFC 4193 and loopback: what Envoy calls internal.
+fn is_internal(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
+    }
+}
+
+fn forward_certificate(
+    headers: &mut HeaderMap,
+    action: ForwardClientCert,
+    details: ClientCertDetails,
+    hop: &Hop<'_>,
+) {
+    let mutual = hop.certificate.is_some();
+    match action {
+        ForwardClientCert::AlwaysForwardOnly => {}
+        ForwardClientCert::ForwardOnly if mutual => {}
+        ForwardClientCert::AppendForward | ForwardClientCert::SanitizeSet if mutual => {
+            let Some(certificate) = &hop.certificate else { return };
+            let mut value = String::new();
+            if action == ForwardClientCert::AppendForward
+                && let Some(before) = headers.get(XFCC).and_then(|value| value.to_str().ok())
+            {
+                value.push_str(before);
+                value.push(',');
+            }
+            element(&mut value, certificate, details);
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                headers.insert(XFCC, value);
+            }
+        }
+        _ => {
+            headers.remove(XFCC);
+        }
+    }
+}
+
+/// `By=…;Hash=…;Subject="…";URI=…;DNS=…` (Envoy: HTTP header manipulation, XFCC).
+fn element(out: &mut String, certificate: &PeerCertificate<'_>, details: ClientCertDetails) {
+    if let Some(by) = certificate.by {
+        let _ = write!(out, "By={by};");
+    }
+    let _ = write!(out, "Hash={}", certificate.sha256);
+    if details.cert && !certificate.pem.is_empty() {
+        let _ = write!(out, ";Cert=\"{}\"", certificate.pem);
+    }
+    if details.subject {
+        let _ = write!(out, ";Subject=\"{}\"", certificate.subject.replace('"', "\\\""));
+    }
+    if details.uri {
+        for uri in certificate.uris {
+            let _ = write!(out, ";URI={uri}");
+        }
+    }
+    if details.dns {
+        for dns in certificate.dns {
+            let _ = write!(out, ";DNS={dns}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hop(peer: &str) -> Hop<'static> {
+        Hop { peer: Some(peer.parse().unwrap()), ..Hop::default() }
+    }
+
+    fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+        headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    #[test]
+    fn an_edge_extends_the_chain_and_drops_what_strangers_may_not_say() {
+        let manager = HttpManager { use_remote_address: true, ..HttpManager::default() };
+        let mut headers = HeaderMap::new();
+        headers.insert(XFF, HeaderValue::from_static("10.1.1.1"));
+        headers.insert(XFP, HeaderValue::from_static("https"));
+        headers.insert("x-envoy-retry-on", HeaderValue::from_static("5xx"));
+        let client = apply(&mut headers, &manager, &hop("198.51.100.7"));
+        assert_eq!(client, Some("198.51.100.7".parse().unwrap()));
+        assert_eq!(text(&headers, "x-forwarded-for"), Some("10.1.1.1,198.51.100.7"));
+        assert_eq!(text(&headers, "x-forwarded-proto"), Some("http"));
+        assert_eq!(text(&headers, "x-envoy-retry-on"), None);
+        assert_eq!(text(&headers, "x-envoy-external-address"), Some("198.51.100.7"));
+    }
+
+    #[test]
+    fn a_trusted_hop_in_front_names_the_client() {
+        let manager = HttpManager {
+            use_remote_address: true,
+            xff_num_trusted_hops: 1,
+            ..HttpManager::default()
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(XFF, HeaderValue::from_static("6.6.6.6, 198.51.100.7"));
+        let client = apply(&mut headers, &manager, &hop("10.0.0.1"));
+        assert_eq!(client, Some("198.51.100.7".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_certificate_is_told_only_where_it_was_verified() {
+        let manager = HttpManager {
+            forward_client_cert: ForwardClientCert::SanitizeSet,
+            client_cert_details: ClientCertDetails { uri: true, ..Default::default() },
+            ..HttpManager::default()
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(XFCC, HeaderValue::from_static("URI=spiffe://forged"));
+        apply(&mut headers, &manager, &hop("10.0.0.1"));
+        assert_eq!(text(&headers, "x-forwarded-client-cert"), None);
+        let uris = ["spiffe://shop.local/ns/default/sa/web".to_owned()];
+        let certificate = PeerCertificate { sha256: "ab12", uris: &uris, ..Default::default() };
+        let hop = Hop { tls: true, certificate: Some(certificate), ..hop("10.0.0.1") };
+        apply(&mut headers, &manager, &hop);
+        let want = "Hash=ab12;URI=spiffe://shop.local/ns/default/sa/web";
+        assert_eq!(text(&headers, "x-forwarded-client-cert"), Some(want));
+    }
+}

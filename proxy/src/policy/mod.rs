@@ -1,0 +1,5 @@
+//! Decisions about a request, one a file. Pure: clock and chance are arguments.
+
+pub mod hash;
+pub mod retry;
+pub mod timeout;

@@ -1,0 +1,151 @@
+//! When a request is tried again, and after how long (Envoy: router filter, `RetryPolicy`).
+
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+
+use crate::model::matcher::RequestView;
+use crate::model::route::{RetryOn, RetryPolicy};
+use crate::telemetry::reason::{Reason, Refusal, Sent};
+
+/// Back-off where the policy says nothing.
+const BASE_INTERVAL: Duration = Duration::from_millis(25);
+
+/// How a try ended.
+#[derive(Clone, Copy, Debug)]
+pub enum Outcome<'a> {
+    /// With response headers.
+    Response(StatusCode, &'a HeaderMap),
+    /// Without.
+    Failure(&'a Refusal),
+}
+
+/// The retry policy of one exchange.
+#[derive(Clone, Debug)]
+pub struct Retries<'a> {
+    policy: Option<&'a RetryPolicy>,
+    on: RetryOn,
+    left: u32,
+    done: u32,
+}
+
+impl<'a> Retries<'a> {
+    /// What the route allows, with what the client's `x-envoy-retry-on`,
+    /// `x-envoy-retry-grpc-on` and `x-envoy-max-retries` add.
+    pub fn new(policy: Option<&'a RetryPolicy>, request: &RequestView<'_>) -> Self {
+        let mut on = policy.map(|policy| policy.on).unwrap_or_default();
+        let mut left = policy.map_or(1, |policy| policy.num_retries);
+        for name in ["x-envoy-retry-on", "x-envoy-retry-grpc-on"] {
+            if let Some(text) = request.headers.get(name).and_then(|value| value.to_str().ok()) {
+                for condition in text.split(',') {
+                    on.enable(condition.trim());
+                }
+            }
+        }
+        let asked = request.headers.get("x-envoy-max-retries").and_then(|v| v.to_str().ok());
+        if let Some(asked) = asked.and_then(|text| text.parse().ok()) {
+            left = asked;
+        }
+        let wanted = policy.is_none_or(|policy| {
+            policy.request_headers.is_empty()
+                || policy.request_headers.iter().any(|header| header.matches(request))
+        });
+        if !wanted || on == RetryOn::default() {
+            left = 0;
+        }
+        Self { policy, on, left, done: 0 }
+    }
+
+    /// Whether any try may ever be repeated: only then is the request kept.
+    pub fn possible(&self) -> bool {
+        self.left > 0
+    }
+
+    /// Whether retries have been used up: what `URX` says.
+    pub fn exhausted(&self) -> bool {
+        self.left == 0 && self.done > 0
+    }
+
+    /// Whether the policy asks for another try after this outcome.
+    pub fn wants(&self, outcome: &Outcome<'_>) -> bool {
+        match outcome {
+            Outcome::Response(status, headers) => self.wants_response(*status, headers),
+            Outcome::Failure(refusal) => self.wants_failure(refusal),
+        }
+    }
+
+    /// Use one retry; the time to wait before it, from a random number. None: none is left.
+    ///
+    /// Full jitter: anything below `base * 2^n`, at most the maximum.
+    pub fn take(&mut self, random: u64) -> Option<Duration> {
+        self.left = self.left.checked_sub(1)?;
+        let base = self.policy.map(|p| p.base_interval).filter(|base| !base.is_zero());
+        let base = base.unwrap_or(BASE_INTERVAL);
+        let max = self.policy.map(|p| p.max_interval).filter(|max| !max.is_zero());
+        let ceiling = base.saturating_mul(1 << self.done.min(16)).min(max.unwrap_or(base * 10));
+        self.done += 1;
+        let nanos = u64::try_from(ceiling.as_nanos()).unwrap_or(u64::MAX).max(1);
+        Some(Duration::from_nanos(random % nanos))
+    }
+
+    fn wants_response(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        let on = &self.on;
+        let code = status.as_u16();
+        let listed = || self.policy.is_some_and(|policy| policy.status_codes.contains(&code));
+        let headers_match = || {
+            let wanted = self.policy.map(|policy| policy.headers.as_slice()).unwrap_or_default();
+            wanted.iter().any(|header| header.matches_headers(headers))
+        };
+        (on.server_error && status.is_server_error())
+            || (on.gateway_error && matches!(code, 502..=504))
+            || (on.retriable_4xx && status == StatusCode::CONFLICT)
+            || (on.retriable_status_codes && listed())
+            || (on.retriable_headers && headers_match())
+            || self.wants_grpc(headers)
+    }
+
+    /// Only a trailers-only answer has its status in the headers; later is too late to retry.
+    fn wants_grpc(&self, headers: &HeaderMap) -> bool {
+        let Some(status) = headers.get("grpc-status") else { return false };
+        match status.as_bytes() {
+            b"1" => self.on.grpc_cancelled,
+            b"4" => self.on.grpc_deadline_exceeded,
+            b"8" => self.on.grpc_resource_exhausted,
+            b"13" => self.on.grpc_internal,
+            b"14" => self.on.grpc_unavailable,
+            _ => false,
+        }
+    }
+
+    fn wants_failure(&self, refusal: &Refusal) -> bool {
+        let on = &self.on;
+        match refusal.reason {
+            Reason::ConnectFailure | Reason::ConnectTimeout | Reason::TlsFailure => {
+                on.connect_failure
+                    || on.reset_before_request
+                    || on.server_error
+                    || on.gateway_error
+                    || on.reset
+                    || on.grpc_unavailable
+            }
+            Reason::RefusedStream => {
+                on.refused_stream || on.server_error || on.gateway_error || on.reset
+            }
+            Reason::ConnectionTermination
+            | Reason::RemoteReset
+            | Reason::UpstreamProtocolError
+            | Reason::PerTryTimeout => {
+                on.server_error
+                    || on.gateway_error
+                    || on.reset
+                    || (on.reset_before_request && refusal.sent == Sent::No)
+            }
+            // A limit, a policy or the client itself ended it: another try would only add load.
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "retry_tests.rs"]
+mod tests;

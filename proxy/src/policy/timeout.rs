@@ -1,0 +1,73 @@
+//! How long an exchange and each of its tries may take.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+
+use crate::model::route::Forward;
+
+/// Deadlines of one exchange. None: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the end of the request to the end of the response.
+    pub global: Option<Duration>,
+    /// Each try, up to its response headers.
+    pub per_try: Option<Duration>,
+    /// The whole stream, from its first byte.
+    pub max_stream: Option<Duration>,
+}
+
+/// The route's timeouts, with what the client's `x-envoy-upstream-rq-*` and `grpc-timeout`
+/// headers change (Envoy: router filter, "HTTP headers (consumed)").
+pub fn timeouts(route: &Forward, per_try: Option<Duration>, headers: &HeaderMap) -> Timeouts {
+    let mut global = route.timeout;
+    if let Some(asked) = header_millis(headers, "x-envoy-upstream-rq-timeout-ms") {
+        global = (!asked.is_zero()).then_some(asked);
+    }
+    if let Some(limit) = route.grpc_timeout_header_max
+        && let Some(asked) = headers.get("grpc-timeout").and_then(|value| value.to_str().ok())
+        && let Some(asked) = parse_grpc_timeout(asked)
+    {
+        global = Some(if limit.is_zero() { asked } else { asked.min(limit) });
+    }
+    let per_try = header_millis(headers, "x-envoy-upstream-rq-per-try-timeout-ms").or(per_try);
+    // A try that may take longer than the whole is no limit.
+    let per_try = per_try.filter(|t| !t.is_zero() && global.is_none_or(|whole| *t < whole));
+    Timeouts { global, per_try, max_stream: route.max_stream_duration.filter(|d| !d.is_zero()) }
+}
+
+fn header_millis(headers: &HeaderMap, name: &str) -> Option<Duration> {
+    headers.get(name)?.to_str().ok()?.parse().ok().map(Duration::from_millis)
+}
+
+/// `TimeoutValue TimeoutUnit` of the gRPC protocol: at most 8 digits and one of `HMSmun`.
+fn parse_grpc_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let value: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(value * 3600),
+        "M" => Duration::from_secs(value * 60),
+        "S" => Duration::from_secs(value),
+        "m" => Duration::from_millis(value),
+        "u" => Duration::from_micros(value),
+        "n" => Duration::from_nanos(value),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_timeouts_are_parsed_by_the_letter() {
+        assert_eq!(parse_grpc_timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_grpc_timeout("2H"), Some(Duration::from_secs(7200)));
+        for bad in ["", "m", "123456789S", "5x", "-1S", "1.5S"] {
+            assert_eq!(parse_grpc_timeout(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Which route a request takes, and what the route makes of its path. Pure.
+
+mod rewrite;
+mod table;
+
+pub use rewrite::{redirect_location, rewrite_path};
+pub use table::{Match, select};

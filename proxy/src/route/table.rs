@@ -1,0 +1,138 @@
+//! Matching: authority to virtual host, then the first route that fits.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::header::CONTENT_TYPE;
+use percent_encoding::percent_decode_str;
+
+use crate::model::matcher::{QueryMatcher, RequestView};
+use crate::model::route::{Case, Domains, PathMatch, Route, RouteMatch, RouteTable, VirtualHost};
+
+/// What a request matched.
+#[derive(Clone, Copy, Debug)]
+pub struct Match<'a> {
+    /// The virtual host.
+    pub host: &'a Arc<VirtualHost>,
+    /// The route in it. None: the host is known, but no route of it fits.
+    pub route: Option<&'a Arc<Route>>,
+}
+
+/// Find the virtual host and route for a request. `random` decides `runtime_fraction`.
+/// None: no virtual host serves this authority.
+pub fn select<'a>(
+    table: &'a RouteTable,
+    request: &RequestView<'_>,
+    random: u64,
+) -> Option<Match<'a>> {
+    let authority = if table.ignore_port_in_host_matching {
+        without_port(request.authority)
+    } else {
+        request.authority
+    };
+    let host = table.hosts.get(find_host(&table.domains, authority)?)?;
+    let route = host.routes.iter().find(|route| fits(&route.matches, request, random));
+    Some(Match { host, route })
+}
+
+/// `host` of `host:port`; IPv6 literals keep their brackets.
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.ends_with(':') => {
+            if host.contains(':') && !host.ends_with(']') {
+                authority
+            } else {
+                host
+            }
+        }
+        _ => authority,
+    }
+}
+
+/// Envoy's order: exact, longest suffix wildcard, longest prefix wildcard, `*`.
+fn find_host(domains: &Domains, authority: &str) -> Option<usize> {
+    let authority = if authority.bytes().any(|b| b.is_ascii_uppercase()) {
+        Cow::Owned(authority.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(authority)
+    };
+    if let Some(index) = domains.exact.get(&*authority) {
+        return Some(*index);
+    }
+    // A wildcard stands for at least one character.
+    let longer = |part: &str| authority.len() > part.len();
+    let mut suffixes = domains.suffixes.iter();
+    if let Some((_, index)) = suffixes.find(|(s, _)| longer(s) && authority.ends_with(s.as_str())) {
+        return Some(*index);
+    }
+    let mut prefixes = domains.prefixes.iter();
+    if let Some((_, index)) = prefixes.find(|(p, _)| longer(p) && authority.starts_with(p.as_str()))
+    {
+        return Some(*index);
+    }
+    domains.any
+}
+
+fn fits(matches: &RouteMatch, request: &RequestView<'_>, random: u64) -> bool {
+    let (path, query) = split_query(request.path);
+    path_fits(&matches.path, path, request.method)
+        && (!matches.grpc || is_grpc(request))
+        && matches.headers.iter().all(|header| header.matches(request))
+        && matches.query.iter().all(|parameter| query_fits(parameter, query))
+        && matches.fraction.is_none_or(|share| random % 1_000_000 < u64::from(share))
+}
+
+/// Path and query of a request target; a fragment, which clients must not send, is dropped.
+fn split_query(target: &str) -> (&str, &str) {
+    let target = target.split_once('#').map_or(target, |(before, _)| before);
+    target.split_once('?').unwrap_or((target, ""))
+}
+
+fn path_fits(want: &PathMatch, path: &str, method: &str) -> bool {
+    match want {
+        PathMatch::Prefix(prefix, case) => starts_with(path, prefix, *case),
+        PathMatch::Exact(exact, Case::Sensitive) => path == exact,
+        PathMatch::Exact(exact, Case::Insensitive) => path.eq_ignore_ascii_case(exact),
+        PathMatch::SeparatedPrefix(prefix, case) => {
+            starts_with(path, prefix, *case)
+                && matches!(path.as_bytes().get(prefix.len()), None | Some(b'/'))
+        }
+        PathMatch::Regex(regex) => regex.is_match(path),
+        PathMatch::Connect => method == "CONNECT",
+    }
+}
+
+fn starts_with(path: &str, prefix: &str, case: Case) -> bool {
+    match case {
+        Case::Sensitive => path.starts_with(prefix),
+        Case::Insensitive => {
+            path.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix))
+        }
+    }
+}
+
+/// `application/grpc`, also with a suffix such as `+proto`; not `application/grpc-web`.
+fn is_grpc(request: &RequestView<'_>) -> bool {
+    let Some(kind) = request.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()) else {
+        return false;
+    };
+    kind.strip_prefix("application/grpc")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('+'))
+}
+
+/// The first parameter of that name counts, as in Envoy.
+fn query_fits(want: &QueryMatcher, query: &str) -> bool {
+    let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let Some((_, value)) =
+        pairs.find(|(name, _)| percent_decode_str(name).decode_utf8_lossy() == want.name)
+    else {
+        return false;
+    };
+    want.value
+        .as_ref()
+        .is_none_or(|matcher| matcher.matches(&percent_decode_str(value).decode_utf8_lossy()))
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

@@ -1,0 +1,126 @@
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::*;
+use crate::model::matcher::{HeaderKey, HeaderMatch, HeaderMatcher, StringMatcher, full_regex};
+use crate::model::route::{Action, DirectResponse};
+
+fn route(name: &str, path: PathMatch) -> Route {
+    Route {
+        name: name.into(),
+        matches: RouteMatch { path, headers: vec![], query: vec![], grpc: false, fraction: None },
+        action: Action::Direct(DirectResponse {
+            status: http::StatusCode::OK,
+            body: bytes::Bytes::new(),
+        }),
+        request_headers: Default::default(),
+        response_headers: Default::default(),
+        operation: None,
+    }
+}
+
+fn host(name: &str, routes: Vec<Route>) -> Arc<VirtualHost> {
+    let routes = routes.into_iter().map(Arc::new).collect();
+    Arc::new(VirtualHost { name: name.into(), routes, ..VirtualHost::default() })
+}
+
+fn any_host(routes: Vec<Route>) -> RouteTable {
+    let domains = Domains { any: Some(0), ..Domains::default() };
+    RouteTable { hosts: vec![host("all", routes)], domains, ..RouteTable::default() }
+}
+
+fn chosen(table: &RouteTable, target: &str, headers: &HeaderMap) -> Option<String> {
+    let view = RequestView { method: "GET", path: target, authority: "a", scheme: "http", headers };
+    Some(select(table, &view, 0)?.route?.name.to_string())
+}
+
+#[test]
+fn domains_are_tried_exact_then_suffix_then_prefix_then_any() {
+    let mut domains = Domains { any: Some(3), ..Domains::default() };
+    domains.exact.insert_mut("www.shop.example".into(), 0);
+    domains.suffixes = vec![(".shop.example".into(), 1), (".example".into(), 4)];
+    domains.prefixes = vec![("www.".into(), 2)];
+    let hosts = ["exact", "suffix", "prefix", "any", "short suffix"];
+    let hosts = hosts.map(|name| host(name, vec![])).to_vec();
+    let mut table = RouteTable { hosts, domains, ..RouteTable::default() };
+    let headers = HeaderMap::new();
+    let mut name = |authority: &str, ignore_port| {
+        table.ignore_port_in_host_matching = ignore_port;
+        let view =
+            RequestView { method: "GET", path: "/", authority, scheme: "http", headers: &headers };
+        select(&table, &view, 0).map(|found| found.host.name.to_string()).unwrap()
+    };
+    assert_eq!(name("WWW.shop.example", false), "exact");
+    assert_eq!(name("api.shop.example", false), "suffix");
+    assert_eq!(name("www.other", false), "prefix");
+    assert_eq!(name("api.example", false), "short suffix");
+    assert_eq!(name(".shop.example", false), "short suffix");
+    assert_eq!(name("www.shop.example:80", false), "prefix");
+    assert_eq!(name("www.shop.example:80", true), "exact");
+    assert_eq!(name("[::1]:80", true), "any");
+}
+
+#[test]
+fn the_first_route_that_fits_wins() {
+    let table = any_host(vec![
+        route("exact", PathMatch::Exact("/a".into(), Case::Sensitive)),
+        route("separated", PathMatch::SeparatedPrefix("/a/b".into(), Case::Sensitive)),
+        route("folded", PathMatch::Prefix("/up".into(), Case::Insensitive)),
+        route("regex", PathMatch::Regex(full_regex("/r[0-9]+").unwrap())),
+        route("prefix", PathMatch::Prefix("/".into(), Case::Sensitive)),
+    ]);
+    let headers = HeaderMap::new();
+    for (target, want) in [
+        ("/a", "exact"),
+        ("/a?x=1", "exact"),
+        ("/a/b", "separated"),
+        ("/a/b/c", "separated"),
+        ("/a/bc", "prefix"),
+        ("/UPPER", "folded"),
+        ("/r42", "regex"),
+        ("/r42/", "prefix"),
+        ("/A", "prefix"),
+    ] {
+        assert_eq!(chosen(&table, target, &headers).as_deref(), Some(want), "{target}");
+    }
+}
+
+#[test]
+fn headers_query_and_grpc_narrow_a_route() {
+    let all = || PathMatch::Prefix("/".into(), Case::Sensitive);
+    let mut by_header = route("header", all());
+    by_header.matches.headers = vec![HeaderMatcher {
+        name: HeaderKey::Name(HeaderName::from_static("x-tenant")),
+        kind: HeaderMatch::Text(StringMatcher::exact("a,b")),
+        invert: false,
+        treat_missing_as_empty: false,
+    }];
+    let mut by_query = route("query", all());
+    let value = Some(StringMatcher::exact("b c"));
+    by_query.matches.query = vec![QueryMatcher { name: "q".into(), value }];
+    let mut grpc = route("grpc", all());
+    grpc.matches.grpc = true;
+    let table = any_host(vec![by_header, by_query, grpc]);
+    let mut headers = HeaderMap::new();
+    assert_eq!(chosen(&table, "/", &headers), None);
+    assert_eq!(chosen(&table, "/?x=1&q=b%20c", &headers).as_deref(), Some("query"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc-web"));
+    assert_eq!(chosen(&table, "/", &headers), None);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc+proto"));
+    assert_eq!(chosen(&table, "/", &headers).as_deref(), Some("grpc"));
+    headers.append("x-tenant", HeaderValue::from_static("a"));
+    headers.append("x-tenant", HeaderValue::from_static("b"));
+    assert_eq!(chosen(&table, "/", &headers).as_deref(), Some("header"));
+}
+
+#[test]
+fn a_fraction_lets_the_rest_go_on() {
+    let mut some = route("some", PathMatch::Prefix("/".into(), Case::Sensitive));
+    some.matches.fraction = Some(250_000);
+    let table = any_host(vec![some, route("rest", PathMatch::Prefix("/".into(), Case::Sensitive))]);
+    let headers = HeaderMap::new();
+    let view =
+        RequestView { method: "GET", path: "/", authority: "a", scheme: "http", headers: &headers };
+    let name = |random| select(&table, &view, random).unwrap().route.unwrap().name.to_string();
+    assert_eq!(name(249_999), "some");
+    assert_eq!(name(250_000), "rest");
+}
