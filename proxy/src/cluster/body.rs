@@ -1,0 +1,140 @@
+//! The body of an answer. It holds the connection until its end.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::endpoint::Endpoint;
+use super::pool::{Connection, Lease};
+use super::stats::ClusterStats;
+use crate::http::body::BodyError;
+
+/// What an endpoint answers. When it has been read to its end the connection serves others; when
+/// it is dropped before, an HTTP/1.1 connection is closed and an HTTP/2 stream is reset.
+pub struct ResponseBody {
+    incoming: Incoming,
+    /// None: the end was reached, or there was nothing.
+    lease: Option<Lease>,
+    active: Option<ActiveRequest>,
+    connection: Arc<Connection>,
+    received: u64,
+}
+
+/// Counts a request as under way, at its endpoint and in its cluster.
+#[derive(Debug)]
+pub(super) struct ActiveRequest {
+    endpoint: Arc<Endpoint>,
+    stats: Arc<ClusterStats>,
+}
+
+impl ResponseBody {
+    pub(super) fn new(incoming: Incoming, lease: Lease, active: ActiveRequest) -> Self {
+        let connection = Arc::clone(lease.connection());
+        let mut body =
+            Self { incoming, lease: Some(lease), active: Some(active), connection, received: 0 };
+        body.release_at_end();
+        body
+    }
+
+    /// Bytes of the body so far.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// The connection that it comes from.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    fn release_at_end(&mut self) {
+        if self.incoming.is_end_stream() {
+            self.release();
+        }
+    }
+
+    fn release(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.complete();
+        }
+        self.active = None;
+    }
+
+    fn fail(&mut self) {
+        if let Some(mut lease) = self.lease.take() {
+            self.connection.connector.stats.upstream_rq_rx_reset.inc();
+            lease.failed();
+        }
+        self.active = None;
+    }
+}
+
+impl fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody")
+            .field("connection", &self.connection.id())
+            .field("received", &self.received)
+            .field("complete", &self.lease.is_none())
+            .finish()
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        Poll::Ready(match ready!(Pin::new(&mut this.incoming).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                this.received += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if frame.is_trailers() {
+                    this.release();
+                } else {
+                    // Whoever reads may stop as soon as it knows that nothing follows.
+                    this.release_at_end();
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => {
+                this.fail();
+                Some(Err(error.into()))
+            }
+            None => {
+                this.release();
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl ActiveRequest {
+    pub(super) fn new(endpoint: &Arc<Endpoint>, stats: &Arc<ClusterStats>) -> Self {
+        stats.upstream_rq_active.add(1);
+        endpoint.host.counters.rq_active.fetch_add(1, Ordering::Relaxed);
+        Self { endpoint: Arc::clone(endpoint), stats: Arc::clone(stats) }
+    }
+}
+
+impl Drop for ActiveRequest {
+    fn drop(&mut self) {
+        self.stats.upstream_rq_active.add(-1);
+        self.endpoint.host.counters.rq_active.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,216 @@
+//! Endpoints by DNS: STRICT_DNS and LOGICAL_DNS. One task a cluster on the control thread asks for
+//! all names, and again when the records expire. A failure keeps what was known; an answer that
+//! there is nothing empties the name, as in Envoy.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Weak;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::LookupIpStrategy;
+
+use super::Cluster;
+use crate::model::Name;
+use crate::model::cluster::{Dns, DnsFamily};
+
+/// What names stand for.
+type Names = HashMap<(Name, u16), Vec<SocketAddr>>;
+
+/// Records that expire sooner are kept for so long.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// The answer about one name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Answer {
+    /// These addresses, for so long.
+    Found(Vec<IpAddr>, Duration),
+    Nothing,
+    Failed(String),
+}
+
+/// Resolves the names of a cluster for as long as it lives.
+pub(super) async fn run(cluster: Weak<Cluster>, dns: Dns) {
+    let mut resolver = None;
+    loop {
+        let Some(names) = cluster.upgrade().map(|cluster| cluster.names()) else { return };
+        let wait = round(&cluster, &dns, names, &mut resolver).await;
+        // The wait holds the cluster: whoever replaces it aborts this task.
+        let Some(cluster) = cluster.upgrade() else { return };
+        let renamed = cluster.renamed.notified();
+        tokio::select! {
+            () = renamed => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+async fn round(
+    cluster: &Weak<Cluster>,
+    dns: &Dns,
+    before: Names,
+    resolver: &mut Option<TokioResolver>,
+) -> Duration {
+    let asked: Vec<Name> = before.keys().map(|(name, _)| Name::clone(name)).collect();
+    let answers = match &*resolver {
+        Some(resolver) => ask(resolver, &asked).await,
+        None => match connect(dns.family) {
+            Ok(fresh) => ask(resolver.insert(fresh), &asked).await,
+            Err(error) => without_resolver(&asked, &error),
+        },
+    };
+    if answers.values().any(|answer| matches!(answer, Answer::Failed(_))) {
+        // The system's configuration may have changed: read it again next time.
+        *resolver = None;
+    }
+    let (names, wait) = digest(before, &answers, dns);
+    if let Some(cluster) = cluster.upgrade() {
+        publish(&cluster, names, &answers);
+    }
+    wait
+}
+
+fn publish(cluster: &Cluster, names: Names, answers: &HashMap<Name, Answer>) {
+    let stats = &cluster.stats;
+    for (name, answer) in answers {
+        stats.update_attempt.inc();
+        match answer {
+            Answer::Found(..) => stats.update_success.inc(),
+            Answer::Nothing => {
+                stats.update_success.inc();
+                stats.update_empty.inc();
+            }
+            Answer::Failed(error) => {
+                stats.update_failure.inc();
+                tracing::warn!(cluster = %cluster.name(), host = %name, "DNS lookup failed: {error}");
+            }
+        }
+    }
+    if !cluster.resolved(names) {
+        stats.update_no_rebuild.inc();
+    }
+    cluster.asked.store(true, Ordering::Relaxed);
+}
+
+/// What the names stand for after these answers, and when to ask again.
+fn digest(before: Names, answers: &HashMap<Name, Answer>, dns: &Dns) -> (Names, Duration) {
+    let mut wait = Duration::MAX;
+    let mut names = Names::new();
+    for ((name, port), known) in before {
+        let addresses = match answers.get(&name) {
+            Some(Answer::Found(found, ttl)) => {
+                if dns.respect_ttl {
+                    wait = wait.min((*ttl).max(SHORTEST));
+                } else {
+                    wait = wait.min(dns.refresh_rate);
+                }
+                let mut all: Vec<SocketAddr> =
+                    found.iter().map(|address| SocketAddr::new(*address, port)).collect();
+                // Servers rotate their answers: the order must not look like a change.
+                all.sort_unstable();
+                all
+            }
+            Some(Answer::Nothing) => {
+                wait = wait.min(dns.refresh_rate);
+                Vec::new()
+            }
+            Some(Answer::Failed(_)) | None => {
+                wait = wait.min(dns.refresh_rate);
+                known
+            }
+        };
+        names.insert((name, port), addresses);
+    }
+    (names, wait.min(Duration::from_secs(3600)))
+}
+
+fn connect(family: DnsFamily) -> Result<TokioResolver, String> {
+    let mut builder = TokioResolver::builder_tokio().map_err(|error| error.to_string())?;
+    let options = builder.options_mut();
+    options.ip_strategy = match family {
+        DnsFamily::Auto => LookupIpStrategy::Ipv6thenIpv4,
+        DnsFamily::V4Only => LookupIpStrategy::Ipv4Only,
+        DnsFamily::V6Only => LookupIpStrategy::Ipv6Only,
+        DnsFamily::V4Preferred => LookupIpStrategy::Ipv4thenIpv6,
+        DnsFamily::All => LookupIpStrategy::Ipv4AndIpv6,
+    };
+    // Expiry is this module's affair.
+    options.cache_size = 0;
+    builder.build().map_err(|error| error.to_string())
+}
+
+async fn ask(resolver: &TokioResolver, names: &[Name]) -> HashMap<Name, Answer> {
+    let answers = names.iter().map(async |name| (Name::clone(name), lookup(resolver, name).await));
+    join_all(answers).await.into_iter().collect()
+}
+
+async fn lookup(resolver: &TokioResolver, name: &str) -> Answer {
+    if let Ok(address) = name.parse() {
+        return Answer::Found(vec![address], Duration::MAX);
+    }
+    match resolver.lookup_ip(name).await {
+        Ok(found) => {
+            let ttl = found.valid_until().saturating_duration_since(Instant::now());
+            Answer::Found(found.iter().collect(), ttl)
+        }
+        Err(error) if error.is_no_records_found() => Answer::Nothing,
+        Err(error) => Answer::Failed(error.to_string()),
+    }
+}
+
+/// The system says nothing about DNS: addresses are understood all the same.
+fn without_resolver(names: &[Name], error: &str) -> HashMap<Name, Answer> {
+    let answer = |name: &Name| {
+        let answer = match name.parse() {
+            Ok(address) => Answer::Found(vec![address], Duration::MAX),
+            Err(_) => Answer::Failed(error.to_owned()),
+        };
+        (Name::clone(name), answer)
+    };
+    names.iter().map(answer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dns(respect_ttl: bool) -> Dns {
+        Dns { refresh_rate: Duration::from_secs(5), respect_ttl, family: DnsFamily::Auto }
+    }
+
+    fn names(addresses: &[&str]) -> Names {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        [((Name::from("a.test"), 80), addresses)].into()
+    }
+
+    fn answered(answer: Answer) -> HashMap<Name, Answer> {
+        [(Name::from("a.test"), answer)].into()
+    }
+
+    #[test]
+    fn answers_replace_failures_keep_and_nothing_empties() {
+        let found = Answer::Found(
+            vec!["10.0.0.2".parse().unwrap(), "10.0.0.1".parse().unwrap()],
+            Duration::from_secs(30),
+        );
+        let before = names(&["10.0.0.9:80"]);
+        let (now, wait) = digest(before.clone(), &answered(found.clone()), &dns(true));
+        assert_eq!(now, names(&["10.0.0.1:80", "10.0.0.2:80"]));
+        assert_eq!(wait, Duration::from_secs(30));
+        assert_eq!(digest(before.clone(), &answered(found), &dns(false)).1, Duration::from_secs(5));
+        let failed = answered(Answer::Failed("timeout".into()));
+        assert_eq!(
+            digest(before.clone(), &failed, &dns(true)),
+            (before.clone(), Duration::from_secs(5))
+        );
+        assert_eq!(digest(before, &answered(Answer::Nothing), &dns(true)).0, names(&[]));
+    }
+
+    #[test]
+    fn a_ttl_of_zero_is_not_a_busy_loop() {
+        let found = Answer::Found(vec!["10.0.0.1".parse().unwrap()], Duration::ZERO);
+        assert_eq!(digest(names(&[]), &answered(found), &dns(true)).1, SHORTEST);
+    }
+}

@@ -1,0 +1,193 @@
+//! A live cluster: configuration, endpoints, limits and counters of one name.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use http::StatusCode;
+use tokio::sync::Notify;
+
+use super::breaker::{Breakers, RequestPermit, RetryPermit};
+use super::endpoint::Endpoint;
+use super::pool::{ConnectionPermit, Connector, Job, Wanted};
+use super::send::SendOptions;
+use super::set::EndpointSet;
+use super::stats::ClusterStats;
+use crate::model;
+use crate::model::Name;
+use crate::model::cluster::Discovery;
+use crate::model::endpoint::Assignment;
+use crate::model::route::Priority;
+use crate::net::Io;
+use crate::telemetry::reason::{Reason, Refusal};
+use crate::telemetry::stats::Registry;
+use crate::tls::Secrets;
+
+/// A cluster that takes requests.
+#[derive(Debug)]
+pub struct Cluster {
+    /// What it was made of.
+    pub config: Arc<model::cluster::Cluster>,
+    /// Its metrics.
+    pub stats: Arc<ClusterStats>,
+    pub(super) breakers: Arc<Breakers>,
+    pub(super) connector: Arc<Connector>,
+    pub(super) set: ArcSwap<EndpointSet>,
+    /// Whoever changes the endpoints holds this; whoever picks does not.
+    state: Mutex<State>,
+    /// Data workers; the pools of everybody else come after theirs.
+    pub(super) workers: usize,
+    /// DNS has answered once, or is not asked.
+    pub(super) asked: AtomicBool,
+    /// Tells the DNS task that the names are others now.
+    pub(super) renamed: Notify,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) assignment: Arc<Assignment>,
+    /// What names stand for now.
+    pub(super) resolved: HashMap<(Name, u16), Vec<SocketAddr>>,
+}
+
+/// Where clusters are made.
+pub(super) struct Workshop<'a> {
+    pub(super) registry: &'a Registry,
+    pub(super) workers: usize,
+    pub(super) secrets: &'a dyn Secrets,
+}
+
+impl Cluster {
+    /// `before`: the cluster of this name until now. What can be kept of it is kept: metrics,
+    /// permits, and the pools, unless connections are made differently now.
+    pub(super) fn new(
+        config: Arc<model::cluster::Cluster>,
+        assignment: Arc<Assignment>,
+        before: Option<&Self>,
+        workshop: &Workshop<'_>,
+    ) -> Self {
+        let before = before.filter(|before| before.config.stat_name == config.stat_name);
+        let (stats, breakers) = match before {
+            Some(before) => {
+                before.breakers.set(&config.breakers);
+                (Arc::clone(&before.stats), Arc::clone(&before.breakers))
+            }
+            None => {
+                let scope = ClusterStats::scope(workshop.registry, &config.stat_name);
+                let stats = ClusterStats::new(workshop.registry, &config.stat_name);
+                (Arc::new(stats), Arc::new(Breakers::new(&config.breakers, &scope)))
+            }
+        };
+        let alike = before.filter(|before| before.connector.serves(&config));
+        let connector = match alike {
+            Some(before) => Arc::clone(&before.connector),
+            None => Arc::new(Connector::new(
+                Arc::clone(&config),
+                Arc::clone(&stats),
+                Arc::clone(&breakers),
+                workshop.secrets,
+            )),
+        };
+        let by_dns = matches!(config.discovery, Discovery::StrictDns(_) | Discovery::LogicalDns(_));
+        let cluster = Self {
+            config,
+            stats,
+            breakers,
+            connector,
+            set: ArcSwap::from_pointee(EndpointSet::default()),
+            state: Mutex::default(),
+            workers: workshop.workers,
+            asked: AtomicBool::new(!by_dns),
+            renamed: Notify::new(),
+        };
+        let mut assignment = assignment;
+        if let Some(before) = alike {
+            cluster.set.store(before.set.load_full());
+            let known = before.lock();
+            cluster.lock().resolved.clone_from(&known.resolved);
+            if before.is_resolved() {
+                cluster.asked.store(true, Ordering::Relaxed);
+            }
+            if cluster.config.discovery == Discovery::OriginalDst {
+                assignment = Arc::clone(&known.assignment);
+            }
+        }
+        cluster.pardon_if_undetected();
+        cluster.assign(assignment);
+        cluster
+    }
+
+    /// A place among the cluster's requests; held until the exchange is over.
+    ///
+    /// # Errors
+    /// The circuit breaker `max_requests` is open.
+    pub fn admit(&self, priority: Priority) -> Result<RequestPermit, Refusal> {
+        self.breakers.request(priority).ok_or_else(|| {
+            self.stats.upstream_rq_pending_overflow.inc();
+            let detail = format!("circuit breaker max_requests of cluster {} is open", self.name());
+            Refusal::local(Reason::Overflow, StatusCode::SERVICE_UNAVAILABLE, detail)
+        })
+    }
+
+    /// A place among the cluster's retries, by `max_retries` or the retry budget; held until that
+    /// try is over. None: no more retries now.
+    pub fn admit_retry(&self, priority: Priority) -> Option<RetryPermit> {
+        self.breakers.retry(priority)
+    }
+
+    /// A byte stream to an endpoint, for `tcp_proxy`. The permit counts it while it is open.
+    ///
+    /// # Errors
+    /// `max_connections` is reached, or the connection was not made.
+    pub async fn connect(
+        &self,
+        endpoint: &Arc<Endpoint>,
+    ) -> Result<(Io, ConnectionPermit), Refusal> {
+        let first = endpoint.counters().cx_active.load(Ordering::Relaxed) == 0;
+        let Some((place, over)) = self.breakers.connection(Priority::Default, first) else {
+            self.stats.upstream_cx_overflow.inc();
+            let detail =
+                format!("circuit breaker max_connections of cluster {} is open", self.name());
+            return Err(Refusal::local(Reason::Overflow, StatusCode::SERVICE_UNAVAILABLE, detail));
+        };
+        if over {
+            self.stats.upstream_cx_overflow.inc();
+        }
+        self.connector.connect(endpoint, place).await
+    }
+
+    /// Its endpoints now, in the order of the configuration.
+    pub fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        self.set.load().endpoints.to_vec()
+    }
+
+    /// Whether DNS has answered once, where endpoints are found by DNS.
+    pub(super) fn is_resolved(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn name(&self) -> &Name {
+        &self.config.name
+    }
+
+    /// How to make a connection to `endpoint` from this thread.
+    pub(super) fn job(&self, endpoint: &Arc<Endpoint>, options: SendOptions) -> Job {
+        let wanted = self.connector.wanted(options.downstream_h2);
+        let http2 = usize::from(wanted == Wanted::Http2);
+        let by_request = self.config.tls.as_ref().is_some_and(|tls| tls.auto_host_sni);
+        Job {
+            endpoint: Arc::clone(endpoint),
+            connector: Arc::clone(&self.connector),
+            wanted,
+            priority: options.priority,
+            sni: options.sni.filter(|_| by_request),
+            at: super::worker().min(self.workers) * 2 + http2,
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

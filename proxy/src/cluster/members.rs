@@ -1,0 +1,229 @@
+//! Which endpoints a cluster has: from its assignment, from names that were resolved, or from where
+//! connections were going. Endpoints that stay keep their connections, ejections and counters.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Cluster;
+use super::endpoint::{Endpoint, Host};
+use super::live::State;
+use super::set::{EndpointSet, Locality};
+use crate::model::Name;
+use crate::model::cluster::Discovery;
+use crate::model::endpoint::{self, Assignment, Health, LocalityEndpoints, Target};
+use crate::model::listener::Address;
+use crate::telemetry::reason::Refusal;
+
+impl Cluster {
+    /// New endpoints. Those that stay keep their connections, ejections and counters.
+    pub(super) fn assign(&self, assignment: Arc<Assignment>) {
+        let mut state = self.lock();
+        state.assignment = assignment;
+        self.lay_out(&state);
+    }
+
+    /// Names stand for other addresses now. False: nothing changed.
+    pub(super) fn resolved(&self, names: HashMap<(Name, u16), Vec<SocketAddr>>) -> bool {
+        let mut state = self.lock();
+        if state.resolved == names {
+            return false;
+        }
+        state.resolved = names;
+        self.lay_out(&state);
+        true
+    }
+
+    /// The names that have to be resolved, and what they stand for now.
+    pub(super) fn names(&self) -> HashMap<(Name, u16), Vec<SocketAddr>> {
+        let state = self.lock();
+        let targets = state.assignment.localities.iter().flat_map(|at| &at.endpoints);
+        targets
+            .filter_map(|endpoint| match &endpoint.address {
+                Target::Dns(name, port) => Some((Name::clone(name), *port)),
+                Target::Address(_) => None,
+            })
+            .map(|name| {
+                let addresses = state.resolved.get(&name).cloned().unwrap_or_default();
+                (name, addresses)
+            })
+            .collect()
+    }
+
+    /// Makes the set anew from the assignment, with the hosts that live.
+    pub(super) fn lay_out(&self, state: &State) {
+        let before = self.set.load();
+        let mut builder = Builder {
+            cluster: self,
+            known: before.endpoints.iter().map(|at| (&at.address, at)).collect(),
+            seen: HashSet::new(),
+            changed: false,
+        };
+        let locality = |at| builder.locality(at, state);
+        let localities: Vec<Locality> = state.assignment.localities.iter().map(locality).collect();
+        let changed = builder.changed || !builder.known.is_empty();
+        self.publish(&state.assignment, &localities, changed);
+    }
+
+    fn publish(&self, assignment: &Assignment, localities: &[Locality], changed: bool) {
+        let factor = match assignment.overprovisioning_factor {
+            0 => 140,
+            factor => factor,
+        };
+        let drops = &assignment.drop_overloads;
+        let seed = fastrand::u64(..);
+        let set = EndpointSet::new(&self.config, factor, drops, localities, seed);
+        let stats = &self.stats;
+        if changed {
+            stats.membership_change.inc();
+        }
+        stats.membership_total.set(set.counts.all.into());
+        stats.membership_healthy.set(set.counts.healthy.into());
+        stats.membership_degraded.set(set.counts.degraded.into());
+        let ejected = set.endpoints.iter().filter(|endpoint| endpoint.is_ejected()).count();
+        stats.ejections_active.set(i64::try_from(ejected).unwrap_or(i64::MAX));
+        self.set.store(Arc::new(set));
+    }
+
+    /// The endpoint at the address that a redirected connection was going to.
+    pub(super) fn original_dst(
+        &self,
+        address: Option<SocketAddr>,
+    ) -> Result<Arc<Endpoint>, Refusal> {
+        let Some(address) = address else {
+            let name = self.name();
+            let detail = format!(
+                "cluster {name} goes where a connection was going before it was redirected, and this one was not"
+            );
+            return Err(self.no_healthy(detail));
+        };
+        let address = Address::Socket(address);
+        let find = |set: &EndpointSet| {
+            set.endpoints.iter().find(|endpoint| endpoint.address == address).cloned()
+        };
+        if let Some(endpoint) = find(&self.set.load()) {
+            return Ok(endpoint);
+        }
+        let mut state = self.lock();
+        // Somebody else may have been faster.
+        if let Some(endpoint) = find(&self.set.load()) {
+            return Ok(endpoint);
+        }
+        let mut assignment = Assignment::clone(&state.assignment);
+        if assignment.localities.is_empty() {
+            assignment.localities.push(LocalityEndpoints::default());
+        }
+        if let Some(locality) = assignment.localities.first_mut() {
+            locality.endpoints.push(endpoint::Endpoint {
+                address: Target::Address(address.clone()),
+                hostname: Name::from(""),
+                weight: 1,
+                health: Health::Healthy,
+                metadata: Default::default(),
+            });
+        }
+        state.assignment = Arc::new(assignment);
+        self.lay_out(&state);
+        let set = self.set.load();
+        find(&set).ok_or_else(|| self.nobody(&set))
+    }
+
+    /// Forgets redirected destinations that nobody goes to any more (`ORIGINAL_DST`).
+    pub(super) fn forget_unused(&self) {
+        let mut state = self.lock();
+        let set = self.set.load();
+        let used = |target: &Target| {
+            let same = |endpoint: &&Arc<Endpoint>| matches!(target, Target::Address(address) if *address == endpoint.address);
+            set.endpoints.iter().find(same).is_some_and(|endpoint| {
+                let counters = endpoint.counters();
+                counters.cx_active.load(Ordering::Relaxed) > 0
+                    || counters.rq_active.load(Ordering::Relaxed) > 0
+            })
+        };
+        let mut assignment = Assignment::clone(&state.assignment);
+        for locality in &mut assignment.localities {
+            locality.endpoints.retain(|endpoint| used(&endpoint.address));
+        }
+        if assignment != *state.assignment {
+            state.assignment = Arc::new(assignment);
+            self.lay_out(&state);
+        }
+    }
+}
+
+/// A name that is resolved is also the host name, where no other is given.
+fn hostname(config: &endpoint::Endpoint) -> Name {
+    match &config.address {
+        Target::Dns(name, _) if config.hostname.is_empty() => Name::clone(name),
+        _ => Name::clone(&config.hostname),
+    }
+}
+
+/// Turns configured endpoints into live ones.
+struct Builder<'a> {
+    cluster: &'a Cluster,
+    /// Endpoints of the version before that were not met again yet.
+    known: HashMap<&'a Address, &'a Arc<Endpoint>>,
+    seen: HashSet<Address>,
+    /// There is an address that was not there before.
+    changed: bool,
+}
+
+impl Builder<'_> {
+    fn locality(&mut self, configured: &LocalityEndpoints, state: &State) -> Locality {
+        let place = Arc::new(configured.locality.clone());
+        let mut endpoints = Vec::new();
+        for config in &configured.endpoints {
+            for address in self.addresses(config, state) {
+                // The same address twice: the first one counts.
+                if self.seen.insert(address.clone()) {
+                    let old = self.known.remove(&address);
+                    self.changed |= old.is_none();
+                    let host = self.host(old);
+                    let text = old.map_or_else(
+                        || Name::from(address.to_string()),
+                        |old| Name::clone(&old.address_text),
+                    );
+                    let endpoint = Endpoint {
+                        address,
+                        address_text: text,
+                        hostname: hostname(config),
+                        weight: config.weight.max(1),
+                        health: config.health,
+                        locality: Arc::clone(&place),
+                        priority: configured.priority,
+                        metadata: Arc::new(config.metadata.clone()),
+                        host,
+                    };
+                    endpoints.push(match old {
+                        Some(old) if old.same_configuration(&endpoint) => Arc::clone(old),
+                        _ => Arc::new(endpoint),
+                    });
+                }
+            }
+        }
+        Locality { priority: configured.priority, weight: configured.weight, endpoints }
+    }
+
+    fn host(&self, old: Option<&Arc<Endpoint>>) -> Arc<Host> {
+        match old {
+            Some(old) => Arc::clone(&old.host),
+            // Two for each worker, and two for everybody else.
+            None => Arc::new(Host::new((self.cluster.workers + 1) * 2)),
+        }
+    }
+
+    fn addresses(&self, config: &endpoint::Endpoint, state: &State) -> Vec<Address> {
+        match &config.address {
+            Target::Address(address) => vec![address.clone()],
+            Target::Dns(name, port) => {
+                let all = state.resolved.get(&(Name::clone(name), *port));
+                let one = matches!(self.cluster.config.discovery, Discovery::LogicalDns(_));
+                let limit = if one { 1 } else { usize::MAX };
+                let addresses = all.into_iter().flatten().take(limit);
+                addresses.map(|address| Address::Socket(*address)).collect()
+            }
+        }
+    }
+}

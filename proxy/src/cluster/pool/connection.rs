@@ -1,0 +1,254 @@
+//! What is known about one upstream connection, and what counts it for as long as it is open.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use http::Version;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::AbortHandle;
+
+use super::dial::Connector;
+use crate::cluster::breaker::ConnectionPlace;
+use crate::cluster::endpoint::EndpointCounters;
+use crate::cluster::stats::ClusterStats;
+use crate::model::Name;
+use crate::model::listener::Address;
+use crate::net::Io;
+
+static IDS: AtomicU64 = AtomicU64::new(1);
+
+/// An upstream HTTP connection, as access logs and the pool see it.
+#[derive(Debug)]
+pub struct Connection {
+    id: u64,
+    local: Option<Address>,
+    tls_version: Option<&'static str>,
+    version: Version,
+    pub(super) sni: Option<Name>,
+    pub(crate) connector: Arc<Connector>,
+    pub(super) opened: Instant,
+    /// Bytes received: unchanged means that the endpoint said nothing since.
+    pub(crate) received: AtomicU64,
+    /// Requests that it was given.
+    pub(super) served: AtomicU32,
+    /// Requests under way.
+    pub(super) active: AtomicU32,
+    /// What the endpoint's `keep-alive: timeout=` promised, in milliseconds. 0: nothing.
+    keep_alive: AtomicU64,
+    /// The endpoint closed first.
+    remote_close: AtomicBool,
+    pub(super) driver: OnceLock<AbortHandle>,
+}
+
+impl Connection {
+    pub(super) fn new(
+        io: &Io,
+        version: Version,
+        sni: Option<Name>,
+        connector: Arc<Connector>,
+    ) -> Self {
+        Self {
+            id: IDS.fetch_add(1, Ordering::Relaxed),
+            local: io.local_address().ok(),
+            tls_version: io.tls_version(),
+            version,
+            sni,
+            connector,
+            opened: Instant::now(),
+            received: AtomicU64::new(0),
+            served: AtomicU32::new(0),
+            active: AtomicU32::new(0),
+            keep_alive: AtomicU64::new(0),
+            remote_close: AtomicBool::new(false),
+            driver: OnceLock::new(),
+        }
+    }
+
+    /// Unique in this process.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Our end of it.
+    pub fn local_address(&self) -> Option<&Address> {
+        self.local.as_ref()
+    }
+
+    /// `TLSv1.3`; None: plain text.
+    pub fn tls_version(&self) -> Option<&'static str> {
+        self.tls_version
+    }
+
+    /// HTTP/1.1 or HTTP/2.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The endpoint said how long it keeps an idle connection.
+    pub(crate) fn learn_keep_alive(&self, promised: Duration) {
+        let promised = u64::try_from(promised.as_millis()).unwrap_or(u64::MAX);
+        self.keep_alive.store(promised, Ordering::Relaxed);
+    }
+
+    /// When it must not be used any more if it is idle since `since`. None: never.
+    pub(super) fn expires(&self, since: Instant) -> Option<Instant> {
+        let config = &self.connector.config;
+        let mut idle = config.idle_timeout;
+        if let promised @ 1.. = self.keep_alive.load(Ordering::Relaxed) {
+            // A second for what is on its way when the endpoint closes.
+            let safe = Duration::from_millis(promised.saturating_sub(1000));
+            idle = Some(idle.map_or(safe, |idle| idle.min(safe)));
+        }
+        let ends = config.max_connection_duration.map(|age| self.opened + age);
+        match (idle.map(|idle| since + idle), ends) {
+            (Some(idle), Some(age)) => Some(idle.min(age)),
+            (idle, age) => idle.or(age),
+        }
+    }
+
+    /// Whether `max_requests_per_connection` or `max_connection_duration` ends it.
+    pub(super) fn is_used_up(&self) -> bool {
+        let config = &self.connector.config;
+        let stats = &self.connector.stats;
+        if config
+            .max_requests_per_connection
+            .is_some_and(|max| self.served.load(Ordering::Relaxed) >= max)
+        {
+            stats.upstream_cx_max_requests.inc();
+            return true;
+        }
+        let old = config.max_connection_duration.is_some_and(|age| self.opened.elapsed() >= age);
+        if old {
+            stats.upstream_cx_max_duration_reached.inc();
+        }
+        old
+    }
+
+    /// Ends it at once, with whatever is under way.
+    pub(super) fn abort(&self) {
+        if let Some(driver) = self.driver.get() {
+            driver.abort();
+        }
+    }
+}
+
+/// Counts a connection while it is open, and holds its place under `max_connections`.
+#[derive(Debug)]
+pub struct ConnectionPermit {
+    stats: Arc<ClusterStats>,
+    counters: Arc<EndpointCounters>,
+    opened: Instant,
+    _place: ConnectionPlace,
+}
+
+impl ConnectionPermit {
+    pub(super) fn new(
+        stats: Arc<ClusterStats>,
+        counters: Arc<EndpointCounters>,
+        place: ConnectionPlace,
+    ) -> Self {
+        stats.upstream_cx_active.add(1);
+        counters.cx_active.fetch_add(1, Ordering::Relaxed);
+        Self { stats, counters, opened: Instant::now(), _place: place }
+    }
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        self.stats.upstream_cx_active.add(-1);
+        self.stats.upstream_cx_destroy.inc();
+        self.stats.upstream_cx_length_ms.record(self.opened.elapsed().as_secs_f64() * 1000.0);
+        self.counters.cx_active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The bytes of a pooled connection, counted.
+#[derive(Debug)]
+pub(super) struct Wire {
+    io: Io,
+    connection: Arc<Connection>,
+    permit: ConnectionPermit,
+}
+
+impl Wire {
+    pub(super) fn new(io: Io, connection: Arc<Connection>, permit: ConnectionPermit) -> Self {
+        Self { io, connection, permit }
+    }
+
+    fn sent(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &polled {
+            self.permit.stats.upstream_cx_tx_bytes_total.add(*bytes as u64);
+        }
+        polled
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        let stats = &self.permit.stats;
+        if self.connection.remote_close.load(Ordering::Relaxed) {
+            stats.upstream_cx_destroy_remote.inc();
+        } else {
+            stats.upstream_cx_destroy_local.inc();
+        }
+        if self.connection.active.load(Ordering::Relaxed) > 0 {
+            stats.upstream_cx_destroy_with_active_rq.inc();
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = ready!(Pin::new(&mut self.io).poll_read(cx, buf));
+        let bytes = (buf.filled().len() - before) as u64;
+        if bytes == 0 {
+            // The end, or an error: either way it is the endpoint's side that went.
+            self.connection.remote_close.store(true, Ordering::Relaxed);
+        } else {
+            self.connection.received.fetch_add(bytes, Ordering::Relaxed);
+            self.permit.stats.upstream_cx_rx_bytes_total.add(bytes);
+        }
+        Poll::Ready(read)
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.sent(polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.sent(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,311 @@
+//! Making connections to endpoints: TCP or a Unix socket, TLS, and the HTTP that is spoken on top.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use arc_swap::ArcSwapOption;
+use http::Version;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ClientConfig;
+use tokio::time::timeout;
+
+use super::Job;
+use super::connection::{Connection, ConnectionPermit, Wire};
+use super::streams::Streams;
+use crate::cluster::breaker::{Breakers, ConnectionPlace};
+use crate::cluster::endpoint::Endpoint;
+use crate::cluster::stats::ClusterStats;
+use crate::http::body::RequestBody;
+use crate::model::Name;
+use crate::model::cluster::{Cluster, Protocol};
+use crate::net::{self, ConnectOptions, Io};
+use crate::telemetry::reason::{Reason, Refusal, Sent};
+use crate::tls::{self, Failure, Secrets};
+
+/// Everything that a connection is made by. It outlives changes of the configuration that do not
+/// concern connections, and so do the pools.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    pub(crate) config: Arc<Cluster>,
+    pub(crate) stats: Arc<ClusterStats>,
+    pub(crate) breakers: Arc<Breakers>,
+    /// None: plain text.
+    tls: ArcSwapOption<Tls>,
+}
+
+/// A TLS context compiled with the secrets of the moment.
+#[derive(Debug)]
+struct Tls {
+    /// Why no connection can be made, if so.
+    config: Result<Arc<ClientConfig>, String>,
+}
+
+/// Which HTTP is wanted of a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Http1,
+    Http2,
+    /// What ALPN says.
+    Negotiated,
+}
+
+/// A connection that speaks HTTP.
+pub(super) enum Opened {
+    Http1(http1::SendRequest<RequestBody>, Arc<Connection>),
+    Http2(Arc<Streams>),
+}
+
+impl Connector {
+    pub(crate) fn new(
+        config: Arc<Cluster>,
+        stats: Arc<ClusterStats>,
+        breakers: Arc<Breakers>,
+        secrets: &dyn Secrets,
+    ) -> Self {
+        let connector = Self { config, stats, breakers, tls: ArcSwapOption::empty() };
+        connector.reload_tls(secrets);
+        connector
+    }
+
+    /// Whether connections made for one configuration serve the other as well.
+    pub(crate) fn serves(&self, other: &Cluster) -> bool {
+        let own = &*self.config;
+        own.name == other.name
+            && own.stat_name == other.stat_name
+            && own.connect_timeout == other.connect_timeout
+            && own.tls == other.tls
+            && own.protocol == other.protocol
+            && own.idle_timeout == other.idle_timeout
+            && own.max_connection_duration == other.max_connection_duration
+            && own.max_requests_per_connection == other.max_requests_per_connection
+            && own.http2 == other.http2
+            && own.buffer_limit == other.buffer_limit
+            && own.tcp_keepalive == other.tcp_keepalive
+            && own.close_on_health_failure == other.close_on_health_failure
+    }
+
+    /// Secrets or files changed. Connections that are open stay.
+    pub(crate) fn reload_tls(&self, secrets: &dyn Secrets) {
+        if let Some(context) = &self.config.tls {
+            let config = tls::client_config(context, secrets).map_err(|error| error.to_string());
+            if let Err(error) = &config {
+                tracing::warn!(cluster = %self.config.name, "no TLS to the endpoints: {error}");
+            }
+            self.tls.store(Some(Arc::new(Tls { config })));
+        }
+    }
+
+    pub(crate) fn wanted(&self, downstream_h2: bool) -> Wanted {
+        match self.config.protocol {
+            Protocol::Http1 => Wanted::Http1,
+            Protocol::Http2 => Wanted::Http2,
+            // Without TLS there is nothing to negotiate with.
+            Protocol::Auto if self.config.tls.is_none() => Wanted::Http1,
+            Protocol::Auto => Wanted::Negotiated,
+            Protocol::Downstream if downstream_h2 => Wanted::Http2,
+            Protocol::Downstream => Wanted::Http1,
+        }
+    }
+
+    /// A byte stream to the endpoint, for `tcp_proxy`.
+    pub(crate) async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        place: ConnectionPlace,
+    ) -> Result<(Io, ConnectionPermit), Refusal> {
+        let io = self.dial(endpoint, None, None).await?;
+        Ok((io, self.permit(endpoint, place)))
+    }
+
+    /// A connection for requests.
+    pub(super) async fn open(
+        self: &Arc<Self>,
+        job: &Job,
+        place: ConnectionPlace,
+    ) -> Result<Opened, Refusal> {
+        let io = self.dial(&job.endpoint, job.sni.as_ref(), Some(job.wanted)).await?;
+        let http2 = match job.wanted {
+            Wanted::Http1 => false,
+            Wanted::Http2 => true,
+            Wanted::Negotiated => io.alpn() == Some(b"h2"),
+        };
+        let version = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+        let connection = Connection::new(&io, version, job.sni.clone(), Arc::clone(self));
+        let connection = Arc::new(connection);
+        let permit = self.permit(&job.endpoint, place);
+        let wire = TokioIo::new(Wire::new(io, Arc::clone(&connection), permit));
+        let failed = |error: hyper::Error| {
+            let detail = format!("HTTP with {} did not start: {error}", job.endpoint.address_text);
+            Refusal::upstream(Reason::ConnectFailure, Sent::No, detail)
+        };
+        if http2 {
+            self.stats.upstream_cx_http2_total.inc();
+            let (sender, driver) = self.http2_builder().handshake(wire).await.map_err(failed)?;
+            let streams =
+                Streams::new(sender, connection, self.config.http2.max_concurrent_streams);
+            let streams = Arc::new(streams);
+            super::streams::drive(job, &streams, driver);
+            Ok(Opened::Http2(streams))
+        } else {
+            self.stats.upstream_cx_http1_total.inc();
+            let (sender, driver) = http1::Builder::new()
+                .preserve_header_case(true)
+                .handshake(wire)
+                .await
+                .map_err(failed)?;
+            super::http1::drive(job, &connection, driver);
+            Ok(Opened::Http1(sender, connection))
+        }
+    }
+
+    fn http2_builder(&self) -> http2::Builder<TokioExecutor> {
+        let options = &self.config.http2;
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(options.initial_stream_window.unwrap_or(STREAM_WINDOW))
+            .initial_connection_window_size(
+                options.initial_connection_window.unwrap_or(CONNECTION_WINDOW),
+            )
+            .max_header_list_size(MAX_HEADER_LIST)
+            .keep_alive_interval(options.keepalive_interval)
+            .keep_alive_while_idle(true);
+        if let Some(timeout) = options.keepalive_timeout {
+            builder.keep_alive_timeout(timeout);
+        }
+        builder
+    }
+
+    fn permit(&self, endpoint: &Endpoint, place: ConnectionPlace) -> ConnectionPermit {
+        let counters = Arc::clone(&endpoint.host.counters);
+        ConnectionPermit::new(Arc::clone(&self.stats), counters, place)
+    }
+
+    async fn dial(
+        &self,
+        endpoint: &Endpoint,
+        sni: Option<&Name>,
+        wanted: Option<Wanted>,
+    ) -> Result<Io, Refusal> {
+        let started = Instant::now();
+        let counters = &endpoint.host.counters;
+        self.stats.upstream_cx_total.inc();
+        counters.cx_total.fetch_add(1, Ordering::Relaxed);
+        let limit = self.config.connect_timeout;
+        let result = match timeout(limit, self.establish(endpoint, sni, wanted)).await {
+            Ok(result) => result,
+            Err(_) => Err(self.timed_out(endpoint)),
+        };
+        match &result {
+            Ok(_) => {
+                let took = started.elapsed().as_secs_f64() * 1000.0;
+                self.stats.upstream_cx_connect_ms.record(took);
+            }
+            Err(refusal) => {
+                self.stats.upstream_cx_connect_fail.inc();
+                counters.cx_connect_fail.fetch_add(1, Ordering::Relaxed);
+                if refusal.reason == Reason::ConnectTimeout {
+                    self.stats.upstream_cx_connect_timeout.inc();
+                }
+            }
+        }
+        result
+    }
+
+    async fn establish(
+        &self,
+        endpoint: &Endpoint,
+        sni: Option<&Name>,
+        wanted: Option<Wanted>,
+    ) -> Result<Io, Refusal> {
+        let options = ConnectOptions {
+            timeout: self.config.connect_timeout,
+            keepalive: self.config.tcp_keepalive,
+        };
+        let io = net::connect(&endpoint.address, &options).await.map_err(|error| {
+            if error.kind() == io::ErrorKind::TimedOut {
+                return self.timed_out(endpoint);
+            }
+            let (to, cluster) = (&endpoint.address_text, &self.config.name);
+            let detail = format!("no connection to {to} of cluster {cluster}: {error}");
+            Refusal::upstream(Reason::ConnectFailure, Sent::No, detail)
+        })?;
+        match (self.tls.load_full(), &self.config.tls) {
+            (Some(tls), Some(context)) => {
+                let name = match sni {
+                    Some(authority) if context.auto_host_sni => authority,
+                    _ => &context.sni,
+                };
+                self.handshake(io, &tls, (endpoint, name), wanted).await
+            }
+            _ => Ok(io),
+        }
+    }
+
+    async fn handshake(
+        &self,
+        io: Io,
+        tls: &Tls,
+        (endpoint, sni): (&Endpoint, &Name),
+        wanted: Option<Wanted>,
+    ) -> Result<Io, Refusal> {
+        let failed = |why: &str| {
+            let (to, cluster) = (&endpoint.address_text, &self.config.name);
+            let detail = format!("no TLS with {to} of cluster {cluster}: {why}");
+            Refusal::upstream(Reason::TlsFailure, Sent::No, detail)
+        };
+        let config = tls.config.as_ref().map_err(|error| failed(error))?;
+        let config = with_alpn(config, wanted);
+        let name = tls::server_name(sni).map_err(|error| failed(&error.to_string()))?;
+        match io.connect_tls(config, name).await {
+            Ok(io) => {
+                self.stats.ssl_handshake.inc();
+                Ok(io)
+            }
+            Err(error) => {
+                let stats = &self.stats;
+                match tls::failure_io(&error) {
+                    Failure::NoCertificate => stats.ssl_fail_verify_no_cert.inc(),
+                    Failure::Verify => stats.ssl_fail_verify_error.inc(),
+                    Failure::San => stats.ssl_fail_verify_san.inc(),
+                    Failure::Hash => stats.ssl_fail_verify_cert_hash.inc(),
+                    Failure::Connection => stats.ssl_connection_error.inc(),
+                }
+                Err(failed(&tls::explain_io(&error)))
+            }
+        }
+    }
+
+    fn timed_out(&self, endpoint: &Endpoint) -> Refusal {
+        let (to, cluster) = (&endpoint.address_text, &self.config.name);
+        let limit = self.config.connect_timeout;
+        let detail = format!("no connection to {to} of cluster {cluster} within {limit:?}");
+        Refusal::upstream(Reason::ConnectTimeout, Sent::No, detail)
+    }
+}
+
+/// Where the context names no ALPN protocols, HTTP does (Envoy's fallback).
+fn with_alpn(config: &Arc<ClientConfig>, wanted: Option<Wanted>) -> Arc<ClientConfig> {
+    let protocols: &[&[u8]] = match wanted {
+        None => &[],
+        Some(Wanted::Http1) => &[b"http/1.1"],
+        Some(Wanted::Http2) => &[b"h2"],
+        Some(Wanted::Negotiated) => &[b"h2", b"http/1.1"],
+    };
+    if protocols.is_empty() || !config.alpn_protocols.is_empty() {
+        return Arc::clone(config);
+    }
+    let mut config = ClientConfig::clone(config);
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    Arc::new(config)
+}
+
+/// Bytes that an endpoint may send ahead on a stream, where the configuration says nothing.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// The same for a connection.
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Bytes of a header block: as much as HTTP/1 heads may have here.
+const MAX_HEADER_LIST: u32 = 256 << 10;

@@ -1,0 +1,204 @@
+//! Making clusters of configuration, keeping what did not change.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::task::AbortHandle;
+
+use super::discovery;
+use super::live::{Cluster, Workshop};
+use crate::model::cluster::Discovery;
+use crate::model::endpoint::Assignment;
+use crate::model::tls::{CommonTls, SecretRef};
+use crate::model::{self, Changes, Map, Name, Snapshot};
+use crate::telemetry::stats::Registry;
+
+/// All clusters of the proxy.
+#[derive(Debug)]
+pub struct Clusters {
+    live: ArcSwap<Live>,
+    registry: Registry,
+    workers: usize,
+    /// Held by whoever publishes.
+    publishing: Mutex<()>,
+}
+
+/// A snapshot of the configuration with its clusters alive. An exchange holds one for its whole
+/// life.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// The configuration.
+    pub snapshot: Snapshot,
+    pub(super) clusters: Map<Arc<Running>>,
+}
+
+/// A cluster with the task that looks after it.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) cluster: Arc<Cluster>,
+    tasks: Vec<AbortHandle>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
+impl Live {
+    /// The cluster of this name.
+    pub fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
+        self.clusters.get(name).map(|running| &running.cluster)
+    }
+
+    /// All clusters, by name in no order.
+    pub fn clusters(&self) -> impl Iterator<Item = (&Name, &Arc<Cluster>)> {
+        self.clusters.iter().map(|(name, running)| (name, &running.cluster))
+    }
+
+    /// Whether every cluster whose endpoints are found by DNS has asked for them once.
+    pub fn is_resolved(&self) -> bool {
+        self.clusters().all(|(_, cluster)| cluster.is_resolved())
+    }
+}
+
+impl Clusters {
+    /// No clusters yet. `workers`: how many data workers will call
+    /// [`set_worker`](super::set_worker).
+    pub fn new(registry: &Registry, workers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            live: ArcSwap::default(),
+            registry: registry.clone(),
+            workers,
+            publishing: Mutex::default(),
+        })
+    }
+
+    /// What is in force now.
+    pub fn load(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
+
+    /// Puts a snapshot into force. `changes` must name everything that differs from the one before.
+    ///
+    /// Called on the control thread, inside its runtime: DNS and outlier detection run there. A
+    /// cluster whose configuration is equal stays as it is; one that differs keeps its pools
+    /// unless connections are made differently; endpoints that stay keep theirs in any case.
+    pub fn publish(&self, snapshot: Snapshot, changes: &Changes) {
+        let _publishing = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.live.load_full();
+        let mut clusters = before.clusters.clone();
+        for name in &changes.clusters {
+            match snapshot.clusters.get(name) {
+                None => {
+                    clusters.remove_mut(name);
+                }
+                Some(config) => {
+                    let old = before.clusters.get(name);
+                    if old.is_none_or(|old| old.cluster.config != *config) {
+                        let old = old.map(|old| &*old.cluster);
+                        let running = self.start(config, &snapshot, old);
+                        clusters.insert_mut(Name::clone(name), Arc::new(running));
+                    }
+                }
+            }
+        }
+        for name in &changes.assignments {
+            if let Some(running) = clusters.get(name)
+                && running.cluster.config.discovery != Discovery::OriginalDst
+            {
+                running.cluster.assign(assignment(&snapshot, name));
+                running.cluster.renamed.notify_one();
+            }
+        }
+        for (_, running) in clusters.iter().filter(|_| !changes.secrets.is_empty()) {
+            if names_any(&running.cluster.config, &changes.secrets) {
+                running.cluster.connector.reload_tls(&snapshot.secrets);
+            }
+        }
+        self.live.store(Arc::new(Live { snapshot, clusters }));
+    }
+
+    /// Certificate files changed: reads them again. Connections that are open stay.
+    pub fn reload_tls(&self) {
+        let live = self.load();
+        for (_, cluster) in live.clusters() {
+            cluster.connector.reload_tls(&live.snapshot.secrets);
+        }
+    }
+
+    /// Waits until every cluster has its first endpoints from DNS, or at least an answer that
+    /// there are none.
+    pub async fn resolved(&self) {
+        while !self.load().is_resolved() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn start(
+        &self,
+        config: &Arc<model::cluster::Cluster>,
+        snapshot: &Snapshot,
+        before: Option<&Cluster>,
+    ) -> Running {
+        let workshop = Workshop {
+            registry: &self.registry,
+            workers: self.workers,
+            secrets: &snapshot.secrets,
+        };
+        let assignment = assignment(snapshot, &config.name);
+        let cluster = Cluster::new(Arc::clone(config), assignment, before, &workshop);
+        let cluster = Arc::new(cluster);
+        let mut tasks = Vec::new();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let mut run = |task: AbortHandle| tasks.push(task);
+            if let Some(outliers) = &config.outliers {
+                let sweep = every(Arc::downgrade(&cluster), outliers.interval, |cluster| {
+                    cluster.sweep(Instant::now());
+                });
+                run(runtime.spawn(sweep).abort_handle());
+            }
+            match &config.discovery {
+                Discovery::StrictDns(dns) | Discovery::LogicalDns(dns) => {
+                    let task = discovery::run(Arc::downgrade(&cluster), dns.clone());
+                    run(runtime.spawn(task).abort_handle());
+                }
+                Discovery::OriginalDst => {
+                    let cleanup = every(Arc::downgrade(&cluster), CLEANUP, Cluster::forget_unused);
+                    run(runtime.spawn(cleanup).abort_handle());
+                }
+                Discovery::Static | Discovery::Eds(_) => {}
+            }
+        }
+        Running { cluster, tasks }
+    }
+}
+
+/// Envoy's default of `cleanup_interval`.
+const CLEANUP: Duration = Duration::from_secs(5);
+
+fn assignment(snapshot: &Snapshot, name: &Name) -> Arc<Assignment> {
+    snapshot.assignments.get(name).cloned().unwrap_or_default()
+}
+
+async fn every(cluster: Weak<Cluster>, interval: Duration, job: fn(&Cluster)) {
+    loop {
+        tokio::time::sleep(interval).await;
+        let Some(cluster) = cluster.upgrade() else { return };
+        job(&cluster);
+    }
+}
+
+/// Whether the TLS context names one of these secrets.
+fn names_any(cluster: &model::cluster::Cluster, secrets: &[Name]) -> bool {
+    cluster.tls.as_ref().is_some_and(|tls| {
+        let CommonTls { certificates, validation, .. } = &tls.common;
+        let named = certificates.iter().filter_map(|certificate| match certificate {
+            SecretRef::Sds(name) => Some(name),
+            SecretRef::Inline(_) => None,
+        });
+        let roots = validation.as_ref().and_then(|validation| validation.sds.as_ref());
+        named.chain(roots).any(|name| secrets.contains(name))
+    })
+}

@@ -1,0 +1,298 @@
+//! One request to one endpoint, and the truth about what became of it.
+
+use std::error::Error as StdError;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::header::{CONNECTION, COOKIE, HOST};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+
+use super::body::{ActiveRequest, ResponseBody};
+use super::endpoint::Endpoint;
+use super::pool::{self, Connector, Job, Lease, SendFailure};
+use crate::http::body::RequestBody;
+use crate::model::Name;
+use crate::model::route::Priority;
+use crate::telemetry::reason::{Reason, Refusal, Sent};
+use crate::tls;
+
+/// How a request is sent.
+#[derive(Clone, Debug, Default)]
+pub struct SendOptions {
+    /// Which circuit breakers count it.
+    pub priority: Priority,
+    /// It came in over HTTP/2: decides for clusters that speak what the downstream speaks.
+    pub downstream_h2: bool,
+    /// The host of the request, where the TLS context sends it as SNI (`auto_host_sni`).
+    pub sni: Option<Name>,
+}
+
+/// A request that has no answer.
+#[derive(Debug)]
+pub struct SendError {
+    /// Why, and whether it may have been processed.
+    pub refusal: Refusal,
+    /// The request itself, if not a byte of it was sent: it can be sent again as it is.
+    pub request: Option<Request<RequestBody>>,
+}
+
+/// A pooled connection that was closed while it was idle may bounce a request before a byte of it
+/// is sent. So many in a row are taken for bad luck.
+const BOUNCES: usize = 8;
+
+/// Sends `request` to `job`'s endpoint.
+///
+/// # Errors
+/// No connection, or no answer on it.
+pub(super) async fn send(
+    job: Job,
+    request: Request<RequestBody>,
+) -> Result<Response<ResponseBody>, SendError> {
+    let stats = &job.connector.stats;
+    let active = ActiveRequest::new(&job.endpoint, stats);
+    let counters = &job.endpoint.host.counters;
+    let mut request = request;
+    let mut bounces = 0;
+    loop {
+        let mut lease = match pool::acquire(&job).await {
+            Ok(lease) => lease,
+            Err(refusal) => return Err(SendError { refusal, request: Some(request) }),
+        };
+        if bounces == 0 {
+            stats.upstream_rq_total.inc();
+            counters.rq_total.fetch_add(1, Ordering::Relaxed);
+        }
+        adapt(&mut request, lease.is_http2(), &job.connector);
+        let failure = match lease.send(request).await {
+            Ok(response) => return Ok(answered(response, lease, active)),
+            Err(failure) => failure,
+        };
+        match failure.unsent {
+            Some(unsent) if bounces < BOUNCES => {
+                request = unsent;
+                bounces += 1;
+            }
+            _ => {
+                let refusal = refusal(&job, &failure);
+                if refusal.reason == Reason::UpstreamProtocolError {
+                    stats.upstream_cx_protocol_error.inc();
+                }
+                stats.upstream_rq_rx_reset.inc();
+                return Err(SendError { refusal, request: failure.unsent });
+            }
+        }
+    }
+}
+
+fn answered(
+    response: Response<hyper::body::Incoming>,
+    lease: Lease,
+    active: ActiveRequest,
+) -> Response<ResponseBody> {
+    if !lease.is_http2()
+        && let Some(promised) = keep_alive(response.headers())
+    {
+        lease.connection().learn_keep_alive(promised);
+    }
+    response.map(|incoming| ResponseBody::new(incoming, lease, active))
+}
+
+/// `keep-alive: timeout=5`
+fn keep_alive(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get("keep-alive")?.to_str().ok()?;
+    value.split(',').find_map(|parameter| {
+        let (name, seconds) = parameter.split_once('=')?;
+        let timeout = name.trim().eq_ignore_ascii_case("timeout");
+        timeout.then(|| seconds.trim().parse().ok().map(Duration::from_secs))?
+    })
+}
+
+/// Puts the request into the form that the connection's HTTP wants: the authority is in `Host`
+/// for HTTP/1.1 and in the URI for HTTP/2 (RFC 9113 section 8.3.1).
+fn adapt(request: &mut Request<RequestBody>, http2: bool, connector: &Connector) {
+    if request.method() == Method::CONNECT {
+        *request.version_mut() = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+        return;
+    }
+    if http2 { to_http2(request, connector) } else { to_http1(request) }
+}
+
+fn to_http1(request: &mut Request<RequestBody>) {
+    if request.uri().authority().is_some() {
+        if !request.headers().contains_key(HOST)
+            && let Some(host) = request.uri().authority()
+            && let Ok(host) = HeaderValue::from_str(host.as_str())
+        {
+            request.headers_mut().insert(HOST, host);
+        }
+        let path = request.uri().path_and_query().cloned();
+        *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    }
+    // HTTP/2 may split cookies; HTTP/1.1 may not (RFC 9113 section 8.2.3).
+    if request.headers().get_all(COOKIE).iter().nth(1).is_some() {
+        let crumbs: Vec<&[u8]> =
+            request.headers().get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+            request.headers_mut().insert(COOKIE, cookie);
+        }
+    }
+    *request.version_mut() = Version::HTTP_11;
+}
+
+fn to_http2(request: &mut Request<RequestBody>, connector: &Connector) {
+    let host = request.headers_mut().remove(HOST);
+    if request.uri().authority().is_none() {
+        let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        let tls = connector.config.tls.is_some();
+        parts.scheme = Some(if tls { Scheme::HTTPS } else { Scheme::HTTP });
+        parts.authority = Some(authority.unwrap_or_else(|| Authority::from_static("localhost")));
+        parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
+        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    }
+    request.headers_mut().remove(CONNECTION);
+    *request.version_mut() = Version::HTTP_2;
+}
+
+/// What a failure means for the client, and whether the endpoint may have seen the request.
+fn refusal(job: &Job, failure: &SendFailure) -> Refusal {
+    let (reason, sent) = judge(failure);
+    let (to, cluster) = (&job.endpoint.address_text, &job.connector.config.name);
+    let why = explain(&failure.error);
+    let detail = format!("{to} of cluster {cluster} did not answer: {why}");
+    let mut refusal = Refusal::upstream(reason, sent, detail);
+    if reason == Reason::UpstreamProtocolError {
+        refusal.status = StatusCode::BAD_GATEWAY;
+    }
+    refusal
+}
+
+fn judge(failure: &SendFailure) -> (Reason, Sent) {
+    let error = &failure.error;
+    if failure.unsent.is_some() {
+        return (Reason::ConnectionTermination, Sent::No);
+    }
+    // With TLS 1.3 a server refuses our certificate after we think that the handshake is done.
+    if failure.never_spoke && source::<io::Error>(error).is_some_and(is_alert) {
+        return (Reason::TlsFailure, Sent::No);
+    }
+    if let Some(http2) = source::<h2::Error>(error) {
+        return judge_http2(http2);
+    }
+    if error.is_user() {
+        // Our own request body broke off.
+        return (Reason::DownstreamTermination, Sent::Maybe);
+    }
+    if error.is_parse() {
+        return (Reason::UpstreamProtocolError, Sent::Maybe);
+    }
+    if error.is_timeout() {
+        // No answer to a PING: the network is gone, and nobody knows what arrived before.
+        return (Reason::ConnectionTermination, Sent::Maybe);
+    }
+    (Reason::ConnectionTermination, cut_off(failure))
+}
+
+fn judge_http2(error: &h2::Error) -> (Reason, Sent) {
+    let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    // h2 ends a stream with GOAWAY only if the endpoint said that it did not look at it.
+    if error.is_remote() && (refused || error.is_go_away()) {
+        return (Reason::RefusedStream, Sent::No);
+    }
+    if error.is_remote() && error.is_reset() {
+        return (Reason::RemoteReset, Sent::Maybe);
+    }
+    (Reason::UpstreamProtocolError, Sent::Maybe)
+}
+
+/// The connection ended under the request.
+fn cut_off(failure: &SendFailure) -> Sent {
+    if failure.reused && failure.silent { Sent::OnReusedConnection } else { Sent::Maybe }
+}
+
+fn is_alert(error: &io::Error) -> bool {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::AlertReceived(_)))
+}
+
+/// The whole chain of causes in one line; TLS alerts in words.
+fn explain(error: &hyper::Error) -> String {
+    if let Some(io) = source::<io::Error>(error)
+        && is_alert(io)
+    {
+        return tls::explain_io(io);
+    }
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+fn source<E: StdError + 'static>(error: &hyper::Error) -> Option<&E> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+impl super::Cluster {
+    /// Sends a request to an endpoint, on a pooled connection or a new one, and waits for the head
+    /// of the answer. Dropping the future cancels the request.
+    ///
+    /// The request's authority may be in its URI or in `Host`; it is put where the connection's
+    /// HTTP wants it. Extensions pass untouched, so header case survives from HTTP/1 to HTTP/1.
+    ///
+    /// # Errors
+    /// No connection (circuit breaker, refused, timeout, TLS), or a connection or stream that
+    /// ended without an answer. [`Refusal::sent`] says what the endpoint may have seen.
+    pub async fn send(
+        self: &Arc<Self>,
+        endpoint: &Arc<Endpoint>,
+        request: Request<RequestBody>,
+        options: SendOptions,
+    ) -> Result<Response<ResponseBody>, SendError> {
+        send(self.job(endpoint, options), request).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_promised_keep_alive_is_read() {
+        let headers = |value: &'static str| {
+            [("keep-alive".parse().unwrap(), HeaderValue::from_static(value))].into_iter().collect()
+        };
+        assert_eq!(keep_alive(&headers("timeout=5")), Some(Duration::from_secs(5)));
+        assert_eq!(keep_alive(&headers("max=100, Timeout = 7")), Some(Duration::from_secs(7)));
+        assert_eq!(keep_alive(&headers("timeout=soon")), None);
+        assert_eq!(keep_alive(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn http1_gets_a_host_header_and_one_cookie() {
+        let mut request = Request::get("http://shop.local:8080/cart?x=1")
+            .version(Version::HTTP_2)
+            .header(COOKIE, "a=1")
+            .header(COOKIE, "b=2")
+            .body(RequestBody::Empty)
+            .unwrap();
+        to_http1(&mut request);
+        assert_eq!(request.uri(), "/cart?x=1");
+        assert_eq!(request.headers()[HOST], "shop.local:8080");
+        assert_eq!(request.headers()[COOKIE], "a=1; b=2");
+        assert_eq!(request.version(), Version::HTTP_11);
+    }
+}

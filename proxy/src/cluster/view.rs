@@ -1,0 +1,114 @@
+//! What the admin endpoint's `/clusters` shows: plain data, taken at one moment.
+
+use std::sync::atomic::Ordering;
+
+use super::{Cluster, Endpoint, Live};
+use crate::model::Name;
+use crate::model::cluster::Discovery;
+use crate::model::endpoint::{Health, Locality};
+use crate::model::route::Priority;
+
+/// One cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterView {
+    /// Its name.
+    pub name: Name,
+    /// `STATIC`, `STRICT_DNS`, `LOGICAL_DNS`, `EDS`, `ORIGINAL_DST`.
+    pub discovery: &'static str,
+    /// Limits of the default priority: `max_connections` and so on.
+    pub default_priority: [(&'static str, u32); 4],
+    /// Limits of the high priority.
+    pub high_priority: [(&'static str, u32); 4],
+    /// Its endpoints.
+    pub endpoints: Vec<EndpointView>,
+}
+
+/// One endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointView {
+    /// Where it listens.
+    pub address: Name,
+    /// Its host name. May be empty.
+    pub hostname: Name,
+    /// Its weight.
+    pub weight: u32,
+    /// 0 is tried first.
+    pub priority: u32,
+    /// Where it is.
+    pub locality: Locality,
+    /// As the control plane sees it.
+    pub health: Health,
+    /// Left out by outlier detection now.
+    pub ejected: bool,
+    /// How often it was left out.
+    pub ejections: u32,
+    /// Connections open.
+    pub cx_active: u32,
+    /// Connections not made.
+    pub cx_connect_fail: u64,
+    /// Connections tried.
+    pub cx_total: u64,
+    /// Requests under way.
+    pub rq_active: u32,
+    /// Requests that failed.
+    pub rq_error: u64,
+    /// Requests that did not.
+    pub rq_success: u64,
+    /// Requests not answered in time.
+    pub rq_timeout: u64,
+    /// Requests sent.
+    pub rq_total: u64,
+}
+
+impl Live {
+    /// All clusters, by name.
+    pub fn view(&self) -> Vec<ClusterView> {
+        let mut views: Vec<ClusterView> =
+            self.clusters().map(|(_, cluster)| cluster.view()).collect();
+        views.sort_by(|a, b| a.name.cmp(&b.name));
+        views
+    }
+}
+
+impl Cluster {
+    /// This cluster at this moment.
+    pub fn view(&self) -> ClusterView {
+        ClusterView {
+            name: Name::clone(self.name()),
+            discovery: match self.config.discovery {
+                Discovery::Static => "STATIC",
+                Discovery::StrictDns(_) => "STRICT_DNS",
+                Discovery::LogicalDns(_) => "LOGICAL_DNS",
+                Discovery::Eds(_) => "EDS",
+                Discovery::OriginalDst => "ORIGINAL_DST",
+            },
+            default_priority: self.breakers.limits(Priority::Default),
+            high_priority: self.breakers.limits(Priority::High),
+            endpoints: self.endpoints().iter().map(|endpoint| endpoint.view()).collect(),
+        }
+    }
+}
+
+impl Endpoint {
+    fn view(&self) -> EndpointView {
+        let counters = self.counters();
+        EndpointView {
+            address: Name::clone(&self.address_text),
+            hostname: Name::clone(&self.hostname),
+            weight: self.weight,
+            priority: self.priority,
+            locality: (*self.locality).clone(),
+            health: self.health,
+            ejected: self.is_ejected(),
+            ejections: self.host.ejection().count(),
+            cx_active: counters.cx_active.load(Ordering::Relaxed),
+            cx_connect_fail: counters.cx_connect_fail.load(Ordering::Relaxed),
+            cx_total: counters.cx_total.load(Ordering::Relaxed),
+            rq_active: counters.rq_active.load(Ordering::Relaxed),
+            rq_error: counters.rq_error.load(Ordering::Relaxed),
+            rq_success: counters.rq_success.load(Ordering::Relaxed),
+            rq_timeout: counters.rq_timeout.load(Ordering::Relaxed),
+            rq_total: counters.rq_total.load(Ordering::Relaxed),
+        }
+    }
+}
