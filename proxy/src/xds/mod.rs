@@ -3,3 +3,4 @@
 
 pub mod kind;
 pub mod session;
+pub mod translate;

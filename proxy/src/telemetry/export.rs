@@ -1,0 +1,74 @@
+//! Sending spans: in batches, in the background, and never for ever.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+use tokio::sync::mpsc::Receiver;
+
+use super::otlp;
+use super::trace::FinishedSpan;
+use crate::model::tracing::Exporter;
+
+/// A batch is sent when it is this large …
+const BATCH: usize = 512;
+/// … or this old.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Delivers an encoded `ExportTraceServiceRequest`.
+pub trait SpanSink: Send + Sync {
+    /// Send it to this exporter's cluster.
+    fn send<'a>(
+        &'a self,
+        exporter: &'a Exporter,
+        payload: Bytes,
+    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
+}
+
+/// Send what is queued until the queue is closed, and what is left then.
+pub async fn run(mut spans: Receiver<FinishedSpan>, sink: impl SpanSink) {
+    let mut batch = Vec::with_capacity(BATCH);
+    let mut failing = false;
+    loop {
+        let open = fill(&mut spans, &mut batch).await;
+        while let Some(first) = batch.first() {
+            let config = first.config.clone();
+            let (same, rest): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut batch).into_iter().partition(|span| belongs(span, &config));
+            batch = rest;
+            let payload = Bytes::from(otlp::encode(&same).encode_to_vec());
+            let sent = sink.send(&config.exporter, payload).await;
+            // Once is enough: a collector that is away would fill the log.
+            if let Err(error) = &sent
+                && !failing
+            {
+                tracing::warn!(%error, spans = same.len(), "cannot export spans");
+            }
+            failing = sent.is_err();
+        }
+        if !open {
+            return;
+        }
+    }
+}
+
+fn belongs(span: &FinishedSpan, config: &crate::model::tracing::Tracing) -> bool {
+    span.config.exporter == config.exporter && span.config.service_name == config.service_name
+}
+
+/// Collect a batch. False: the queue was closed.
+async fn fill(spans: &mut Receiver<FinishedSpan>, batch: &mut Vec<FinishedSpan>) -> bool {
+    let Some(first) = spans.recv().await else { return false };
+    batch.push(first);
+    let until = tokio::time::Instant::now() + INTERVAL;
+    while batch.len() < BATCH {
+        match tokio::time::timeout_at(until, spans.recv()).await {
+            Ok(Some(span)) => batch.push(span),
+            Ok(None) => return false,
+            Err(_) => return true,
+        }
+    }
+    true
+}

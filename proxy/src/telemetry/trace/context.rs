@@ -1,0 +1,233 @@
+//! Trace context on the wire: `traceparent` and `tracestate` (W3C Trace Context), B3 read too.
+
+use std::fmt;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// List members that must be passed on (W3C Trace Context, section 3.3.1.1).
+const MAX_MEMBERS: usize = 32;
+
+/// 16 bytes, not all zero.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TraceId(u128);
+
+impl TraceId {
+    /// Of its two halves.
+    pub fn new(high: u64, low: u64) -> Self {
+        Self(u128::from(high) << 64 | u128::from(low))
+    }
+
+    /// Its last eight bytes, which are the random ones everywhere.
+    pub fn low(self) -> u64 {
+        (self.0 & u128::from(u64::MAX)) as u64
+    }
+
+    /// As bytes, for OTLP.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+}
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What is passed from hop to hop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceContext {
+    /// Of the whole trace.
+    pub trace_id: TraceId,
+    /// Of this hop's span, or of the parent where it came in.
+    pub span_id: u64,
+    /// Whether it is recorded.
+    pub sampled: bool,
+    /// `tracestate`, passed on as it came. Empty: none.
+    pub state: String,
+}
+
+impl TraceContext {
+    /// The beginning of a trace.
+    pub fn root(trace_id: TraceId, span_id: u64, sampled: bool) -> Self {
+        Self { trace_id, span_id, sampled, state: String::new() }
+    }
+
+    /// The next hop of the same trace.
+    pub fn child(&self, span_id: u64, sampled: bool) -> Self {
+        Self { span_id, sampled, ..self.clone() }
+    }
+
+    /// The context that a request brings: `traceparent`, else B3. None: none, or an invalid one,
+    /// and then a new trace begins.
+    pub fn extract(headers: &HeaderMap) -> Option<Self> {
+        let mut lines = headers.get_all(TRACEPARENT).iter();
+        if let Some(first) = lines.next() {
+            // Two of them: there is no telling which is right.
+            if lines.next().is_some() {
+                return None;
+            }
+            let mut context = parse(first.to_str().ok()?)?;
+            context.state = state(headers);
+            return Some(context);
+        }
+        b3(headers)
+    }
+
+    /// Put it onto a request, in place of whatever is there.
+    pub fn inject(&self, headers: &mut HeaderMap) {
+        let flags = u8::from(self.sampled);
+        let text = format!("00-{}-{:016x}-{flags:02x}", self.trace_id, self.span_id);
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            headers.insert(TRACEPARENT, value);
+        }
+        if self.state.is_empty() {
+            headers.remove(TRACESTATE);
+        } else if let Ok(value) = HeaderValue::from_str(&self.state) {
+            headers.insert(TRACESTATE, value);
+        }
+    }
+}
+
+/// `version "-" trace-id "-" parent-id "-" trace-flags`, all lower-case hexadecimal. A later
+/// version may go on after another `-`; version `ff` is forbidden.
+fn parse(text: &str) -> Option<TraceContext> {
+    let bytes = text.as_bytes();
+    if bytes.len() < 55 || [2, 35, 52].iter().any(|at| bytes.get(*at) != Some(&b'-')) {
+        return None;
+    }
+    let version = hex(text.get(..2)?)?;
+    let fits = match version {
+        0xff => false,
+        0 => bytes.len() == 55,
+        _ => bytes.len() == 55 || bytes.get(55) == Some(&b'-'),
+    };
+    let trace_id = hex(text.get(3..35)?)?;
+    let span_id = u64::try_from(hex(text.get(36..52)?)?).ok()?;
+    let flags = hex(text.get(53..55)?)?;
+    (fits && trace_id != 0 && span_id != 0).then(|| TraceContext {
+        trace_id: TraceId(trace_id),
+        span_id,
+        sampled: flags & 1 == 1,
+        state: String::new(),
+    })
+}
+
+fn hex(text: &str) -> Option<u128> {
+    let lower = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if lower { u128::from_str_radix(text, 16).ok() } else { None }
+}
+
+/// All lines as one list; empty members are dropped, and the whole if there are too many.
+fn state(headers: &HeaderMap) -> String {
+    let lines = headers.get_all(TRACESTATE).iter().filter_map(|line| line.to_str().ok());
+    let members: Vec<&str> = lines
+        .flat_map(|line| line.split(','))
+        .map(str::trim)
+        .filter(|member| !member.is_empty())
+        .collect();
+    let valid = members.iter().all(|member| member.contains('='));
+    if valid && members.len() <= MAX_MEMBERS { members.join(",") } else { String::new() }
+}
+
+/// B3, single header or several; 8-byte trace ids are filled up with zeros.
+fn b3(headers: &HeaderMap) -> Option<TraceContext> {
+    let header = |name: &str| headers.get(name)?.to_str().ok();
+    if let Some(single) = header("b3") {
+        let mut parts = single.split('-');
+        let (trace, span) = (parts.next()?, parts.next()?);
+        return from_b3(trace, span, parts.next().unwrap_or("0"));
+    }
+    let sampled = match header("x-b3-flags") {
+        Some("1") => "d",
+        _ => header("x-b3-sampled").unwrap_or("0"),
+    };
+    from_b3(header("x-b3-traceid")?, header("x-b3-spanid")?, sampled)
+}
+
+fn from_b3(trace: &str, span: &str, sampled: &str) -> Option<TraceContext> {
+    if !matches!(trace.len(), 16 | 32) || span.len() != 16 {
+        return None;
+    }
+    let trace_id = hex(&trace.to_ascii_lowercase())?;
+    let span_id = u64::try_from(hex(&span.to_ascii_lowercase())?).ok()?;
+    (trace_id != 0 && span_id != 0).then(|| {
+        let sampled = matches!(sampled, "1" | "d" | "true");
+        TraceContext::root(TraceId(trace_id), span_id, sampled)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn with(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn contexts_are_read_by_the_letter_of_the_specification() {
+        let context = TraceContext::extract(&with(&[("traceparent", GOOD)])).unwrap();
+        assert_eq!(context.trace_id.to_string(), "0af7651916cd43dd8448eb211c80319c");
+        assert!(context.sampled);
+        for (bad, why) in [
+            ("ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "version ff"),
+            ("00-00000000000000000000000000000000-b7ad6b7169203331-01", "no trace id"),
+            ("00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01", "no span id"),
+            ("00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "upper case"),
+            ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1", "too short"),
+            ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x", "too long"),
+            ("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01x", "later, no dash"),
+        ] {
+            assert_eq!(TraceContext::extract(&with(&[("traceparent", bad)])), None, "{why}");
+        }
+        let later = "cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00-what";
+        assert!(
+            TraceContext::extract(&with(&[("traceparent", later)])).is_some_and(|c| !c.sampled)
+        );
+        let twice = with(&[("traceparent", GOOD), ("traceparent", GOOD)]);
+        assert_eq!(TraceContext::extract(&twice), None);
+    }
+
+    #[test]
+    fn state_travels_with_the_context() {
+        let lines = [("traceparent", GOOD), ("tracestate", "a=1, b=2"), ("tracestate", "c=3")];
+        let context = TraceContext::extract(&with(&lines)).unwrap();
+        let mut headers = HeaderMap::new();
+        context.child(1, true).inject(&mut headers);
+        assert_eq!(headers["tracestate"], "a=1,b=2,c=3");
+        let want = "00-0af7651916cd43dd8448eb211c80319c-0000000000000001-01";
+        assert_eq!(headers["traceparent"], want);
+        let many: Vec<String> = (0..33).map(|i| format!("k{i}=v")).collect();
+        let lines = [("traceparent", GOOD), ("tracestate", many.join(",").leak() as &str)];
+        assert_eq!(TraceContext::extract(&with(&lines)).unwrap().state, "");
+    }
+
+    #[test]
+    fn b3_is_read_in_both_forms() {
+        let single = with(&[("b3", "80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1")]);
+        assert!(TraceContext::extract(&single).is_some_and(|c| c.sampled));
+        let multi = with(&[
+            ("x-b3-traceid", "64fe8b2a57d3eff7"),
+            ("x-b3-spanid", "e457b5a2e4d86bd1"),
+            ("x-b3-sampled", "0"),
+        ]);
+        let context = TraceContext::extract(&multi).unwrap();
+        assert_eq!(context.trace_id.to_string(), "000000000000000064fe8b2a57d3eff7");
+        assert!(!context.sampled);
+    }
+}

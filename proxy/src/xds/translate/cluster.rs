@@ -1,0 +1,253 @@
+//! `Cluster`
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pillion_xds::envoy::config::cluster::v3 as pb;
+use pillion_xds::envoy::config::core::v3::RoutingPriority;
+use pillion_xds::envoy::extensions::clusters::{common::dns::v3 as dns_common, dns::v3 as dns};
+
+use super::at::At;
+use super::{Resource, balancer, common, endpoint, tls, upstream_http};
+use crate::model::Name;
+use crate::model::cluster::{
+    Cluster, Discovery, Dns, DnsFamily, OutlierDetection, RetryBudget, TcpKeepalive, Thresholds,
+};
+use crate::model::endpoint::Assignment;
+
+/// Envoy's default for `connect_timeout`.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Envoy's default for `dns_refresh_rate`.
+const DNS_REFRESH: Duration = Duration::from_secs(5);
+
+/// `Cluster`, with the endpoints that it carries itself.
+pub(super) fn cluster(at: &At<'_>, config: &pb::Cluster) -> Option<Resource> {
+    at.field("name").expect(!config.name.is_empty(), "is empty")?;
+    let discovery = discovery(at, config)?;
+    let assignment = assignment(at, config, &discovery)?;
+    let upstream = upstream_http::options(at, config)?;
+    let stat_name = if config.alt_stat_name.is_empty() {
+        config.name.replace(':', "_")
+    } else {
+        config.alt_stat_name.replace(':', "_")
+    };
+    let lb = config.common_lb_config.as_ref();
+    check_lb(&at.field("common_lb_config"), lb)?;
+    let (balancer, locality_weighted) = balancer::balancer(at, config)?;
+    let panic = lb.and_then(|lb| lb.healthy_panic_threshold.as_ref());
+    let tls = match &config.transport_socket {
+        Some(socket) => tls::upstream(&at.field("transport_socket"), socket)?,
+        None => None,
+    };
+    let made = Cluster {
+        name: config.name.as_str().into(),
+        stat_name: stat_name.into(),
+        discovery,
+        connect_timeout: at
+            .field("connect_timeout")
+            .duration(config.connect_timeout)
+            .unwrap_or(CONNECT_TIMEOUT),
+        balancer,
+        panic_threshold: panic.map_or(50, |percent| percent.value.clamp(0.0, 100.0) as u32),
+        locality_weighted,
+        close_on_health_failure: config.close_connections_on_host_health_failure,
+        breakers: breakers(at, config)?,
+        outliers: match &config.outlier_detection {
+            Some(outliers) => Some(outlier(&at.field("outlier_detection"), outliers)?),
+            None => None,
+        },
+        tls,
+        protocol: upstream.protocol,
+        idle_timeout: upstream.idle_timeout,
+        max_connection_duration: upstream.max_connection_duration,
+        max_requests_per_connection: upstream.max_requests_per_connection,
+        http2: upstream.http2,
+        buffer_limit: config.per_connection_buffer_limit_bytes.unwrap_or(1 << 20),
+        tcp_keepalive: keepalive(config),
+    };
+    Some(Resource::Cluster(Arc::new(made), assignment.map(Arc::new)))
+}
+
+fn discovery(at: &At<'_>, config: &pb::Cluster) -> Option<Discovery> {
+    use pb::cluster::{ClusterDiscoveryType as Spec, DiscoveryType as Type};
+    let kind = match &config.cluster_discovery_type {
+        None => Type::Static,
+        Some(Spec::Type(kind)) => match Type::try_from(*kind) {
+            Ok(kind) => kind,
+            Err(_) => return at.field("type").refuse(format!("{kind} is no discovery type")),
+        },
+        Some(Spec::ClusterType(custom)) => {
+            return custom_type(&at.field("cluster_type").field("typed_config"), custom);
+        }
+    };
+    let dns = || {
+        Some(Dns {
+            refresh_rate: at
+                .field("dns_refresh_rate")
+                .duration(config.dns_refresh_rate)
+                .unwrap_or(DNS_REFRESH),
+            respect_ttl: config.respect_dns_ttl,
+            family: match config.dns_lookup_family() {
+                pb::cluster::DnsLookupFamily::Auto => DnsFamily::Auto,
+                pb::cluster::DnsLookupFamily::V4Only => DnsFamily::V4Only,
+                pb::cluster::DnsLookupFamily::V6Only => DnsFamily::V6Only,
+                pb::cluster::DnsLookupFamily::V4Preferred => DnsFamily::V4Preferred,
+                pb::cluster::DnsLookupFamily::All => DnsFamily::All,
+            },
+        })
+    };
+    match kind {
+        Type::Static => Some(Discovery::Static),
+        Type::StrictDns => dns().map(Discovery::StrictDns),
+        Type::LogicalDns => dns().map(Discovery::LogicalDns),
+        Type::OriginalDst => Some(Discovery::OriginalDst),
+        Type::Eds => eds(at, config).map(Discovery::Eds),
+    }
+}
+
+fn eds(at: &At<'_>, config: &pb::Cluster) -> Option<Name> {
+    let at = at.field("eds_cluster_config");
+    let eds = at.required(config.eds_cluster_config.as_ref())?;
+    common::ads(&at.field("eds_config"), eds.eds_config.as_ref())?;
+    let name = if eds.service_name.is_empty() { &config.name } else { &eds.service_name };
+    Some(name.as_str().into())
+}
+
+/// `envoy.extensions.clusters.dns.v3.DnsCluster`, the newer form of the two DNS types.
+fn custom_type(at: &At<'_>, custom: &pb::cluster::CustomClusterType) -> Option<Discovery> {
+    use dns_common::DnsLookupFamily as Family;
+    let packed = at.required(custom.typed_config.as_ref())?;
+    if common::type_of(packed) != "envoy.extensions.clusters.dns.v3.DnsCluster" {
+        return at.refuse(format!("`{}` is not supported", common::type_of(packed)));
+    }
+    let config: dns::DnsCluster = common::unpack(at, packed)?;
+    let rate = at.field("dns_refresh_rate").duration(config.dns_refresh_rate);
+    let dns = Dns {
+        refresh_rate: rate.unwrap_or(DNS_REFRESH),
+        respect_ttl: config.respect_dns_ttl,
+        family: match config.dns_lookup_family() {
+            Family::Unspecified | Family::Auto => DnsFamily::Auto,
+            Family::V4Only => DnsFamily::V4Only,
+            Family::V6Only => DnsFamily::V6Only,
+            Family::V4Preferred => DnsFamily::V4Preferred,
+            Family::All => DnsFamily::All,
+        },
+    };
+    Some(if config.all_addresses_in_single_endpoint {
+        Discovery::LogicalDns(dns)
+    } else {
+        Discovery::StrictDns(dns)
+    })
+}
+
+fn assignment(
+    at: &At<'_>,
+    config: &pb::Cluster,
+    discovery: &Discovery,
+) -> Option<Option<Assignment>> {
+    let names = match discovery {
+        Discovery::Static => endpoint::Names::Refuse,
+        Discovery::StrictDns(_) | Discovery::LogicalDns(_) => endpoint::Names::Keep,
+        Discovery::Eds(_) | Discovery::OriginalDst => {
+            let fine = config.load_assignment.is_none();
+            at.field("load_assignment")
+                .expect(fine, "a cluster of this type does not carry its own endpoints")?;
+            return Some(None);
+        }
+    };
+    let at = at.field("load_assignment");
+    let Some(load) = &config.load_assignment else { return Some(Some(Assignment::default())) };
+    let made = endpoint::assignment(&at, load, names)?;
+    let count: usize = made.localities.iter().map(|one| one.endpoints.len()).sum();
+    let one = !matches!(discovery, Discovery::LogicalDns(_)) || count == 1;
+    at.expect(one, format!("a LOGICAL_DNS cluster has exactly one endpoint, found {count}"))?;
+    Some(Some(made))
+}
+
+fn check_lb(at: &At<'_>, lb: Option<&pb::cluster::CommonLbConfig>) -> Option<()> {
+    use pb::cluster::common_lb_config::LocalityConfigSpecifier as Spec;
+    let Some(lb) = lb else { return Some(()) };
+    let zone_aware = matches!(lb.locality_config_specifier, Some(Spec::ZoneAwareLbConfig(_)));
+    at.field("zone_aware_lb_config").expect(!zone_aware, "is not supported")
+}
+
+fn breakers(at: &At<'_>, config: &pb::Cluster) -> Option<[Thresholds; 2]> {
+    let mut all = [Thresholds::default(), Thresholds::default()];
+    let Some(breakers) = &config.circuit_breakers else { return Some(all) };
+    for entry in &breakers.thresholds {
+        let slot = match entry.priority() {
+            RoutingPriority::Default => 0,
+            RoutingPriority::High => 1,
+        };
+        let defaults = Thresholds::default();
+        all[slot] = Thresholds {
+            max_connections: entry.max_connections.unwrap_or(defaults.max_connections),
+            max_pending_requests: entry
+                .max_pending_requests
+                .unwrap_or(defaults.max_pending_requests),
+            max_requests: entry.max_requests.unwrap_or(defaults.max_requests),
+            max_retries: entry.max_retries.unwrap_or(defaults.max_retries),
+            retry_budget: entry.retry_budget.as_ref().map(|budget| RetryBudget {
+                percent: budget.budget_percent.as_ref().map_or(20.0, |percent| percent.value),
+                min_concurrency: budget.min_retry_concurrency.unwrap_or(3),
+            }),
+            track_remaining: entry.track_remaining,
+        };
+    }
+    let hosts = breakers.per_host_thresholds.is_empty();
+    at.field("circuit_breakers").field("per_host_thresholds").expect(hosts, "is not supported")?;
+    Some(all)
+}
+
+fn outlier(at: &At<'_>, config: &pb::OutlierDetection) -> Option<OutlierDetection> {
+    let seconds = Duration::from_secs;
+    let base = at.field("base_ejection_time").duration(config.base_ejection_time);
+    let base = base.unwrap_or(seconds(30));
+    let percent = |name: &str, value: Option<u32>, default: u32| {
+        let value = value.unwrap_or(default);
+        at.field(name).expect(value <= 100, "is a percentage: at most 100").map(|()| value)
+    };
+    Some(OutlierDetection {
+        consecutive_5xx: config.consecutive_5xx.unwrap_or(5),
+        enforcing_consecutive_5xx: percent(
+            "enforcing_consecutive_5xx",
+            config.enforcing_consecutive_5xx,
+            100,
+        )?,
+        consecutive_gateway_failure: config.consecutive_gateway_failure.unwrap_or(5),
+        enforcing_consecutive_gateway_failure: percent(
+            "enforcing_consecutive_gateway_failure",
+            config.enforcing_consecutive_gateway_failure,
+            0,
+        )?,
+        split_external_local_origin_errors: config.split_external_local_origin_errors,
+        consecutive_local_origin_failure: config.consecutive_local_origin_failure.unwrap_or(5),
+        enforcing_consecutive_local_origin_failure: percent(
+            "enforcing_consecutive_local_origin_failure",
+            config.enforcing_consecutive_local_origin_failure,
+            100,
+        )?,
+        interval: at.field("interval").duration(config.interval).unwrap_or(seconds(10)),
+        base_ejection_time: base,
+        max_ejection_time: at
+            .field("max_ejection_time")
+            .duration(config.max_ejection_time)
+            .unwrap_or(seconds(300))
+            .max(base),
+        max_ejection_time_jitter: at
+            .field("max_ejection_time_jitter")
+            .duration(config.max_ejection_time_jitter)
+            .unwrap_or_default(),
+        max_ejection_percent: percent("max_ejection_percent", config.max_ejection_percent, 10)?,
+    })
+}
+
+fn keepalive(config: &pb::Cluster) -> Option<TcpKeepalive> {
+    let options = config.upstream_connection_options.as_ref()?.tcp_keepalive.as_ref()?;
+    let seconds = |value: Option<u32>| value.map(|value| Duration::from_secs(value.into()));
+    Some(TcpKeepalive {
+        probes: options.keepalive_probes,
+        time: seconds(options.keepalive_time),
+        interval: seconds(options.keepalive_interval),
+    })
+}

@@ -1,0 +1,115 @@
+//! Small things that many resources share.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use pillion_xds::any::{self, Packable};
+use pillion_xds::envoy::config::core::v3 as core;
+use pillion_xds::envoy::r#type::v3 as kinds;
+use prost_types::Any;
+use zeroize::Zeroizing;
+
+use super::at::At;
+use crate::model::listener::Address;
+use crate::model::tls::DataSource;
+
+/// An address to bind or connect to. Names are not looked up: they are for DNS clusters.
+pub(super) fn address(at: &At<'_>, address: Option<&core::Address>) -> Option<Address> {
+    use core::address::Address as Kind;
+    match at.required(address)?.address.as_ref() {
+        Some(Kind::SocketAddress(socket)) => {
+            let at = at.field("socket_address");
+            let port = port(&at, socket)?;
+            let Ok(ip) = socket.address.parse::<IpAddr>() else {
+                let text = &socket.address;
+                return at.field("address").refuse(format!("`{text}` is no IP address"));
+            };
+            Some(Address::Socket(SocketAddr::new(ip, port)))
+        }
+        Some(Kind::Pipe(pipe)) => Some(Address::Pipe(pipe.path.clone().into())),
+        _ => at.refuse("expected a socket_address or a pipe"),
+    }
+}
+
+/// The port of a socket address.
+pub(super) fn port(at: &At<'_>, socket: &core::SocketAddress) -> Option<u16> {
+    use core::socket_address::PortSpecifier;
+    match socket.port_specifier {
+        Some(PortSpecifier::PortValue(port)) => u16::try_from(port).ok().or_else(|| {
+            at.field("port_value").refuse(format!("{port} is no port: expected 0 to 65535"))
+        }),
+        _ => at.field("port_value").refuse("is missing"),
+    }
+}
+
+/// A network.
+pub(super) fn cidr(at: &At<'_>, range: &core::CidrRange) -> Option<IpNet> {
+    let Ok(ip) = range.address_prefix.parse::<IpAddr>() else {
+        let text = &range.address_prefix;
+        return at.field("address_prefix").refuse(format!("`{text}` is no IP address"));
+    };
+    let length = range.prefix_len.unwrap_or(0);
+    let net = u8::try_from(length).ok().and_then(|length| IpNet::new(ip, length).ok());
+    net.map(|net| net.trunc())
+        .or_else(|| at.field("prefix_len").refuse(format!("{length} is too long for {ip}")))
+}
+
+/// The message inside an `Any`.
+pub(super) fn unpack<M: Packable>(at: &At<'_>, packed: &Any) -> Option<M> {
+    match any::unpack(packed) {
+        Ok(message) => Some(message),
+        Err(error) => at.refuse(error),
+    }
+}
+
+/// The type of an `Any`, for telling extensions apart.
+pub(super) fn type_of(packed: &Any) -> &str {
+    any::type_name(&packed.type_url)
+}
+
+/// Content given here or in a file. An environment variable is looked up by the caller's process.
+pub(super) fn data_source(at: &At<'_>, source: Option<&core::DataSource>) -> Option<DataSource> {
+    use core::data_source::Specifier;
+    let inline = |bytes: Vec<u8>| Some(DataSource::Inline(Arc::new(Zeroizing::new(bytes))));
+    match at.required(source)?.specifier.as_ref() {
+        Some(Specifier::Filename(path)) => Some(DataSource::File(path.into())),
+        Some(Specifier::InlineBytes(bytes)) => inline(bytes.clone()),
+        Some(Specifier::InlineString(text)) => inline(text.clone().into_bytes()),
+        Some(Specifier::EnvironmentVariable(_)) => {
+            at.field("environment_variable").refuse("is not supported: use a file")
+        }
+        None => at.refuse("expected filename, inline_bytes or inline_string"),
+    }
+}
+
+/// A share, out of a million.
+pub(super) fn fraction(share: &kinds::FractionalPercent) -> u32 {
+    use kinds::fractional_percent::DenominatorType;
+    let scale = match share.denominator() {
+        DenominatorType::Hundred => 10_000,
+        DenominatorType::TenThousand => 100,
+        DenominatorType::Million => 1,
+    };
+    share.numerator.saturating_mul(scale).min(1_000_000)
+}
+
+/// A share with its default; runtime keys are never looked up.
+pub(super) fn runtime_fraction(share: &core::RuntimeFractionalPercent) -> u32 {
+    share.default_value.as_ref().map_or(1_000_000, fraction)
+}
+
+/// Only ADS can be asked for resources.
+pub(super) fn ads(at: &At<'_>, source: Option<&core::ConfigSource>) -> Option<()> {
+    use core::config_source::ConfigSourceSpecifier;
+    match at.required(source)?.config_source_specifier {
+        Some(ConfigSourceSpecifier::Ads(_) | ConfigSourceSpecifier::Self_(_)) => Some(()),
+        Some(ConfigSourceSpecifier::ApiConfigSource(_)) => at
+            .field("api_config_source")
+            .refuse("a stream of its own is not supported: expected `ads: {}`"),
+        Some(ConfigSourceSpecifier::Path(_) | ConfigSourceSpecifier::PathConfigSource(_)) => {
+            at.refuse("configuration from files is not supported here: expected `ads: {}`")
+        }
+        None => at.refuse("expected `ads: {}`"),
+    }
+}

@@ -1,0 +1,200 @@
+//! `Listener` and its filter chains.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pillion_xds::envoy::config::core::v3::TrafficDirection;
+use pillion_xds::envoy::config::listener::v3 as pb;
+
+use super::at::At;
+use super::{access_log, common, http_manager, tcp_proxy, tls};
+use crate::model::listener::{
+    ChainMatch, Direction, FilterChain, Inspect, Listener, SourceType, Terminal, Transport,
+};
+
+/// Envoy's default for `listener_filters_timeout`.
+const INSPECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Ours for `transport_socket_connect_timeout`: a handshake that takes longer is an attack.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// `Listener`
+pub(super) fn listener(at: &At<'_>, config: &pb::Listener) -> Option<Listener> {
+    at.field("name").expect(!config.name.is_empty(), "is empty")?;
+    let address = common::address(&at.field("address"), config.address.as_ref())?;
+    let chains_at = at.field("filter_chains");
+    let filter_chains = chains_at.each(&config.filter_chains, chain);
+    let default = match &config.default_filter_chain {
+        Some(default) => Some(chain(&at.field("default_filter_chain"), default)?),
+        None => None,
+    };
+    let any = !filter_chains.is_empty() || default.is_some();
+    let refused = filter_chains.len() != config.filter_chains.len();
+    chains_at.expect(any || refused, "expected at least one filter chain")?;
+    refuse_equal_matches(&chains_at, &filter_chains)?;
+    let mut inspect = inspect(at, &config.listener_filters)?;
+    inspect.original_dst |= config.use_original_dst == Some(true);
+    // A chain that asks for SNI or the transport needs the ClientHello, as in Envoy.
+    inspect.tls |= filter_chains.iter().any(|chain| needs_hello(&chain.matches));
+    let stat_prefix = if config.stat_prefix.is_empty() {
+        address.to_string().replace(':', "_")
+    } else {
+        config.stat_prefix.replace(':', "_")
+    };
+    Some(Listener {
+        name: config.name.as_str().into(),
+        stat_prefix: stat_prefix.into(),
+        bind_to_port: config.bind_to_port != Some(false),
+        use_original_dst: config.use_original_dst == Some(true),
+        direction: match config.traffic_direction() {
+            TrafficDirection::Unspecified => Direction::Unspecified,
+            TrafficDirection::Inbound => Direction::Inbound,
+            TrafficDirection::Outbound => Direction::Outbound,
+        },
+        filter_chains,
+        default_filter_chain: default,
+        inspect,
+        inspect_timeout: at
+            .field("listener_filters_timeout")
+            .duration(config.listener_filters_timeout)
+            .unwrap_or(INSPECT_TIMEOUT),
+        continue_on_inspect_timeout: config.continue_on_listener_filters_timeout,
+        buffer_limit: config.per_connection_buffer_limit_bytes.unwrap_or(1 << 20),
+        backlog: config.tcp_backlog_size.unwrap_or(1024),
+        access_log: access_log::all(&at.field("access_log"), &config.access_log),
+        address,
+    })
+}
+
+fn needs_hello(matches: &ChainMatch) -> bool {
+    !matches.server_names.is_empty() || matches.transport_protocol.is_some()
+}
+
+/// Two chains for the very same connections cannot both be meant.
+fn refuse_equal_matches(at: &At<'_>, chains: &[Arc<FilterChain>]) -> Option<()> {
+    for (i, chain) in chains.iter().enumerate() {
+        let twin = chains.iter().take(i).position(|other| other.matches == chain.matches);
+        if let Some(twin) = twin {
+            return at
+                .index(i)
+                .field("filter_chain_match")
+                .refuse(format!("is the same as that of filter_chains[{twin}]"));
+        }
+    }
+    Some(())
+}
+
+fn inspect(at: &At<'_>, filters: &[pb::ListenerFilter]) -> Option<Inspect> {
+    use pb::listener_filter::ConfigType;
+    let mut inspect = Inspect::default();
+    for (i, filter) in filters.iter().enumerate() {
+        let list = at.field("listener_filters");
+        let at = list.index(i);
+        let Some(ConfigType::TypedConfig(packed)) = &filter.config_type else {
+            return at.field("typed_config").refuse("is missing");
+        };
+        match common::type_of(packed) {
+            "envoy.extensions.filters.listener.original_dst.v3.OriginalDst" => {
+                inspect.original_dst = true;
+            }
+            "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" => {
+                inspect.tls = true;
+            }
+            "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" => {
+                inspect.http = true;
+            }
+            other => {
+                return at.field("typed_config").refuse(format!("`{other}` is not supported"));
+            }
+        }
+    }
+    Some(inspect)
+}
+
+fn chain(at: &At<'_>, config: &pb::FilterChain) -> Option<Arc<FilterChain>> {
+    let matches = match &config.filter_chain_match {
+        Some(matches) => chain_match(&at.field("filter_chain_match"), matches)?,
+        None => ChainMatch::default(),
+    };
+    let tls = match &config.transport_socket {
+        Some(socket) => tls::downstream(&at.field("transport_socket"), socket)?,
+        None => None,
+    };
+    Some(Arc::new(FilterChain {
+        name: config.name.as_str().into(),
+        matches,
+        tls,
+        transport_connect_timeout: at
+            .field("transport_socket_connect_timeout")
+            .duration(config.transport_socket_connect_timeout)
+            .unwrap_or(HANDSHAKE_TIMEOUT),
+        terminal: terminal(&at.field("filters"), &config.filters)?,
+    }))
+}
+
+fn terminal(at: &At<'_>, filters: &[pb::Filter]) -> Option<Terminal> {
+    use pb::filter::ConfigType;
+    let [filter] = filters else {
+        let count = filters.len();
+        return at.refuse(format!("expected one network filter, found {count}"));
+    };
+    let filter_at = at.index(0);
+    let at = filter_at.field("typed_config");
+    let Some(ConfigType::TypedConfig(packed)) = &filter.config_type else {
+        return at.refuse("is missing");
+    };
+    match common::type_of(packed) {
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
+            let manager = common::unpack(&at, packed)?;
+            http_manager::manager(&at, &manager).map(|made| Terminal::Http(Arc::new(made)))
+        }
+        "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => {
+            let proxy = common::unpack(&at, packed)?;
+            tcp_proxy::tcp_proxy(&at, &proxy).map(|made| Terminal::Tcp(Arc::new(made)))
+        }
+        other => at.refuse(format!("network filter `{other}` is not supported")),
+    }
+}
+
+fn chain_match(at: &At<'_>, config: &pb::FilterChainMatch) -> Option<ChainMatch> {
+    use pb::filter_chain_match::ConnectionSourceType as Source;
+    let port = |at: &At<'_>, port: u32| {
+        u16::try_from(port).ok().or_else(|| at.refuse(format!("{port} is no port")))
+    };
+    let destination_port = match config.destination_port {
+        Some(wanted) => Some(port(&at.field("destination_port"), wanted)?),
+        None => None,
+    };
+    let transport_protocol = match config.transport_protocol.as_str() {
+        "" => None,
+        "tls" => Some(Transport::Tls),
+        "raw_buffer" => Some(Transport::RawBuffer),
+        other => {
+            let at = at.field("transport_protocol");
+            return at.refuse(format!("`{other}`: expected `tls` or `raw_buffer`"));
+        }
+    };
+    let names_at = at.field("server_names");
+    Some(ChainMatch {
+        destination_port,
+        prefix_ranges: at.field("prefix_ranges").each(&config.prefix_ranges, common::cidr),
+        server_names: names_at.each(&config.server_names, |at, name| {
+            let inner = name.strip_prefix("*.").unwrap_or(name);
+            at.expect(!inner.contains('*'), "a wildcard may only be the first label")?;
+            Some(name.to_ascii_lowercase())
+        }),
+        transport_protocol,
+        application_protocols: config.application_protocols.clone(),
+        direct_source_prefix_ranges: Vec::new(),
+        source_type: match config.source_type() {
+            Source::Any => SourceType::Any,
+            Source::SameIpOrLoopback => SourceType::SameIpOrLoopback,
+            Source::External => SourceType::External,
+        },
+        source_prefix_ranges: at
+            .field("source_prefix_ranges")
+            .each(&config.source_prefix_ranges, common::cidr),
+        source_ports: at
+            .field("source_ports")
+            .each(&config.source_ports, |at, wanted| port(at, *wanted)),
+    })
+}

@@ -1,0 +1,292 @@
+//! What a route does: forward, redirect, answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use pillion_xds::envoy::config::core::v3 as core;
+use pillion_xds::envoy::config::route::v3 as pb;
+
+use super::at::At;
+use super::{common, headers, matcher, retry};
+use crate::model::route::{
+    Action, DirectResponse, Forward, HashPolicy, HashSource, HostRewrite, Mirror, PathRewrite,
+    Priority, Redirect, RedirectPath, Target, Weighted, WeightedCluster,
+};
+use crate::model::tls::DataSource;
+
+/// Envoy's default for `RouteAction.timeout`.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The action of a route.
+pub(super) fn action(
+    at: &At<'_>,
+    action: Option<&pb::route::Action>,
+    body_limit: usize,
+) -> Option<Action> {
+    use pb::route::Action as Kind;
+    match action {
+        Some(Kind::Route(route)) => {
+            forward(&at.field("route"), route).map(|made| Action::Forward(Box::new(made)))
+        }
+        Some(Kind::Redirect(redirect)) => self::redirect(&at.field("redirect"), redirect)
+            .map(|made| Action::Redirect(Box::new(made))),
+        Some(Kind::DirectResponse(direct)) => {
+            self::direct(&at.field("direct_response"), direct, body_limit).map(Action::Direct)
+        }
+        Some(Kind::NonForwardingAction(_)) => Some(Action::NonForwarding),
+        _ => at.refuse("expected route, redirect, direct_response or non_forwarding_action"),
+    }
+}
+
+fn forward(at: &At<'_>, route: &pb::RouteAction) -> Option<Forward> {
+    use pb::route_action::ClusterNotFoundResponseCode as NotFound;
+    let stream = route.max_stream_duration.as_ref();
+    let stream_at = at.field("max_stream_duration");
+    let retry = match &route.retry_policy {
+        Some(policy) => Some(Arc::new(retry::policy(&at.field("retry_policy"), policy)?)),
+        None => None,
+    };
+    Some(Forward {
+        target: target(at, route.cluster_specifier.as_ref())?,
+        cluster_not_found: match route.cluster_not_found_response_code() {
+            NotFound::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            NotFound::NotFound => StatusCode::NOT_FOUND,
+            NotFound::InternalServerError => StatusCode::INTERNAL_SERVER_ERROR,
+        },
+        rewrite: path_rewrite(at, route)?,
+        host_rewrite: host_rewrite(at, route.host_rewrite_specifier.as_ref())?,
+        append_x_forwarded_host: route.append_x_forwarded_host,
+        timeout: at.field("timeout").limit(route.timeout, Some(TIMEOUT)),
+        idle_timeout: at.field("idle_timeout").duration(route.idle_timeout),
+        max_stream_duration: stream.and_then(|stream| {
+            stream_at.field("max_stream_duration").limit(stream.max_stream_duration, None)
+        }),
+        grpc_timeout_header_max: stream.and_then(|stream| {
+            stream_at.field("grpc_timeout_header_max").duration(stream.grpc_timeout_header_max)
+        }),
+        retry,
+        hash: at.field("hash_policy").each(&route.hash_policy, hash_policy),
+        priority: priority(route.priority()),
+        mirrors: at.field("request_mirror_policies").each(&route.request_mirror_policies, mirror),
+        upgrades: Vec::new(),
+    })
+}
+
+/// `RoutingPriority`
+pub(super) fn priority(priority: core::RoutingPriority) -> Priority {
+    match priority {
+        core::RoutingPriority::Default => Priority::Default,
+        core::RoutingPriority::High => Priority::High,
+    }
+}
+
+fn target(at: &At<'_>, specifier: Option<&pb::route_action::ClusterSpecifier>) -> Option<Target> {
+    use pb::route_action::ClusterSpecifier as Spec;
+    match specifier {
+        Some(Spec::Cluster(name)) => {
+            at.field("cluster").expect(!name.is_empty(), "is empty")?;
+            Some(Target::Cluster(name.as_str().into()))
+        }
+        Some(Spec::ClusterHeader(name)) => {
+            headers::name_of(&at.field("cluster_header"), name).map(Target::Header)
+        }
+        Some(Spec::WeightedClusters(weighted)) => {
+            self::weighted(&at.field("weighted_clusters"), weighted).map(Target::Weighted)
+        }
+        _ => at.refuse("expected cluster, cluster_header or weighted_clusters"),
+    }
+}
+
+fn weighted(at: &At<'_>, weighted: &pb::WeightedCluster) -> Option<Weighted> {
+    use pb::weighted_cluster::RandomValueSpecifier as Random;
+    let clusters = at.field("clusters").each(&weighted.clusters, |at, entry| {
+        at.field("name").expect(!entry.name.is_empty(), "is empty")?;
+        let host_rewrite = match &entry.host_rewrite_specifier {
+            Some(
+                pb::weighted_cluster::cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(
+                    host,
+                ),
+            ) => Some(header_value(&at.field("host_rewrite_literal"), host)?),
+            None => None,
+        };
+        Some(WeightedCluster {
+            cluster: entry.name.as_str().into(),
+            weight: entry.weight.unwrap_or(0),
+            request_headers: headers::ops(
+                at,
+                ("request_headers_to_add", &entry.request_headers_to_add),
+                ("request_headers_to_remove", &entry.request_headers_to_remove),
+            ),
+            response_headers: headers::ops(
+                at,
+                ("response_headers_to_add", &entry.response_headers_to_add),
+                ("response_headers_to_remove", &entry.response_headers_to_remove),
+            ),
+            host_rewrite,
+        })
+    });
+    let total: u64 = clusters.iter().map(|entry| u64::from(entry.weight)).sum();
+    at.expect(total > 0, "the sum of the weights must be greater than 0")?;
+    let Ok(total) = u32::try_from(total) else {
+        return at.refuse(format!("the sum of the weights is {total}: at most {}", u32::MAX));
+    };
+    let header = match &weighted.random_value_specifier {
+        Some(Random::HeaderName(name)) => Some(headers::name_of(&at.field("header_name"), name)?),
+        _ => None,
+    };
+    Some(Weighted { clusters, total, header })
+}
+
+fn path_rewrite(at: &At<'_>, route: &pb::RouteAction) -> Option<PathRewrite> {
+    match (&route.regex_rewrite, route.prefix_rewrite.as_str()) {
+        (None, "") => Some(PathRewrite::None),
+        (None, prefix) => Some(PathRewrite::Prefix(prefix.to_owned())),
+        (Some(rewrite), "") => {
+            let (regex, substitution) = matcher::substitute(&at.field("regex_rewrite"), rewrite)?;
+            Some(PathRewrite::Regex(regex, substitution))
+        }
+        _ => at.refuse("only one of prefix_rewrite and regex_rewrite may be set"),
+    }
+}
+
+fn host_rewrite(
+    at: &At<'_>,
+    specifier: Option<&pb::route_action::HostRewriteSpecifier>,
+) -> Option<HostRewrite> {
+    use pb::route_action::HostRewriteSpecifier as Spec;
+    Some(match specifier {
+        None | Some(Spec::AutoHostRewrite(false)) => HostRewrite::None,
+        Some(Spec::AutoHostRewrite(true)) => HostRewrite::Auto,
+        Some(Spec::HostRewriteLiteral(host)) => {
+            HostRewrite::Literal(header_value(&at.field("host_rewrite_literal"), host)?)
+        }
+        Some(Spec::HostRewriteHeader(name)) => {
+            HostRewrite::Header(headers::name_of(&at.field("host_rewrite_header"), name)?)
+        }
+        Some(_) => {
+            return at.refuse("this kind of host rewrite is not supported");
+        }
+    })
+}
+
+fn header_value(at: &At<'_>, text: &str) -> Option<HeaderValue> {
+    match HeaderValue::from_str(text) {
+        Ok(value) => Some(value),
+        Err(_) => at.refuse(format!("`{}` is no header value", text.escape_debug())),
+    }
+}
+
+fn hash_policy(at: &At<'_>, policy: &pb::route_action::HashPolicy) -> Option<HashPolicy> {
+    use pb::route_action::hash_policy::PolicySpecifier as Spec;
+    let source = match policy.policy_specifier.as_ref() {
+        Some(Spec::Header(header)) => {
+            let at = at.field("header");
+            at.field("regex_rewrite").expect(header.regex_rewrite.is_none(), "is not supported")?;
+            HashSource::Header(headers::name_of(&at.field("header_name"), &header.header_name)?)
+        }
+        Some(Spec::Cookie(cookie)) => {
+            let at = at.field("cookie");
+            at.field("attributes").expect(cookie.attributes.is_empty(), "is not supported")?;
+            HashSource::Cookie {
+                name: cookie.name.as_str().into(),
+                ttl: at.field("ttl").duration(cookie.ttl),
+                path: cookie.path.as_str().into(),
+            }
+        }
+        Some(Spec::ConnectionProperties(properties)) => {
+            let at = at.field("connection_properties").field("source_ip").expect(
+                properties.source_ip,
+                "expected true: the source address is the only property",
+            );
+            at?;
+            HashSource::SourceIp
+        }
+        Some(Spec::QueryParameter(parameter)) => HashSource::Query(parameter.name.as_str().into()),
+        Some(Spec::FilterState(_)) => return at.field("filter_state").refuse("is not supported"),
+        None => {
+            return at.refuse("expected header, cookie, connection_properties or query_parameter");
+        }
+    };
+    Some(HashPolicy { source, terminal: policy.terminal })
+}
+
+fn mirror(at: &At<'_>, policy: &pb::route_action::RequestMirrorPolicy) -> Option<Mirror> {
+    at.field("cluster").expect(!policy.cluster.is_empty(), "is empty")?;
+    let suffix = policy.disable_shadow_host_suffix_append;
+    at.field("disable_shadow_host_suffix_append").expect(!suffix, "is not supported")?;
+    let parts = policy.runtime_fraction.as_ref().map_or(1_000_000, common::runtime_fraction);
+    Some(Mirror { cluster: policy.cluster.as_str().into(), parts_per_million: parts })
+}
+
+fn redirect(at: &At<'_>, redirect: &pb::RedirectAction) -> Option<Redirect> {
+    use pb::redirect_action::{
+        PathRewriteSpecifier as Path, RedirectResponseCode as Code,
+        SchemeRewriteSpecifier as Scheme,
+    };
+    let text = |text: &String| (!text.is_empty()).then(|| text.as_str().into());
+    let path = match redirect.path_rewrite_specifier.as_ref() {
+        None => RedirectPath::Keep,
+        Some(Path::PathRedirect(path)) => RedirectPath::Full(path.clone()),
+        Some(Path::PrefixRewrite(prefix)) => RedirectPath::Prefix(prefix.clone()),
+        Some(Path::RegexRewrite(rewrite)) => {
+            let (regex, text) = matcher::substitute(&at.field("regex_rewrite"), rewrite)?;
+            RedirectPath::Regex(regex, text)
+        }
+    };
+    let port = match redirect.port_redirect {
+        0 => None,
+        port => match u16::try_from(port) {
+            Ok(port) => Some(port),
+            Err(_) => return at.field("port_redirect").refuse(format!("{port} is no port")),
+        },
+    };
+    Some(Redirect {
+        scheme: match redirect.scheme_rewrite_specifier.as_ref() {
+            Some(Scheme::HttpsRedirect(true)) => Some("https".into()),
+            Some(Scheme::SchemeRedirect(scheme)) => text(scheme),
+            Some(Scheme::HttpsRedirect(false)) | None => None,
+        },
+        host: text(&redirect.host_redirect),
+        port,
+        path,
+        status: match redirect.response_code() {
+            Code::MovedPermanently => StatusCode::MOVED_PERMANENTLY,
+            Code::Found => StatusCode::FOUND,
+            Code::SeeOther => StatusCode::SEE_OTHER,
+            Code::TemporaryRedirect => StatusCode::TEMPORARY_REDIRECT,
+            Code::PermanentRedirect => StatusCode::PERMANENT_REDIRECT,
+        },
+        strip_query: redirect.strip_query,
+    })
+}
+
+fn direct(at: &At<'_>, direct: &pb::DirectResponseAction, limit: usize) -> Option<DirectResponse> {
+    let status = u16::try_from(direct.status).ok().filter(|code| (200..600).contains(code));
+    let Some(Ok(status)) = status.map(StatusCode::from_u16) else {
+        let code = direct.status;
+        return at.field("status").refuse(format!("{code} is no status: expected 200 to 599"));
+    };
+    let body_at = at.field("body");
+    let body = match &direct.body {
+        None => Bytes::new(),
+        Some(_) => match common::data_source(&body_at, direct.body.as_ref())? {
+            DataSource::Inline(bytes) => Bytes::copy_from_slice(&bytes),
+            DataSource::File(path) => match std::fs::read(&path) {
+                Ok(bytes) => bytes.into(),
+                Err(error) => {
+                    return body_at
+                        .field("filename")
+                        .refuse(format!("{}: {error}", path.display()));
+                }
+            },
+        },
+    };
+    let size = body.len();
+    body_at.expect(
+        size <= limit,
+        format!("is {size} bytes: at most {limit} (max_direct_response_body_size_bytes)"),
+    )?;
+    Some(DirectResponse { status, body })
+}

@@ -1,0 +1,134 @@
+//! HTTP towards the endpoints: `HttpProtocolOptions`, and the deprecated fields that mean the same.
+
+use std::time::Duration;
+
+use pillion_xds::envoy::config::cluster::v3 as pb;
+use pillion_xds::envoy::config::core::v3 as core;
+use pillion_xds::envoy::extensions::upstreams::http::v3 as options;
+
+use super::at::At;
+use super::common;
+use crate::model::cluster::{Http2Options, Protocol};
+
+const EXTENSION: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// How endpoints are spoken to.
+pub(super) struct Upstream {
+    pub(super) protocol: Protocol,
+    pub(super) http2: Http2Options,
+    pub(super) idle_timeout: Option<Duration>,
+    pub(super) max_connection_duration: Option<Duration>,
+    pub(super) max_requests_per_connection: Option<u32>,
+}
+
+/// The cluster's HTTP options.
+pub(super) fn options(at: &At<'_>, config: &pb::Cluster) -> Option<Upstream> {
+    let map_at = at.field("typed_extension_protocol_options");
+    for key in config.typed_extension_protocol_options.keys() {
+        map_at.key(key).expect(key == EXTENSION, "is not supported")?;
+    }
+    let Some(packed) = config.typed_extension_protocol_options.get(EXTENSION) else {
+        return Some(deprecated(at, config));
+    };
+    let at = map_at.key(EXTENSION);
+    let typed: options::HttpProtocolOptions = common::unpack(&at, packed)?;
+    check_upstream(&at, typed.upstream_http_protocol_options.as_ref())?;
+    let (protocol, http2) = protocol(&at, &typed)?;
+    let shared = typed.common_http_protocol_options.as_ref();
+    Some(upstream(&at.field("common_http_protocol_options"), shared, protocol, http2))
+}
+
+fn deprecated(at: &At<'_>, config: &pb::Cluster) -> Upstream {
+    let http2_at = at.field("http2_protocol_options");
+    let http2 = http2(&http2_at, config.http2_protocol_options.as_ref());
+    let protocol = match config.http2_protocol_options {
+        Some(_) => Protocol::Http2,
+        None => Protocol::Http1,
+    };
+    let shared = config.common_http_protocol_options.as_ref();
+    let shared_at = at.field("common_http_protocol_options");
+    let mut made = upstream(&shared_at, shared, protocol, http2);
+    made.max_requests_per_connection = made
+        .max_requests_per_connection
+        .or(config.max_requests_per_connection)
+        .filter(|limit| *limit > 0);
+    made
+}
+
+fn upstream(
+    at: &At<'_>,
+    shared: Option<&core::HttpProtocolOptions>,
+    protocol: Protocol,
+    http2: Http2Options,
+) -> Upstream {
+    let hour = Some(Duration::from_secs(3600));
+    let idle = shared.and_then(|options| options.idle_timeout);
+    let age = shared.and_then(|options| options.max_connection_duration);
+    Upstream {
+        protocol,
+        http2,
+        idle_timeout: at.field("idle_timeout").limit(idle, hour),
+        max_connection_duration: at.field("max_connection_duration").limit(age, None),
+        max_requests_per_connection: shared
+            .and_then(|options| options.max_requests_per_connection)
+            .filter(|limit| *limit > 0),
+    }
+}
+
+fn check_upstream(at: &At<'_>, options: Option<&core::UpstreamHttpProtocolOptions>) -> Option<()> {
+    let Some(options) = options else { return Some(()) };
+    let at = at.field("upstream_http_protocol_options");
+    at.field("auto_sni").expect(!options.auto_sni, "is not supported: set sni")?;
+    at.field("auto_san_validation").expect(!options.auto_san_validation, "is not supported")
+}
+
+fn protocol(at: &At<'_>, typed: &options::HttpProtocolOptions) -> Option<(Protocol, Http2Options)> {
+    use options::http_protocol_options::UpstreamProtocolOptions as Spec;
+    use options::http_protocol_options::explicit_http_config::ProtocolConfig;
+    Some(match &typed.upstream_protocol_options {
+        Some(Spec::ExplicitHttpConfig(explicit)) => {
+            let at = at.field("explicit_http_config");
+            match &explicit.protocol_config {
+                None | Some(ProtocolConfig::HttpProtocolOptions(_)) => {
+                    (Protocol::Http1, Http2Options::default())
+                }
+                Some(ProtocolConfig::Http2ProtocolOptions(options)) => {
+                    let at = at.field("http2_protocol_options");
+                    (Protocol::Http2, http2(&at, Some(options)))
+                }
+                Some(_) => return at.refuse("HTTP/3 is not supported"),
+            }
+        }
+        Some(Spec::UseDownstreamProtocolConfig(config)) => {
+            let at = at.field("use_downstream_protocol_config");
+            let at = at.field("http2_protocol_options");
+            (Protocol::Downstream, http2(&at, config.http2_protocol_options.as_ref()))
+        }
+        Some(Spec::AutoConfig(config)) => {
+            let at = at.field("auto_config");
+            let at = at.field("http2_protocol_options");
+            (Protocol::Auto, http2(&at, config.http2_protocol_options.as_ref()))
+        }
+        None => {
+            return at.refuse(
+                "expected explicit_http_config, auto_config or use_downstream_protocol_config",
+            );
+        }
+    })
+}
+
+/// `Http2ProtocolOptions`, for either side.
+pub(super) fn http2(at: &At<'_>, options: Option<&core::Http2ProtocolOptions>) -> Http2Options {
+    let Some(options) = options else { return Http2Options::default() };
+    let keepalive_at = at.field("connection_keepalive");
+    let keepalive = options.connection_keepalive.as_ref();
+    let interval = keepalive.and_then(|keepalive| keepalive.interval);
+    let timeout = keepalive.and_then(|keepalive| keepalive.timeout);
+    Http2Options {
+        max_concurrent_streams: options.max_concurrent_streams,
+        initial_stream_window: options.initial_stream_window_size,
+        initial_connection_window: options.initial_connection_window_size,
+        keepalive_interval: keepalive_at.field("interval").limit(interval, None),
+        keepalive_timeout: keepalive_at.field("timeout").duration(timeout),
+    }
+}
