@@ -10,6 +10,7 @@ pub mod model;
 pub mod net;
 pub mod policy;
 pub mod route;
+pub mod serve;
 pub mod telemetry;
 pub mod tls;
 pub mod xds;

@@ -70,7 +70,9 @@ pub fn bootstrap(config: &pb::Bootstrap) -> Result<Bootstrap, Vec<Refused>> {
                 None => None,
             },
             ads: match &config.dynamic_resources {
-                Some(dynamic) => dynamic_resources(&at.field("dynamic_resources"), dynamic, &clusters)?,
+                Some(dynamic) => {
+                    dynamic_resources(&at.field("dynamic_resources"), dynamic, &clusters)?
+                }
                 None => None,
             },
             resources,

@@ -1,0 +1,253 @@
+//! Steps four and five, route and admit: which cluster, under which limits, with which plan; and
+//! what the request looks like towards the upstream.
+
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue, Request, StatusCode};
+
+use super::connection::Connection;
+use super::exchange::Exchange;
+use super::headers;
+use super::reply::{self, Answer};
+use crate::cluster::{Cluster, Live, RequestPermit};
+use crate::http::body::RequestBody;
+use crate::http::target;
+use crate::model::http::RouteSource;
+use crate::model::matcher::RequestView;
+use crate::model::route::{
+    Forward, HostRewrite, RequireTls, Route, RouteTable, Target, VirtualHost, Weighted,
+    WeightedCluster,
+};
+use crate::policy::hash::{self, Hashed};
+use crate::policy::retry::Retries;
+use crate::policy::timeout::{self, Timeouts};
+use crate::route::rewrite_path;
+use crate::telemetry::reason::{Reason, Refusal};
+
+const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Headers that the router consumes (Envoy: router filter, "HTTP headers").
+const CONSUMED: [&str; 6] = [
+    "x-envoy-retry-on",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-max-retries",
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-hedge-on-per-try-timeout",
+];
+
+/// How one request is going to be forwarded.
+pub(super) struct Plan<'a> {
+    pub(super) table: &'a RouteTable,
+    pub(super) host: &'a VirtualHost,
+    pub(super) route: &'a Route,
+    pub(super) forward: &'a Forward,
+    /// The entry of a weighted route that was drawn.
+    pub(super) weighted: Option<&'a WeightedCluster>,
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) retries: Retries<'a>,
+    pub(super) timeouts: Timeouts,
+    pub(super) hash: Option<u64>,
+    pub(super) host_selection_attempts: u32,
+    pub(super) avoid_previous_hosts: bool,
+    /// Its place among the cluster's requests.
+    pub(super) permit: RequestPermit,
+}
+
+/// The routes of a connection manager in this snapshot.
+///
+/// # Errors
+/// The route configuration has not arrived (404, as in Envoy).
+pub(super) fn route_table<'a>(
+    live: &'a Live,
+    source: &'a RouteSource,
+) -> Result<&'a RouteTable, Refusal> {
+    match source {
+        RouteSource::Inline(table) => Ok(table),
+        RouteSource::Rds(name) => {
+            live.snapshot.routes.get(name).map(|table| &**table).ok_or_else(|| {
+                let detail = format!("route configuration `{name}` has not arrived");
+                Refusal::local(Reason::NoRoute, StatusCode::NOT_FOUND, detail)
+            })
+        }
+    }
+}
+
+/// The redirect to https that `require_tls` asks for, if it does.
+pub(super) fn tls_required(
+    connection: &Connection,
+    host: &VirtualHost,
+    request: &RequestView<'_>,
+) -> Option<Answer> {
+    let required = match host.require_tls {
+        RequireTls::None => false,
+        RequireTls::All => true,
+        RequireTls::ExternalOnly => !request.headers.contains_key("x-envoy-internal"),
+    };
+    (required && !connection.is_tls() && request.scheme != "https")
+        .then(|| reply::to_https(request.authority, request.path))
+}
+
+impl<'a> Plan<'a> {
+    /// Draw the cluster, and take a place among its requests.
+    ///
+    /// # Errors
+    /// The cluster does not exist, or a circuit breaker is open.
+    pub(super) fn new(
+        exchange: &mut Exchange,
+        table: &'a RouteTable,
+        (host, route): (&'a VirtualHost, &'a Route),
+        forward: &'a Forward,
+        request: &RequestView<'_>,
+    ) -> Result<Self, Refusal> {
+        let (name, weighted) = target_cluster(forward, request)?;
+        let Some(cluster) = exchange.live.cluster(name).cloned() else {
+            exchange.connection.http.stats.no_cluster.inc();
+            let detail = format!("cluster `{name}` does not exist");
+            return Err(Refusal::local(Reason::NoCluster, forward.cluster_not_found, detail));
+        };
+        exchange.facts.cluster = Some(Arc::clone(&cluster));
+        let permit = cluster.admit(forward.priority)?;
+        let policy = forward.retry.as_deref().or(host.retry.as_deref());
+        let hashed = Hashed {
+            headers: request.headers,
+            target: request.path,
+            source: exchange.connection.remote_ip(),
+        };
+        let (hash, cookie) = if forward.hash.is_empty() {
+            (None, None)
+        } else {
+            hash::hash(&forward.hash, &hashed, fastrand::u64(..))
+        };
+        exchange.facts.cookie = cookie;
+        let per_try = policy.and_then(|policy| policy.per_try_timeout);
+        Ok(Self {
+            table,
+            host,
+            route,
+            forward,
+            weighted,
+            cluster,
+            retries: Retries::new(policy, request),
+            timeouts: timeout::timeouts(forward, per_try, request.headers),
+            hash,
+            host_selection_attempts: policy.map_or(1, |policy| policy.host_selection_attempts),
+            avoid_previous_hosts: policy.is_some_and(|policy| policy.avoid_previous_hosts),
+            permit,
+        })
+    }
+}
+
+fn target_cluster<'a: 'r, 'r>(
+    forward: &'a Forward,
+    request: &RequestView<'r>,
+) -> Result<(&'r str, Option<&'a WeightedCluster>), Refusal> {
+    match &forward.target {
+        Target::Cluster(name) => Ok((name, None)),
+        Target::Header(header) => {
+            let named = request.headers.get(header).and_then(|value| value.to_str().ok());
+            named.map(|name| (name, None)).ok_or_else(|| {
+                let detail = format!("the request has no `{header}` header to name its cluster");
+                Refusal::local(Reason::NoCluster, forward.cluster_not_found, detail)
+            })
+        }
+        Target::Weighted(weighted) => {
+            let drawn = draw(weighted, request);
+            Ok((&drawn.cluster, Some(drawn)))
+        }
+    }
+}
+
+fn draw<'a>(weighted: &'a Weighted, request: &RequestView<'_>) -> &'a WeightedCluster {
+    let by_header = weighted
+        .header
+        .as_ref()
+        .and_then(|header| request.headers.get(header)?.to_str().ok()?.parse::<u64>().ok());
+    let random = by_header.unwrap_or_else(|| fastrand::u64(..));
+    let mut at = random % u64::from(weighted.total.max(1));
+    for entry in &weighted.clusters {
+        match at.checked_sub(u64::from(entry.weight)) {
+            Some(rest) => at = rest,
+            None => return entry,
+        }
+    }
+    // The total is the sum of the weights, so the loop always returns before this.
+    &weighted.clusters[weighted.clusters.len() - 1]
+}
+
+/// Rewrite a request for its way upstream.
+///
+/// # Errors
+/// The rewritten path is no path.
+pub(super) fn prepare(
+    exchange: &mut Exchange,
+    plan: &Plan<'_>,
+    mut request: Request<RequestBody>,
+) -> Result<Request<RequestBody>, Refusal> {
+    if exchange.is_recorded() {
+        let (parts, body) = request.into_parts();
+        exchange.head = Some(Box::new(parts.clone()));
+        request = Request::from_parts(parts, body);
+    }
+    for name in CONSUMED {
+        request.headers_mut().remove(name);
+    }
+    headers::to_upstream(exchange, plan, &mut request);
+    rewrite(plan, &mut request)?;
+    let timeout = plan.timeouts.per_try.or(plan.timeouts.global);
+    if let Some(timeout) = timeout {
+        let millis = crate::model::duration::millis(timeout);
+        request.headers_mut().insert(EXPECTED_TIMEOUT, HeaderValue::from(millis));
+    }
+    super::record::inject_span(exchange, &mut request);
+    Ok(request)
+}
+
+fn rewrite(plan: &Plan<'_>, request: &mut Request<RequestBody>) -> Result<(), Refusal> {
+    let before = target::path(request.uri());
+    if let Some(path) = rewrite_path(&plan.forward.rewrite, &plan.route.matches.path, before) {
+        let original = HeaderValue::from_str(before).ok();
+        if !target::set_path(request, &path) {
+            let detail = format!("the route's rewrite makes `{path}`, which is no path");
+            return Err(Refusal::local(
+                Reason::DownstreamProtocolError,
+                StatusCode::BAD_REQUEST,
+                detail,
+            ));
+        }
+        if let Some(original) = original {
+            request.headers_mut().entry(ORIGINAL_PATH).or_insert(original);
+        }
+    }
+    let literal = plan.weighted.and_then(|entry| entry.host_rewrite.as_ref());
+    let host = match (&plan.forward.host_rewrite, literal) {
+        (_, Some(host)) | (HostRewrite::Literal(host), None) => Some(host.clone()),
+        (HostRewrite::Header(name), None) => request.headers().get(name).cloned(),
+        (HostRewrite::None | HostRewrite::Auto, None) => None,
+    };
+    if let Some(host) = host {
+        set_host(plan, request, &host);
+    }
+    Ok(())
+}
+
+/// Replace the authority, telling the upstream the old one where the route asks for that.
+pub(super) fn set_host(plan: &Plan<'_>, request: &mut Request<RequestBody>, host: &HeaderValue) {
+    if plan.forward.append_x_forwarded_host {
+        let before = target::authority(request.uri(), request.headers());
+        if let Ok(before) = HeaderValue::from_str(before) {
+            request.headers_mut().append(FORWARDED_HOST, before);
+        }
+    }
+    target::set_authority(request, host);
+}
+
+/// Tell the upstream which try it is, where the virtual host asks for that.
+pub(super) fn count_attempt(plan: &Plan<'_>, attempt: u32, request: &mut Request<RequestBody>) {
+    if plan.host.include_request_attempt_count {
+        request.headers_mut().insert(ATTEMPT_COUNT, HeaderValue::from(attempt));
+    }
+}

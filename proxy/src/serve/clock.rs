@@ -1,0 +1,119 @@
+//! The deadlines of an exchange, watched with one timer.
+
+use std::time::{Duration, Instant};
+
+use crate::http::meter::Meter;
+use crate::policy::timeout::Timeouts;
+use crate::telemetry::reason::Reason;
+
+/// When an exchange has taken too long.
+#[derive(Clone, Debug)]
+pub(super) struct Clock {
+    started: Instant,
+    timeouts: Timeouts,
+    /// Without a byte either way.
+    idle: Option<Duration>,
+    /// Of the connection manager: until the request is complete.
+    request: Option<Duration>,
+    meter: Option<Meter>,
+}
+
+impl Clock {
+    pub(super) fn new(
+        started: Instant,
+        timeouts: Timeouts,
+        idle: Option<Duration>,
+        request: Option<Duration>,
+        meter: Option<Meter>,
+    ) -> Self {
+        Self { started, timeouts, idle, request, meter }
+    }
+
+    /// The next deadline as things stand, and what passing it means. `active`: when a byte last
+    /// went by in the other direction.
+    pub(super) fn next(&self, active: Instant) -> Option<(Instant, Reason)> {
+        let ended = self.meter.as_ref().map_or(Some(self.started), Meter::ended);
+        let moved = self.meter.as_ref().map_or(active, |meter| meter.last_activity().max(active));
+        // The route's timeout begins when the request is complete (Envoy: `RouteAction.timeout`).
+        let global =
+            ended.and_then(|ended| Some((ended + self.timeouts.global?, Reason::RequestTimeout)));
+        let request = match ended {
+            Some(_) => None,
+            None => {
+                self.request.map(|limit| (self.started + limit, Reason::DownstreamRequestTimeout))
+            }
+        };
+        let stream =
+            self.timeouts.max_stream.map(|limit| (self.started + limit, Reason::MaxDuration));
+        let idle = self.idle.map(|limit| (moved + limit, Reason::StreamIdleTimeout));
+        [global, request, stream, idle].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    /// Whether the whole request has been read.
+    pub(super) fn request_complete(&self) -> bool {
+        self.meter.as_ref().is_none_or(|meter| meter.ended().is_some())
+    }
+
+    /// Returns when a deadline has passed before any response came. `try_deadline` is the
+    /// per-try timeout's.
+    pub(super) async fn run_out(&self, try_deadline: Option<Instant>) -> Reason {
+        loop {
+            let per_try = try_deadline.map(|at| (at, Reason::PerTryTimeout));
+            let next = [self.next(self.started), per_try];
+            let next = next.into_iter().flatten().min_by_key(|(at, _)| *at);
+            let Some((at, reason)) = next else {
+                self.request_end().await;
+                if self.next(self.started).is_none() {
+                    // No limit at all.
+                    std::future::pending::<()>().await;
+                }
+                continue;
+            };
+            if at <= Instant::now() {
+                return reason;
+            }
+            if self.request_complete() {
+                tokio::time::sleep_until(at.into()).await;
+            } else {
+                // The end of the request starts another deadline.
+                tokio::select! {
+                    () = tokio::time::sleep_until(at.into()) => {}
+                    () = self.request_end() => {}
+                }
+            }
+        }
+    }
+
+    async fn request_end(&self) {
+        if let Some(meter) = &self.meter {
+            meter.wait_end().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_route_timeout_begins_when_the_request_is_complete() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let timeouts = Timeouts { global: Some(second), per_try: None, max_stream: None };
+        let meter = Meter::new(start);
+        let idle = Some(second * 300);
+        let clock = Clock::new(start, timeouts, idle, Some(second * 9), Some(meter.clone()));
+        assert_eq!(clock.next(start), Some((start + second * 9, Reason::DownstreamRequestTimeout)));
+        meter.end(start + second * 2);
+        assert_eq!(clock.next(start), Some((start + second * 3, Reason::RequestTimeout)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_earliest_deadline_is_the_one_that_counts() {
+        let start = Instant::now();
+        let short = Duration::from_millis(20);
+        let timeouts = Timeouts { global: Some(short * 50), per_try: None, max_stream: None };
+        let clock = Clock::new(start, timeouts, None, None, None);
+        assert_eq!(clock.next(start), Some((start + short * 50, Reason::RequestTimeout)));
+    }
+}

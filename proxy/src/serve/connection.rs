@@ -1,0 +1,448 @@
+//! Step two, identify: who is at the other end, which filter chain is theirs, and then their
+//! requests, one exchange each.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::Notify;
+
+use super::exchange::Exchange;
+use super::listener::{Chain, Http, Listener, Terminal};
+use super::tcp;
+use crate::http::forwarded::{Hop, PeerCertificate};
+use crate::model::http::{Codec, HttpManager};
+use crate::model::listener::{Address, Inspect};
+use crate::net::chain_match::{ConnectionFacts, select};
+use crate::net::drain::Watch;
+use crate::net::peek::peek;
+use crate::net::sniff::{self, Sniffed};
+use crate::net::{Io, original_dst};
+use crate::tls::{self, PeerIdentity};
+
+/// One connection of a downstream, and what is known about its peer.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// Unique in this process.
+    pub(crate) id: u64,
+    /// How its requests are served.
+    pub(crate) http: Arc<Http>,
+    /// What is known about its two ends.
+    pub(crate) ends: Ends,
+    /// Requests are served in HTTP/2.
+    h2: bool,
+    /// Requests under way.
+    active: AtomicUsize,
+    /// Requests so far.
+    served: AtomicU64,
+    /// When the last request ended, in milliseconds after `since`.
+    idle_from: AtomicU64,
+    since: Instant,
+    /// The connection has served enough.
+    enough: Notify,
+}
+
+/// The two ends of a connection.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    /// Address of the peer.
+    pub(crate) remote: Address,
+    /// Address that it connected to, as the socket says.
+    pub(crate) local: Address,
+    /// Address that it wanted to connect to, where a redirection hides that.
+    pub(crate) original_dst: Option<SocketAddr>,
+    /// Server name that it asked for.
+    pub(crate) sni: Option<String>,
+    /// `TLSv1.3`; None: plain text.
+    pub(crate) tls_version: Option<&'static str>,
+    /// Its verified certificate.
+    pub(crate) peer: Option<PeerIdentity>,
+    /// Name of the filter chain.
+    pub(crate) chain: crate::model::Name,
+}
+
+/// Serve one accepted socket until it closes.
+pub(super) async fn serve(listener: Arc<Listener>, io: Io, remote: Address, drain: Watch) {
+    listener.stats.downstream_cx_total.inc();
+    let _active = listener.stats.downstream_cx_active.guard();
+    let _guard = drain.guard();
+    if let Some((chain, ends, io)) = identify(&listener, io, remote).await {
+        match &chain.terminal {
+            Terminal::Http(http) => serve_http(Arc::clone(http), ends, io, drain).await,
+            Terminal::Tcp(proxy) => tcp::serve(proxy, &ends, io, drain).await,
+        }
+    }
+    listener.stats.downstream_cx_destroy.inc();
+}
+
+/// Look at a new connection, choose its filter chain, and finish its TLS handshake. None: it is
+/// closed; why is counted and logged.
+async fn identify(listener: &Listener, io: Io, remote: Address) -> Option<(Arc<Chain>, Ends, Io)> {
+    let config = &listener.config;
+    let local = io.local_address().ok()?;
+    let original_dst = if config.inspect.original_dst { recover_destination(&io) } else { None };
+    let sniffed = inspect(listener, &io).await?;
+    let chain = choose(listener, &sniffed, (&remote, &local), original_dst)?;
+    let mut ends = Ends {
+        remote,
+        local,
+        original_dst,
+        sni: sniffed.sni,
+        tls_version: None,
+        peer: None,
+        chain: Arc::clone(&chain.config.name),
+    };
+    let Some(config) = &chain.tls else { return Some((chain, ends, io)) };
+    let io = handshake(listener, &chain, io, Arc::clone(&config.load())).await?;
+    ends.tls_version = io.tls_version();
+    ends.sni = io.sni().map(str::to_owned).or(ends.sni);
+    if !io.peer_certificates().is_empty() {
+        ends.peer = Some(PeerIdentity::from_der(io.peer_certificates()));
+    }
+    Some((chain, ends, io))
+}
+
+fn recover_destination(io: &Io) -> Option<SocketAddr> {
+    io.tcp().and_then(|stream| original_dst(stream).ok().flatten())
+}
+
+async fn inspect(listener: &Listener, io: &Io) -> Option<Sniffed> {
+    let config = &listener.config;
+    if !(config.inspect.tls || config.inspect.http) {
+        return Some(Sniffed::default());
+    }
+    let sniffed = peek(io, config.inspect, config.inspect_timeout).await.ok()?;
+    if sniffed.need_more {
+        listener.stats.downstream_pre_cx_timeout.inc();
+        if !config.continue_on_inspect_timeout {
+            return None;
+        }
+    }
+    Some(sniffed)
+}
+
+fn choose(
+    listener: &Listener,
+    sniffed: &Sniffed,
+    (remote, local): (&Address, &Address),
+    original_dst: Option<SocketAddr>,
+) -> Option<Arc<Chain>> {
+    let protocols = sniffed.application_protocols();
+    let facts = ConnectionFacts {
+        destination: original_dst.or(socket(local)),
+        source: socket(remote),
+        direct_source: socket(remote),
+        sni: sniffed.sni.as_deref(),
+        transport: sniffed.transport(),
+        application_protocols: &protocols,
+    };
+    let chosen = select(&listener.config, &facts).and_then(|chain| listener.chain(&chain));
+    if chosen.is_none() {
+        listener.stats.no_filter_chain_match.inc();
+        tracing::debug!(listener = %listener.config.name, %remote, "no filter chain matches");
+    }
+    chosen
+}
+
+fn socket(address: &Address) -> Option<SocketAddr> {
+    match address {
+        Address::Socket(address) => Some(*address),
+        Address::Pipe(_) => None,
+    }
+}
+
+async fn handshake(
+    listener: &Listener,
+    chain: &Chain,
+    io: Io,
+    config: Arc<rustls::ServerConfig>,
+) -> Option<Io> {
+    let limit = chain.config.transport_connect_timeout;
+    let accepting = io.accept_tls(config);
+    let accepted = if limit.is_zero() {
+        accepting.await
+    } else {
+        match tokio::time::timeout(limit, accepting).await {
+            Ok(accepted) => accepted,
+            Err(_) => Err(std::io::Error::new(
+                std::io::ErrorKind::TimedOut,
+                "the TLS handshake took longer than transport_socket_connect_timeout",
+            )),
+        }
+    };
+    match accepted {
+        Ok(io) => {
+            listener.stats.ssl_handshake.inc();
+            Some(io)
+        }
+        Err(error) => {
+            listener.stats.handshake_failed(tls::failure_io(&error).stat());
+            tracing::info!(
+                listener = %listener.config.name,
+                why = tls::explain_io(&error),
+                "TLS handshake with a downstream failed"
+            );
+            None
+        }
+    }
+}
+
+async fn serve_http(http: Arc<Http>, ends: Ends, io: Io, drain: Watch) {
+    let Some(h2) = speaks_h2(&http.manager, &io).await else { return };
+    let _active = http.stats.connection(h2, io.is_tls());
+    let connection = Arc::new(Connection {
+        id: http.context.next_connection_id(),
+        h2,
+        active: AtomicUsize::new(0),
+        served: AtomicU64::new(0),
+        idle_from: AtomicU64::new(0),
+        since: Instant::now(),
+        enough: Notify::new(),
+        ends,
+        http: Arc::clone(&http),
+    });
+    let for_service = Arc::clone(&connection);
+    let service = service_fn(move |request| {
+        let connection = Arc::clone(&for_service);
+        async move {
+            let _counted = connection.request();
+            Ok::<_, Infallible>(Exchange::serve(Arc::clone(&connection), request).await)
+        }
+    });
+    let io = TokioIo::new(io);
+    let ended = if h2 {
+        let serving = http2(&http.manager).serve_connection(io, service);
+        watch_over(serving, &connection, &drain).await
+    } else {
+        let serving = http1(&http.manager).serve_connection(io, service);
+        watch_over(serving, &connection, &drain).await
+    };
+    if let Err(error) = ended {
+        if error.is_parse() || error.is_parse_too_large() {
+            http.stats.downstream_cx_protocol_error.inc();
+        }
+        tracing::debug!(connection = connection.id, %error, "downstream connection ended");
+    }
+    http.stats.downstream_cx_destroy.inc();
+}
+
+/// Whether the connection is HTTP/2: by the codec, by ALPN, or by its first bytes. None: it closed.
+async fn speaks_h2(manager: &HttpManager, io: &Io) -> Option<bool> {
+    match manager.codec {
+        Codec::Http1 => Some(false),
+        Codec::Http2 => Some(true),
+        Codec::Auto if io.is_tls() => Some(io.alpn() == Some(b"h2")),
+        Codec::Auto => {
+            let what = Inspect { http: true, ..Inspect::default() };
+            let sniffed = peek(io, what, Duration::ZERO).await.ok()?;
+            Some(sniffed.http == Some(sniff::Http::H2c))
+        }
+    }
+}
+
+fn http1(manager: &HttpManager) -> hyper::server::conn::http1::Builder {
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .preserve_header_case(true)
+        .half_close(false)
+        .header_read_timeout(manager.timeouts.request_headers)
+        .max_headers(manager.limits.max_headers_count as usize + 1)
+        // hyper asks for at least 8 KiB.
+        .max_buf_size((manager.limits.max_request_headers_kb as usize * 1024).max(8192));
+    builder
+}
+
+fn http2(manager: &HttpManager) -> hyper::server::conn::http2::Builder<TokioExecutor> {
+    const STREAM_WINDOW: u32 = 1 << 20;
+    const CONNECTION_WINDOW: u32 = 4 << 20;
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    let options = &manager.http2;
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(options.max_concurrent_streams.or(Some(1024)))
+        .initial_stream_window_size(options.initial_stream_window.unwrap_or(STREAM_WINDOW))
+        .initial_connection_window_size(
+            options.initial_connection_window.unwrap_or(CONNECTION_WINDOW),
+        )
+        .max_header_list_size(manager.limits.max_request_headers_kb.saturating_mul(1024))
+        .max_pending_accept_reset_streams(64)
+        .keep_alive_interval(options.keepalive_interval);
+    if let Some(timeout) = options.keepalive_timeout {
+        builder.keep_alive_timeout(timeout);
+    }
+    builder
+}
+
+/// What both kinds of hyper connection can do.
+trait Graceful: Future<Output = hyper::Result<()>> {
+    /// Finish what is under way, then close.
+    fn finish(self: Pin<&mut Self>);
+}
+
+impl<S, B> Graceful for hyper::server::conn::http1::Connection<TokioIo<Io>, S>
+where
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S, B> Graceful for hyper::server::conn::http2::Connection<TokioIo<Io>, S, TokioExecutor>
+where
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::Future: 'static,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    TokioExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Drive a connection until it ends, is drained, has been idle or open for too long, or has
+/// served enough.
+async fn watch_over(
+    serving: impl Graceful,
+    connection: &Connection,
+    drain: &Watch,
+) -> hyper::Result<()> {
+    let mut serving = std::pin::pin!(serving);
+    let mut finishing = false;
+    loop {
+        let limit = connection.next_limit();
+        tokio::select! {
+            ended = serving.as_mut() => return ended,
+            () = drain.closing(), if finishing => return Ok(()),
+            () = drain.draining(), if !finishing => {}
+            () = connection.enough.notified(), if !finishing => {}
+            () = sleep_until(limit), if !finishing && limit.is_some() => {
+                if !connection.count_limit(limit) {
+                    continue;
+                }
+            }
+        }
+        finishing = true;
+        serving.as_mut().finish();
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Counts one request of a connection until it has been answered.
+struct Counted<'a>(&'a Connection);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        let now = crate::model::duration::millis(self.0.since.elapsed());
+        self.0.idle_from.store(now, Ordering::Relaxed);
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Connection {
+    fn request(&self) -> Counted<'_> {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        let served = self.served.fetch_add(1, Ordering::Relaxed) + 1;
+        let limit = self.http.manager.limits.max_requests_per_connection;
+        if limit.is_some_and(|limit| served >= u64::from(limit)) {
+            self.enough.notify_one();
+        }
+        Counted(self)
+    }
+
+    /// When the connection should be looked at next, because of its idle time or its age.
+    fn next_limit(&self) -> Option<Instant> {
+        let timeouts = &self.http.manager.timeouts;
+        let idle_from = Duration::from_millis(self.idle_from.load(Ordering::Relaxed));
+        let idle = timeouts.idle.filter(|idle| !idle.is_zero()).map(|idle| {
+            if self.active.load(Ordering::Relaxed) > 0 {
+                Instant::now() + idle
+            } else {
+                self.since + idle_from + idle
+            }
+        });
+        let age = timeouts.max_connection_duration.map(|limit| self.since + limit);
+        idle.into_iter().chain(age).min()
+    }
+
+    /// Whether a limit has really been passed; counts which.
+    fn count_limit(&self, limit: Option<Instant>) -> bool {
+        let now = Instant::now();
+        let timeouts = &self.http.manager.timeouts;
+        if timeouts.max_connection_duration.is_some_and(|limit| self.since + limit <= now) {
+            self.http.stats.downstream_cx_max_duration_reached.inc();
+            return true;
+        }
+        // A request may have come and gone since the timer was set.
+        let passed = self.active.load(Ordering::Relaxed) == 0
+            && self.next_limit().is_some_and(|next| next <= now && limit.is_some());
+        if passed {
+            self.http.stats.downstream_cx_idle_timeout.inc();
+        }
+        passed
+    }
+
+    /// Requests are served in HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.h2
+    }
+
+    /// Bytes travel encrypted.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.ends.tls_version.is_some()
+    }
+
+    /// The peer has proved who it is.
+    pub(crate) fn is_mutual_tls(&self) -> bool {
+        self.ends.peer.is_some()
+    }
+
+    /// Address of the peer.
+    pub(crate) fn remote_ip(&self) -> Option<IpAddr> {
+        socket(&self.ends.remote).map(|address| address.ip())
+    }
+
+    /// Port that the peer connected to.
+    pub(crate) fn local_port(&self) -> Option<u16> {
+        socket(&self.ends.local).map(|address| address.port())
+    }
+
+    /// Where the peer wanted to go before it was redirected here.
+    pub(crate) fn original_dst(&self) -> Option<SocketAddr> {
+        self.ends.original_dst
+    }
+
+    /// What the forwarding headers tell about this connection.
+    pub(crate) fn hop(&self) -> Hop<'_> {
+        let certificate = self.ends.peer.as_ref().map(|peer| PeerCertificate {
+            by: self.http.local_uri.as_deref(),
+            sha256: &peer.sha256,
+            subject: &peer.subject,
+            uris: &peer.uri_sans,
+            dns: &peer.dns_sans,
+            pem: if self.http.manager.client_cert_details.cert {
+                peer.pem_url_encoded()
+            } else {
+                ""
+            },
+        });
+        Hop { peer: self.remote_ip(), tls: self.is_tls(), certificate }
+    }
+}

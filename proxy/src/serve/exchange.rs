@@ -1,0 +1,186 @@
+//! One request, from its head to the last byte of its answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::request::Parts;
+use http::{HeaderMap, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::admit::{self, Plan};
+use super::attempt;
+use super::body::ReplyBody;
+use super::connection::Connection;
+use super::read;
+use super::reply::{self, Answer};
+use crate::cluster::{Cluster, Endpoint, Live};
+use crate::http::body::RequestBody;
+use crate::http::meter::Meter;
+use crate::model::route::{Action, Route, VirtualHost};
+use crate::policy::hash::NewCookie;
+use crate::route;
+use crate::telemetry::reason::{Reason, Refusal};
+use crate::telemetry::trace::Span;
+
+/// One request. What the access log and the metrics tell is gathered here, and told when the
+/// exchange is dropped: after the last byte of the answer, or when the peer leaves.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    /// The connection that it came on.
+    pub(crate) connection: Arc<Connection>,
+    /// The one snapshot that it is served by.
+    pub(crate) live: Arc<Live>,
+    /// When its head had arrived.
+    pub(crate) started: Instant,
+    /// The same by the wall clock, for logs and spans.
+    pub(crate) wall: SystemTime,
+    /// Its body; None: it has none.
+    pub(crate) meter: Option<Meter>,
+    /// What was found out on the way.
+    pub(crate) facts: Facts,
+    /// The request is gRPC: refusals are gRPC too.
+    pub(crate) grpc: bool,
+    /// Its span, if it is traced.
+    pub(crate) span: Option<Span>,
+    /// Its head, kept only where a log or a span will want it.
+    pub(crate) head: Option<Box<Parts>>,
+    /// `x-request-id` of the answer, where the answer carries it.
+    pub(crate) echo_request_id: Option<http::HeaderValue>,
+}
+
+/// What the access log tells about an exchange.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    /// Status of the answer. None: there was none.
+    pub(crate) status: Option<StatusCode>,
+    /// `%RESPONSE_FLAGS%`
+    pub(crate) flags: Vec<&'static str>,
+    /// `%RESPONSE_CODE_DETAILS%`
+    pub(crate) details: Option<&'static str>,
+    /// What failed towards the upstream, in words.
+    pub(crate) failure: Option<String>,
+    /// Tries.
+    pub(crate) attempts: u32,
+    /// The route.
+    pub(crate) route: Option<Arc<Route>>,
+    /// Its virtual host.
+    pub(crate) host: Option<Arc<VirtualHost>>,
+    /// The cluster.
+    pub(crate) cluster: Option<Arc<Cluster>>,
+    /// The endpoint that answered, or was tried last.
+    pub(crate) endpoint: Option<Arc<Endpoint>>,
+    /// Response headers, kept only where a log wants them.
+    pub(crate) response: Option<Box<HeaderMap>>,
+    /// Response trailers, kept only where a log wants them.
+    pub(crate) trailers: Option<Box<HeaderMap>>,
+    /// From the start to the upstream's response headers.
+    pub(crate) response_after: Option<Duration>,
+    /// From the start to the first byte sent upstream.
+    pub(crate) sent_after: Option<Duration>,
+    /// Bytes of the answer's body.
+    pub(crate) bytes_sent: u64,
+    /// Client address as far as it can be trusted.
+    pub(crate) client: Option<std::net::IpAddr>,
+    /// A cookie for the client to come back with.
+    pub(crate) cookie: Option<NewCookie>,
+}
+
+impl Exchange {
+    /// Serve one request. Never fails: whatever goes wrong becomes an answer.
+    pub(crate) async fn serve(
+        connection: Arc<Connection>,
+        request: Request<Incoming>,
+    ) -> Response<ReplyBody> {
+        let mut exchange = Box::new(Self::begin(connection, &request));
+        let outcome = exchange.answer(request).await;
+        reply::send(exchange, outcome)
+    }
+
+    /// Steps three to seven; the eighth, the reply, is made of what this returns.
+    async fn answer(&mut self, request: Request<Incoming>) -> Result<Answer, Refusal> {
+        // read
+        let request = match read::accept(self, request)? {
+            read::Accepted::Request(request) => request,
+            read::Accepted::Answer(answer) => return Ok(answer),
+        };
+        // route
+        let live = Arc::clone(&self.live);
+        let connection = Arc::clone(&self.connection);
+        let table = admit::route_table(&live, &connection.http.manager.routes)?;
+        let view = read::view(&request);
+        let matched = route::select(table, &view, fastrand::u64(..))
+            .ok_or_else(|| self.no_route("no virtual host serves this authority"))?;
+        self.facts.host = Some(Arc::clone(matched.host));
+        if let Some(answer) = admit::tls_required(&connection, matched.host, &view) {
+            return Ok(answer);
+        }
+        let route =
+            matched.route.ok_or_else(|| self.no_route("no route of the virtual host matches"))?;
+        self.facts.route = Some(Arc::clone(route));
+        let forward = match &route.action {
+            Action::Forward(forward) => forward,
+            Action::Redirect(redirect) => return Ok(reply::redirect(redirect, route, &view)),
+            Action::Direct(direct) => return Ok(reply::direct(direct)),
+            Action::NonForwarding => return Err(self.no_route("the route does not forward")),
+        };
+        // admit
+        let mut plan = Plan::new(self, table, (matched.host, route), forward, &view)?;
+        let request = admit::prepare(self, &plan, request)?;
+        // pick, forward
+        let response = attempt::run(self, &mut plan, request).await?;
+        // reply
+        Ok(reply::from_upstream(self, plan, response))
+    }
+
+    fn begin(connection: Arc<Connection>, request: &Request<Incoming>) -> Self {
+        let stats = &connection.http.stats;
+        stats.begin(request.version(), connection.is_mutual_tls());
+        Self {
+            live: connection.http.context.clusters.load(),
+            started: Instant::now(),
+            wall: SystemTime::now(),
+            meter: None,
+            facts: Facts::default(),
+            grpc: crate::http::grpc::is_grpc(request.headers()),
+            span: None,
+            head: None,
+            echo_request_id: None,
+            connection,
+        }
+    }
+
+    /// The request's body, metered.
+    pub(crate) fn take_body(&mut self, body: Incoming) -> RequestBody {
+        if http_body::Body::is_end_stream(&body) {
+            return RequestBody::Empty;
+        }
+        let meter = Meter::new(self.started);
+        self.meter = Some(meter.clone());
+        RequestBody::Incoming(body, meter)
+    }
+
+    /// Whether anybody will want to read about this request's headers afterwards.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.connection.http.logger.is_enabled() || self.span.is_some()
+    }
+
+    /// Put a flag into the access log, once.
+    pub(crate) fn flag(&mut self, reason: Reason) {
+        let flag = reason.flag();
+        if flag != "-" && !self.facts.flags.contains(&flag) {
+            self.facts.flags.push(flag);
+        }
+        self.facts.details = Some(reason.details());
+    }
+
+    fn no_route(&self, why: &'static str) -> Refusal {
+        self.connection.http.stats.no_route.inc();
+        Refusal::local(Reason::NoRoute, StatusCode::NOT_FOUND, why)
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        super::record::finish(self);
+    }
+}

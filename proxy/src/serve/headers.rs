@@ -1,0 +1,128 @@
+//! Header changes of routes, on the way up and on the way down.
+
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Request, Response};
+
+use super::admit::Plan;
+use super::exchange::Exchange;
+use super::record;
+use crate::cluster::ResponseBody;
+use crate::http::body::RequestBody;
+use crate::http::target;
+use crate::model::headers::{HeaderAdd, HeaderAppend, HeaderOps};
+use crate::telemetry::format;
+
+/// Apply every level's changes to a request: the weighted cluster's, the route's, the virtual
+/// host's, the table's; or the other way round where the most specific shall win.
+pub(super) fn to_upstream(
+    exchange: &Exchange,
+    plan: &Plan<'_>,
+    request: &mut Request<RequestBody>,
+) {
+    let weighted = plan.weighted.map(|entry| &entry.request_headers);
+    let levels = [
+        weighted,
+        Some(&plan.route.request_headers),
+        Some(&plan.host.request_headers),
+        Some(&plan.table.request_headers),
+    ];
+    for ops in ordered(plan, levels) {
+        let values = values(exchange, ops, Some(request), None);
+        for (add, value) in ops.add.iter().zip(values) {
+            if add.name == HOST {
+                target::set_authority(request, &value);
+            } else {
+                put(request.headers_mut(), add, value);
+            }
+        }
+        remove(request.headers_mut(), ops);
+    }
+}
+
+/// The same for a response.
+pub(super) fn to_downstream(
+    exchange: &Exchange,
+    plan: &Plan<'_>,
+    response: &mut Response<ResponseBody>,
+) {
+    let weighted = plan.weighted.map(|entry| &entry.response_headers);
+    let levels = [
+        weighted,
+        Some(&plan.route.response_headers),
+        Some(&plan.host.response_headers),
+        Some(&plan.table.response_headers),
+    ];
+    for ops in ordered(plan, levels) {
+        let values = values(exchange, ops, None, Some(response.headers()));
+        for (add, value) in ops.add.iter().zip(values) {
+            put(response.headers_mut(), add, value);
+        }
+        remove(response.headers_mut(), ops);
+    }
+}
+
+fn ordered<'a>(
+    plan: &Plan<'_>,
+    mut levels: [Option<&'a HeaderOps>; 4],
+) -> impl Iterator<Item = &'a HeaderOps> {
+    if plan.table.most_specific_header_mutations_wins {
+        levels.reverse();
+    }
+    levels.into_iter().flatten().filter(|ops| !ops.is_empty())
+}
+
+/// The values to add, worked out before anything is changed.
+fn values(
+    exchange: &Exchange,
+    ops: &HeaderOps,
+    request: Option<&Request<RequestBody>>,
+    response: Option<&HeaderMap>,
+) -> Vec<HeaderValue> {
+    let mut text = String::new();
+    ops.add
+        .iter()
+        .map(|add| {
+            if let Some(literal) = add.value.as_literal() {
+                return value(literal);
+            }
+            text.clear();
+            record::with(exchange, request, response, |record| {
+                format::write(&add.value, record, &mut text);
+            });
+            // An operator without a value writes `-` into logs, but nothing into headers.
+            value(if text == "-" { "" } else { &text })
+        })
+        .collect()
+}
+
+fn value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+fn put(headers: &mut HeaderMap, add: &HeaderAdd, value: HeaderValue) {
+    if value.is_empty() && !add.keep_empty {
+        return;
+    }
+    match add.action {
+        HeaderAppend::AppendIfExistsOrAdd => {
+            headers.append(&add.name, value);
+        }
+        HeaderAppend::AddIfAbsent => {
+            headers.entry(&add.name).or_insert(value);
+        }
+        HeaderAppend::OverwriteIfExistsOrAdd => {
+            headers.insert(&add.name, value);
+        }
+        HeaderAppend::OverwriteIfExists => {
+            if headers.contains_key(&add.name) {
+                headers.insert(&add.name, value);
+            }
+        }
+    }
+}
+
+fn remove(headers: &mut HeaderMap, ops: &HeaderOps) {
+    for name in &ops.remove {
+        headers.remove(name);
+    }
+}

@@ -1,0 +1,194 @@
+//! Step one, accept: a listener as it lives, made from its configuration.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::server::Context;
+use super::stats::{HttpStats, ListenerStats, TcpStats};
+use crate::model::http::HttpManager;
+use crate::model::listener::{self as model, Address, Direction};
+use crate::model::{Map, Name, tls::Secret};
+use crate::telemetry::access_log::Logger;
+use crate::telemetry::trace::Tracer;
+use crate::tls::{self, TlsError};
+
+/// A listener that cannot be served.
+#[derive(Debug)]
+pub enum ListenerError {
+    /// Its address cannot be bound.
+    Bind {
+        /// Name of the listener.
+        name: Name,
+        /// The address.
+        address: Address,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// Its TLS cannot be set up.
+    Tls {
+        /// Name of the listener.
+        name: Name,
+        /// Name of the filter chain.
+        chain: Name,
+        /// Why.
+        error: TlsError,
+    },
+}
+
+impl ListenerError {
+    /// Whether a secret that has not arrived is the only trouble: then it is waited for.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self, Self::Tls { error: TlsError::MissingSecret(_), .. })
+    }
+}
+
+impl fmt::Display for ListenerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind { name, address, error } => {
+                write!(f, "listener `{name}`: cannot bind {address}: {error}")
+            }
+            Self::Tls { name, chain, error } => {
+                write!(f, "listener `{name}`, filter chain `{chain}`: {error}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ListenerError {}
+
+/// A listener as it lives.
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) config: Arc<model::Listener>,
+    pub(super) stats: ListenerStats,
+    chains: Vec<Arc<Chain>>,
+}
+
+/// A filter chain as it lives.
+#[derive(Debug)]
+pub(super) struct Chain {
+    pub(super) config: Arc<model::FilterChain>,
+    /// Replaced when a certificate is renewed; connections keep what they began with.
+    pub(super) tls: Option<ArcSwap<rustls::ServerConfig>>,
+    pub(super) terminal: Terminal,
+}
+
+/// What serves the connections of a chain.
+#[derive(Debug)]
+pub(super) enum Terminal {
+    Http(Arc<Http>),
+    Tcp(Arc<Tcp>),
+}
+
+/// A connection manager as it lives.
+#[derive(Debug)]
+pub(crate) struct Http {
+    pub(super) context: Arc<Context>,
+    pub(super) manager: Arc<HttpManager>,
+    pub(super) stats: HttpStats,
+    pub(super) logger: Logger,
+    pub(super) tracer: Option<Tracer>,
+    pub(super) direction: Direction,
+    /// URI of our own certificate, for `x-forwarded-client-cert`.
+    pub(super) local_uri: Option<String>,
+}
+
+/// A TCP proxy as it lives.
+#[derive(Debug)]
+pub(super) struct Tcp {
+    pub(super) context: Arc<Context>,
+    pub(super) config: Arc<model::TcpProxy>,
+    pub(super) stats: TcpStats,
+    pub(super) logger: Logger,
+}
+
+impl Listener {
+    /// Make everything that the listener's connections will need.
+    ///
+    /// # Errors
+    /// A secret is missing or unusable.
+    pub(super) fn new(
+        config: Arc<model::Listener>,
+        secrets: &Map<Arc<Secret>>,
+        context: &Arc<Context>,
+    ) -> Result<Self, ListenerError> {
+        let stats = ListenerStats::new(&context.registry, &config.stat_prefix);
+        let all = config.filter_chains.iter().chain(&config.default_filter_chain);
+        let chains = all
+            .map(|chain| Chain::new(&config, chain, secrets, context).map(Arc::new))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { config, stats, chains })
+    }
+
+    /// The living side of a chain of this listener's configuration.
+    pub(super) fn chain(&self, config: &Arc<model::FilterChain>) -> Option<Arc<Chain>> {
+        self.chains.iter().find(|chain| Arc::ptr_eq(&chain.config, config)).cloned()
+    }
+
+    /// Take renewed certificates into use.
+    ///
+    /// # Errors
+    /// A secret is unusable; the chain goes on with what it has.
+    pub(super) fn renew(&self, secrets: &Map<Arc<Secret>>) -> Result<(), ListenerError> {
+        for chain in &self.chains {
+            if let (Some(config), Some(current)) = (&chain.config.tls, &chain.tls) {
+                let renewed = tls::server_config(config, secrets)
+                    .map_err(|error| tls_error(&self.config, &chain.config, error))?;
+                current.store(renewed);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Chain {
+    fn new(
+        listener: &model::Listener,
+        config: &Arc<model::FilterChain>,
+        secrets: &Map<Arc<Secret>>,
+        context: &Arc<Context>,
+    ) -> Result<Self, ListenerError> {
+        let server_config = config
+            .tls
+            .as_ref()
+            .map(|context| tls::server_config(context, secrets))
+            .transpose()
+            .map_err(|error| tls_error(listener, config, error))?;
+        let terminal = match &config.terminal {
+            model::Terminal::Http(manager) => Terminal::Http(Arc::new(Http {
+                context: Arc::clone(context),
+                stats: HttpStats::new(&context.registry, &manager.stat_prefix),
+                logger: Logger::new(&manager.access_log, &context.sinks),
+                tracer: manager
+                    .tracing
+                    .as_ref()
+                    .map(|tracing| Tracer::new(Arc::clone(tracing), context.spans.clone())),
+                direction: listener.direction,
+                local_uri: local_uri(config, secrets),
+                manager: Arc::clone(manager),
+            })),
+            model::Terminal::Tcp(proxy) => Terminal::Tcp(Arc::new(Tcp {
+                context: Arc::clone(context),
+                stats: TcpStats::new(&context.registry, &proxy.stat_prefix),
+                logger: Logger::new(&proxy.access_log, &context.sinks),
+                config: Arc::clone(proxy),
+            })),
+        };
+        Ok(Self { config: Arc::clone(config), tls: server_config.map(ArcSwap::new), terminal })
+    }
+}
+
+fn local_uri(chain: &model::FilterChain, secrets: &Map<Arc<Secret>>) -> Option<String> {
+    tls::own_uri(&chain.tls.as_ref()?.common, secrets)
+}
+
+fn tls_error(
+    listener: &model::Listener,
+    chain: &model::FilterChain,
+    error: TlsError,
+) -> ListenerError {
+    ListenerError::Tls { name: Arc::clone(&listener.name), chain: Arc::clone(&chain.name), error }
+}

@@ -1,0 +1,76 @@
+//! Copies of requests (`request_mirror_policies`): sent when the original has been answered, so
+//! that they cost it nothing; nobody waits for their answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request};
+
+use super::admit::Plan;
+use super::attempt::Source;
+use super::exchange::Exchange;
+use crate::cluster::{Cluster, PickContext, SendOptions};
+use crate::http::body::RequestBody;
+use crate::http::target;
+use crate::model::route::Priority;
+
+/// A copy that is never answered must not stay for ever.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// Send the copies that the route asks for. A body that was too large to be kept, or has not
+/// been read to its end, is not mirrored.
+pub(super) fn send(exchange: &Exchange, plan: &Plan<'_>, source: &Source) {
+    for mirror in &plan.forward.mirrors {
+        if fastrand::u64(..1_000_000) >= u64::from(mirror.parts_per_million) {
+            continue;
+        }
+        let Some(cluster) = exchange.live.cluster(&mirror.cluster) else { continue };
+        let Some(request) = copy(source) else { continue };
+        let options = SendOptions {
+            priority: Priority::Default,
+            downstream_h2: exchange.connection.is_http2(),
+            sni: None,
+        };
+        tokio::spawn(deliver(Arc::clone(cluster), request, options));
+    }
+}
+
+fn copy(source: &Source) -> Option<Request<RequestBody>> {
+    let body = match &source.replay {
+        Some(replay) => RequestBody::Full(Some(Bytes::from(replay.complete()?.concat()))),
+        None => RequestBody::Empty,
+    };
+    let mut request = Request::from_parts(source.head()?, body);
+    // Envoy: so that the shadow's logs can be told apart.
+    let authority = target::authority(request.uri(), request.headers());
+    let shadow = match authority.rsplit_once(':') {
+        Some((host, port)) => format!("{host}-shadow:{port}"),
+        None => format!("{authority}-shadow"),
+    };
+    if let Ok(shadow) = HeaderValue::from_str(&shadow) {
+        target::set_authority(&mut request, &shadow);
+    }
+    Some(request)
+}
+
+async fn deliver(cluster: Arc<Cluster>, request: Request<RequestBody>, options: SendOptions) {
+    let Ok(_permit) = cluster.admit(options.priority) else { return };
+    let context = PickContext {
+        hash: None,
+        avoid: &[],
+        attempts: 1,
+        original_dst: None,
+        random: fastrand::u64(..),
+    };
+    let Ok(endpoint) = cluster.pick(&context) else { return };
+    let answer = async {
+        if let Ok(response) = cluster.send(&endpoint, request, options).await {
+            use http_body_util::BodyExt;
+            // Read to its end, so that the connection can serve again.
+            let mut body = response.into_body();
+            while let Some(Ok(_)) = body.frame().await {}
+        }
+    };
+    let _ = tokio::time::timeout(LIMIT, answer).await;
+}

@@ -1,0 +1,33 @@
+//! The request path: `accept -> identify -> read -> route -> admit -> pick -> forward -> reply`.
+//!
+//! Read [`exchange`] first: it is that list, in plain async functions. One struct a lifetime:
+//! [`listener::Listener`], [`connection::Connection`] (peer and identity), [`exchange::Exchange`]
+//! (one request, holding one snapshot), and in [`attempt`] one try.
+//!
+//! | step | where |
+//! |---|---|
+//! | accept | [`server`], [`listener`] |
+//! | identify | [`connection`] |
+//! | read | [`read`] |
+//! | route, admit | [`exchange`], [`admit`] |
+//! | pick, forward | [`attempt`] |
+//! | reply | [`reply`], [`body`] |
+
+mod admit;
+mod attempt;
+mod body;
+mod clock;
+mod connection;
+mod exchange;
+mod headers;
+mod listener;
+mod mirror;
+mod read;
+mod record;
+mod reply;
+mod server;
+mod stats;
+mod tcp;
+
+pub use listener::ListenerError;
+pub use server::{Context, ListenerView, Server};

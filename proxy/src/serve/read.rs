@@ -1,0 +1,175 @@
+//! Step three, read: what a request must look like before it is routed, and what it gains and
+//! loses on entry.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::header::{EXPECT, HOST};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version};
+use hyper::body::Incoming;
+
+use super::exchange::Exchange;
+use super::reply::{self, Answer};
+use crate::http::body::RequestBody;
+use crate::http::path::{Normalized, normalize};
+use crate::http::request_id::{self, Traced};
+use crate::http::{forwarded, hop, target};
+use crate::model::http::{HttpManager, StripPort, Underscores};
+use crate::model::matcher::RequestView;
+use crate::telemetry::reason::{Reason, Refusal};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What reading a request leads to.
+pub(super) enum Accepted {
+    /// Go on with it.
+    Request(Request<RequestBody>),
+    /// It is answered already.
+    Answer(Answer),
+}
+
+/// The parts of a request that matchers see.
+pub(super) fn view<B>(request: &Request<B>) -> RequestView<'_> {
+    let forwarded = request.headers().get("x-forwarded-proto");
+    RequestView {
+        method: request.method().as_str(),
+        path: target::path(request.uri()),
+        authority: target::authority(request.uri(), request.headers()),
+        scheme: match forwarded.map(HeaderValue::as_bytes) {
+            Some(b"https") => "https",
+            _ => "http",
+        },
+        headers: request.headers(),
+    }
+}
+
+/// Check a request against the connection manager's limits and bring it into the form in which it
+/// is routed and forwarded.
+///
+/// # Errors
+/// The request breaks HTTP or a limit; the refusal says which.
+pub(super) fn accept(
+    exchange: &mut Exchange,
+    request: Request<Incoming>,
+) -> Result<Accepted, Refusal> {
+    let connection = Arc::clone(&exchange.connection);
+    let manager = &*connection.http.manager;
+    let (parts, body) = request.into_parts();
+    let mut request = Request::from_parts(parts, exchange.take_body(body));
+    check_version(request.version(), manager)?;
+    check_limits(request.headers(), manager)?;
+    if manager.limits.underscores != Underscores::Allow {
+        handle_underscores(request.headers_mut(), manager.limits.underscores)?;
+    }
+    check_authority(&request)?;
+    let clean = match normalize(target::path(request.uri()), manager.path) {
+        Normalized::Path(Cow::Borrowed(_)) => None,
+        Normalized::Path(Cow::Owned(path)) => Some(path),
+        Normalized::Redirect(path) => return Ok(Accepted::Answer(reply::normalized(&path))),
+        Normalized::Reject => return Err(bad_request("the path cannot be normalised safely")),
+    };
+    if let Some(path) = clean
+        && !target::set_path(&mut request, &path)
+    {
+        return Err(bad_request("the normalised path is not a valid request target"));
+    }
+    strip_port(&mut request, manager.strip_port, connection.local_port());
+    let headers = request.headers_mut();
+    hop::strip(headers);
+    // Answered here: hyper sends `100 Continue` when the body is first read.
+    headers.remove(EXPECT);
+    exchange.facts.client = forwarded::apply(headers, manager, &connection.hop());
+    super::record::start_span(exchange, &request);
+    set_request_id(exchange, manager, request.headers_mut());
+    if let Some(via) = &manager.via {
+        request.headers_mut().append(http::header::VIA, via.clone());
+    }
+    Ok(Accepted::Request(request))
+}
+
+/// HTTP/1.0 is served only where that is configured; Envoy answers 426 as well.
+fn check_version(version: Version, manager: &HttpManager) -> Result<(), Refusal> {
+    if version < Version::HTTP_11 && !manager.accept_http_10 {
+        return Err(Refusal::downstream(
+            Reason::DownstreamProtocolError,
+            StatusCode::UPGRADE_REQUIRED,
+            "HTTP/1.0 is not accepted here (accept_http_10)",
+        ));
+    }
+    Ok(())
+}
+
+fn check_limits(headers: &HeaderMap, manager: &HttpManager) -> Result<(), Refusal> {
+    let lines = headers.len();
+    let limit = manager.limits.max_headers_count as usize;
+    if lines > limit {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        let detail = format!("{lines} header lines, max_headers_count is {limit}");
+        return Err(Refusal::downstream(Reason::HeadersTooLarge, status, detail));
+    }
+    Ok(())
+}
+
+fn handle_underscores(headers: &mut HeaderMap, action: Underscores) -> Result<(), Refusal> {
+    let named: Vec<_> = headers.keys().filter(|n| n.as_str().contains('_')).cloned().collect();
+    match (action, named.first()) {
+        (Underscores::RejectRequest, Some(name)) => {
+            Err(bad_request(format!("header name `{name}` has an underscore")))
+        }
+        _ => {
+            for name in named {
+                headers.remove(name);
+            }
+            Ok(())
+        }
+    }
+}
+
+/// HTTP/1.1 wants exactly one `host` (RFC 9112 section 3.2).
+fn check_authority(request: &Request<RequestBody>) -> Result<(), Refusal> {
+    let hosts = request.headers().get_all(HOST).iter().count();
+    let known = hosts == 1 || request.uri().authority().is_some();
+    if hosts > 1 {
+        return Err(bad_request("more than one `host` header"));
+    }
+    if !known && request.version() != Version::HTTP_10 {
+        return Err(bad_request("no `host` header and no authority in the request target"));
+    }
+    if request.method() != Method::CONNECT && request.uri().path_and_query().is_none() {
+        return Err(bad_request("no path in the request target"));
+    }
+    Ok(())
+}
+
+fn strip_port(request: &mut Request<RequestBody>, strip: StripPort, local: Option<u16>) {
+    if strip == StripPort::None {
+        return;
+    }
+    let authority = target::authority(request.uri(), request.headers());
+    let Some((host, port)) = authority.rsplit_once(':') else { return };
+    let Ok(port) = port.parse::<u16>() else { return };
+    if (strip == StripPort::Any || Some(port) == local)
+        && let Ok(host) = HeaderValue::from_str(host)
+    {
+        target::set_authority(request, &host);
+    }
+}
+
+/// Keep the id of a request that may bring one; make one for any other.
+fn set_request_id(exchange: &mut Exchange, manager: &HttpManager, headers: &mut HeaderMap) {
+    let external = manager.use_remote_address && !headers.contains_key("x-envoy-internal");
+    if manager.generate_request_id
+        && (!headers.contains_key(REQUEST_ID)
+            || (external && !manager.preserve_external_request_id))
+    {
+        let traced = if exchange.span.is_some() { Traced::Sampled } else { Traced::No };
+        headers.insert(REQUEST_ID, request_id::generate(fastrand::u128(..), traced));
+    }
+    if manager.always_set_request_id_in_response {
+        exchange.echo_request_id = headers.get(REQUEST_ID).cloned();
+    }
+}
+
+fn bad_request(detail: impl Into<Cow<'static, str>>) -> Refusal {
+    Refusal::downstream(Reason::DownstreamProtocolError, StatusCode::BAD_REQUEST, detail)
+}

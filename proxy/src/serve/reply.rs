@@ -1,0 +1,215 @@
+//! Step eight, reply: answers of the upstream, answers of our own, and the one place where a
+//! refusal becomes HTTP or gRPC.
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LOCATION, SERVER, SET_COOKIE};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+
+use super::admit::Plan;
+use super::body::ReplyBody;
+use super::clock::Clock;
+use super::exchange::Exchange;
+use super::headers;
+use crate::cluster::{RequestPermit, ResponseBody};
+use crate::http::{grpc, hop};
+use crate::model::duration::millis;
+use crate::model::http::ServerHeader;
+use crate::model::listener::Direction;
+use crate::model::matcher::RequestView;
+use crate::model::route::{DirectResponse, Redirect, Route};
+use crate::policy::hash::NewCookie;
+use crate::route::redirect_location;
+use crate::telemetry::reason::{Reason, Refusal, Sent};
+
+const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Tells the sidecar before us that the application never saw the request, so that it may be
+/// tried elsewhere whatever its method.
+const RETRIABLE: HeaderName = HeaderName::from_static("x-pillion-retriable");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// What an exchange is answered with.
+pub(super) enum Answer {
+    /// By this proxy.
+    Local(Reason, Response<Bytes>),
+    /// By an endpoint.
+    Upstream(Response<ResponseBody>, Clock, RequestPermit),
+}
+
+/// Send the outcome of an exchange to the downstream.
+pub(super) fn send(
+    mut exchange: Box<Exchange>,
+    outcome: Result<Answer, Refusal>,
+) -> Response<ReplyBody> {
+    count(&exchange, &outcome);
+    match outcome {
+        Ok(Answer::Upstream(response, clock, permit)) => {
+            finish_head(&mut exchange, response.status(), response.headers());
+            let (head, body) = response.into_parts();
+            Response::from_parts(head, ReplyBody::upstream(exchange, body, clock, permit))
+        }
+        Ok(Answer::Local(reason, response)) => {
+            exchange.facts.details = Some(reason.details());
+            local(exchange, response)
+        }
+        Err(refusal) => {
+            let response = refused(&mut exchange, &refusal);
+            local(exchange, response)
+        }
+    }
+}
+
+fn count(exchange: &Exchange, outcome: &Result<Answer, Refusal>) {
+    let stats = &exchange.connection.http.stats;
+    match outcome {
+        Ok(Answer::Upstream(..)) => stats.rq_total.inc(),
+        Ok(Answer::Local(Reason::Redirect, _)) => stats.rq_redirect.inc(),
+        Ok(Answer::Local(..)) => stats.rq_direct_response.inc(),
+        Err(refusal) => match refusal.reason {
+            Reason::DownstreamRequestTimeout => stats.downstream_rq_timeout.inc(),
+            Reason::StreamIdleTimeout => stats.downstream_rq_idle_timeout.inc(),
+            _ => {}
+        },
+    }
+}
+
+/// Everything that the reply changes on an endpoint's answer.
+pub(super) fn from_upstream(
+    exchange: &mut Exchange,
+    plan: Plan<'_>,
+    mut response: Response<ResponseBody>,
+) -> Answer {
+    let manager = &exchange.connection.http.manager;
+    let clock = super::attempt::clock(exchange, &plan);
+    let map = response.headers_mut();
+    hop::strip(map);
+    map.remove(&RETRIABLE);
+    if let (Some(after), Some(sent)) = (exchange.facts.response_after, exchange.facts.sent_after) {
+        map.insert(SERVICE_TIME, HeaderValue::from(millis(after.saturating_sub(sent))));
+    }
+    match manager.server_header {
+        ServerHeader::Overwrite => {
+            map.insert(SERVER, manager.server_name.clone());
+        }
+        ServerHeader::AppendIfAbsent => {
+            map.entry(SERVER).or_insert_with(|| manager.server_name.clone());
+        }
+        ServerHeader::PassThrough => {}
+    }
+    if plan.host.include_attempt_count_in_response {
+        map.insert(ATTEMPT_COUNT, HeaderValue::from(exchange.facts.attempts));
+    }
+    if let Some(cookie) = exchange.facts.cookie.as_ref().and_then(set_cookie) {
+        map.append(SET_COOKIE, cookie);
+    }
+    echo_request_id(exchange, map);
+    if let Some(via) = &manager.via {
+        map.append(http::header::VIA, via.clone());
+    }
+    headers::to_downstream(exchange, &plan, &mut response);
+    Answer::Upstream(response, clock, plan.permit)
+}
+
+/// `redirect` of a route.
+pub(super) fn redirect(redirect: &Redirect, route: &Route, request: &RequestView<'_>) -> Answer {
+    let location = redirect_location(redirect, &route.matches.path, request);
+    found(redirect.status, &location)
+}
+
+/// `direct_response` of a route.
+pub(super) fn direct(direct: &DirectResponse) -> Answer {
+    let mut response = Response::new(direct.body.clone());
+    *response.status_mut() = direct.status;
+    if !direct.body.is_empty() {
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
+    Answer::Local(Reason::DirectResponse, response)
+}
+
+/// To the same place, by https.
+pub(super) fn to_https(authority: &str, path: &str) -> Answer {
+    let host = authority.strip_suffix(":80").unwrap_or(authority);
+    found(StatusCode::MOVED_PERMANENTLY, &format!("https://{host}{path}"))
+}
+
+/// To the path without escaped slashes.
+pub(super) fn normalized(path: &str) -> Answer {
+    found(StatusCode::TEMPORARY_REDIRECT, path)
+}
+
+fn found(status: StatusCode, location: &str) -> Answer {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = status;
+    if let Ok(location) = HeaderValue::from_str(location) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    Answer::Local(Reason::Redirect, response)
+}
+
+/// A refusal, in the protocol that the client speaks.
+fn refused(exchange: &mut Exchange, refusal: &Refusal) -> Response<Bytes> {
+    exchange.flag(refusal.reason);
+    let text = refusal.to_string();
+    let mut response = if exchange.grpc {
+        let mut response = Response::new(Bytes::new());
+        let map = response.headers_mut();
+        map.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        map.insert(GRPC_STATUS, HeaderValue::from(u16::from(grpc::status_of(refusal.status))));
+        map.insert(GRPC_MESSAGE, grpc::message(&text));
+        response
+    } else {
+        let mut response = Response::new(Bytes::from(text));
+        *response.status_mut() = refusal.status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        response
+    };
+    let inbound = exchange.connection.http.direction == Direction::Inbound;
+    if inbound
+        && refusal.sent == Sent::No
+        && refusal.side != crate::telemetry::reason::Side::Downstream
+    {
+        response.headers_mut().insert(RETRIABLE, HeaderValue::from_static(refusal.reason.flag()));
+    }
+    response
+}
+
+fn local(mut exchange: Box<Exchange>, response: Response<Bytes>) -> Response<ReplyBody> {
+    let (mut head, body) = response.into_parts();
+    head.headers.insert(SERVER, exchange.connection.http.manager.server_name.clone());
+    echo_request_id(&exchange, &mut head.headers);
+    if !exchange.grpc {
+        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    finish_head(&mut exchange, head.status, &head.headers);
+    let body =
+        if body.is_empty() { ReplyBody::empty(exchange) } else { ReplyBody::full(exchange, body) };
+    Response::from_parts(head, body)
+}
+
+fn finish_head(exchange: &mut Exchange, status: StatusCode, headers: &HeaderMap) {
+    exchange.facts.status = Some(status);
+    if exchange.is_recorded() {
+        exchange.facts.response = Some(Box::new(headers.clone()));
+    }
+}
+
+fn echo_request_id(exchange: &Exchange, headers: &mut HeaderMap) {
+    if let Some(id) = &exchange.echo_request_id {
+        headers.insert(REQUEST_ID, id.clone());
+    }
+}
+
+fn set_cookie(cookie: &NewCookie) -> Option<HeaderValue> {
+    use std::fmt::Write;
+    let mut text = format!("{}=\"{}\"", cookie.name, cookie.value);
+    if !cookie.ttl.is_zero() {
+        let _ = write!(text, "; Max-Age={}", cookie.ttl.as_secs());
+    }
+    if !cookie.path.is_empty() {
+        let _ = write!(text, "; Path={}", cookie.path);
+    }
+    text.push_str("; HttpOnly");
+    HeaderValue::from_str(&text).ok()
+}

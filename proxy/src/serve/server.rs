@@ -1,0 +1,274 @@
+//! All listeners, kept in step with the snapshot.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+
+use super::connection;
+use super::listener::{Listener, ListenerError};
+use crate::cluster::{Clusters, Live};
+use crate::model::listener::Address;
+use crate::model::{Changes, Name, Snapshot};
+use crate::net::{self, Acceptor, drain::Drain};
+use crate::telemetry::access_log::Sinks;
+use crate::telemetry::stats::{Counter, Gauge, Registry};
+use crate::telemetry::trace::SpanQueue;
+
+/// How long connections of a listener that goes may take to finish, where nothing else is said.
+const LISTENER_DRAIN: Duration = Duration::from_secs(600);
+
+/// What every connection needs of the process.
+#[derive(Debug)]
+pub struct Context {
+    /// Where requests go.
+    pub clusters: Arc<Clusters>,
+    /// Where things are counted.
+    pub registry: Registry,
+    /// Where access logs are written.
+    pub sinks: Sinks,
+    /// Where finished spans go.
+    pub spans: SpanQueue,
+    connections: AtomicU64,
+}
+
+impl Context {
+    /// Everything that serving needs.
+    pub fn new(
+        clusters: Arc<Clusters>,
+        registry: Registry,
+        sinks: Sinks,
+        spans: SpanQueue,
+    ) -> Arc<Self> {
+        Arc::new(Self { clusters, registry, sinks, spans, connections: AtomicU64::new(0) })
+    }
+
+    pub(super) fn next_connection_id(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// The listeners of a proxy. Bound sockets are accepted from by every worker.
+#[derive(Debug)]
+pub struct Server {
+    context: Arc<Context>,
+    workers: Vec<Handle>,
+    running: Mutex<HashMap<Name, Running>>,
+    stats: ManagerStats,
+}
+
+#[derive(Debug)]
+struct Running {
+    live: Arc<ArcSwap<Listener>>,
+    socket: Arc<net::Listener>,
+    drain: Arc<Drain>,
+}
+
+/// `listener_manager.`
+#[derive(Debug)]
+struct ManagerStats {
+    added: Counter,
+    modified: Counter,
+    removed: Counter,
+    create_failure: Counter,
+    active: Gauge,
+    draining: Gauge,
+}
+
+/// What the admin endpoint says about a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerView {
+    /// Its name.
+    pub name: Name,
+    /// Where it is bound; the real port where 0 was asked for.
+    pub address: Address,
+}
+
+impl Server {
+    /// A server without listeners. Each worker is a runtime that serves connections.
+    pub fn new(context: Arc<Context>, workers: Vec<Handle>) -> Self {
+        let scope = context.registry.scope("listener_manager", None);
+        let stats = ManagerStats {
+            added: scope.counter("listener_added"),
+            modified: scope.counter("listener_modified"),
+            removed: scope.counter("listener_removed"),
+            create_failure: scope.counter("listener_create_failure"),
+            active: scope.gauge("total_listeners_active"),
+            draining: scope.gauge("total_listeners_draining"),
+        };
+        Self { context, workers, running: Mutex::default(), stats }
+    }
+
+    /// Bring the listeners in step with a published snapshot. A listener that fails leaves the
+    /// others, and its own last version, alone.
+    pub fn apply(&self, live: &Live, changes: &Changes) -> Vec<ListenerError> {
+        let snapshot = &live.snapshot;
+        let mut errors = Vec::new();
+        for name in self.affected(snapshot, changes) {
+            match snapshot.listeners.get(&name) {
+                None => self.remove(&name),
+                Some(config) if !config.bind_to_port => self.remove(&name),
+                Some(config) => {
+                    let made = Listener::new(Arc::clone(config), &snapshot.secrets, &self.context);
+                    if let Err(error) = made.and_then(|listener| self.put(listener)) {
+                        self.stats.create_failure.inc();
+                        errors.push(error);
+                    }
+                }
+            }
+        }
+        if !changes.secrets.is_empty() {
+            errors.extend(self.renew(snapshot));
+        }
+        errors
+    }
+
+    /// Where everything is bound.
+    pub fn listeners(&self) -> Vec<ListenerView> {
+        let running = self.lock();
+        let mut views: Vec<_> = running
+            .iter()
+            .map(|(name, one)| ListenerView {
+                name: Arc::clone(name),
+                address: one.socket.address().clone(),
+            })
+            .collect();
+        views.sort_by(|a, b| a.name.cmp(&b.name));
+        views
+    }
+
+    /// Stop accepting, let connections finish for at most `limit`, close what is left. Returns how
+    /// many connections were cut.
+    pub async fn drain(&self, limit: Duration) -> usize {
+        let all: Vec<_> = self.lock().drain().map(|(_, one)| one).collect();
+        self.stats.active.set(0);
+        let drains: Vec<_> = all.iter().map(|one| Arc::clone(&one.drain)).collect();
+        // Closes the sockets, once each worker's accept loop has seen the drain.
+        for drain in &drains {
+            drain.start();
+        }
+        drop(all);
+        let waits = drains.iter().map(|drain| drain.run(limit));
+        futures_util::future::join_all(waits).await.into_iter().sum()
+    }
+
+    /// Changed listeners, and those that were waiting for a secret that is here now.
+    fn affected(&self, snapshot: &Snapshot, changes: &Changes) -> Vec<Name> {
+        let mut names = changes.listeners.clone();
+        if !changes.secrets.is_empty() {
+            let running = self.lock();
+            let waiting = snapshot.listeners.keys().filter(|name| !running.contains_key(*name));
+            names.extend(waiting.cloned());
+        }
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    fn put(&self, listener: Listener) -> Result<(), ListenerError> {
+        let name = Arc::clone(&listener.config.name);
+        let mut running = self.lock();
+        if let Some(current) = running.get_mut(&name)
+            && current.live.load().config.address == listener.config.address
+        {
+            self.stats.modified.inc();
+            // The socket stays; connections of the old version finish in their own time.
+            let old = std::mem::replace(&mut current.drain, Arc::new(Drain::new()));
+            current.live = Arc::new(ArcSwap::from_pointee(listener));
+            self.accept(current).map_err(|error| bind_error(&current.live.load(), error))?;
+            self.retire(old);
+            return Ok(());
+        }
+        let config = &listener.config;
+        let socket = net::listen(&config.address, config.backlog)
+            .map_err(|error| bind_error(&listener, error))?;
+        let new = Running {
+            live: Arc::new(ArcSwap::from_pointee(listener)),
+            socket: Arc::new(socket),
+            drain: Arc::new(Drain::new()),
+        };
+        self.accept(&new).map_err(|error| bind_error(&new.live.load(), error))?;
+        self.stats.added.inc();
+        tracing::info!(listener = %name, address = %new.socket.address(), "listening");
+        if let Some(old) = running.insert(name, new) {
+            self.retire(old.drain);
+        }
+        self.stats.active.set(i64::try_from(running.len()).unwrap_or(i64::MAX));
+        Ok(())
+    }
+
+    fn remove(&self, name: &Name) {
+        let mut running = self.lock();
+        if let Some(old) = running.remove(name) {
+            self.stats.removed.inc();
+            self.stats.active.set(i64::try_from(running.len()).unwrap_or(i64::MAX));
+            self.retire(old.drain);
+        }
+    }
+
+    /// Let the connections of a listener that went finish.
+    fn retire(&self, drain: Arc<Drain>) {
+        drain.start();
+        let draining = self.stats.draining.guard();
+        if let Some(worker) = self.workers.first() {
+            worker.spawn(async move {
+                let _draining = draining;
+                drain.run(LISTENER_DRAIN).await;
+            });
+        }
+    }
+
+    fn renew(&self, snapshot: &Snapshot) -> Vec<ListenerError> {
+        let running = self.lock();
+        let renewed = running.values().map(|one| one.live.load().renew(&snapshot.secrets));
+        renewed.filter_map(Result::err).collect()
+    }
+
+    /// Accept on every worker.
+    fn accept(&self, running: &Running) -> std::io::Result<()> {
+        for worker in &self.workers {
+            // Registers the socket with that worker's poll.
+            let _inside = worker.enter();
+            let acceptor = running.socket.acceptor()?;
+            let listener = Arc::clone(&running.live);
+            worker.spawn(accept_loop(acceptor, listener, Arc::clone(&running.drain)));
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Name, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn accept_loop(mut acceptor: Acceptor, listener: Arc<ArcSwap<Listener>>, drain: Arc<Drain>) {
+    let watch = drain.watch();
+    loop {
+        let accepted = tokio::select! {
+            () = watch.draining() => return,
+            accepted = acceptor.accept() => accepted,
+        };
+        match accepted {
+            Ok((io, remote)) => {
+                let serving = connection::serve(listener.load_full(), io, remote, watch.clone());
+                tokio::spawn(serving);
+            }
+            Err(error) => {
+                let name = &listener.load().config.name;
+                tracing::error!(listener = %name, %error, "the listening socket is broken");
+                return;
+            }
+        }
+    }
+}
+
+fn bind_error(listener: &Listener, error: std::io::Error) -> ListenerError {
+    ListenerError::Bind {
+        name: Arc::clone(&listener.config.name),
+        address: listener.config.address.clone(),
+        error,
+    }
+}

@@ -1,0 +1,190 @@
+//! Counters of the downstream side, under Envoy's names, resolved when a listener is made.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{StatusCode, Version};
+
+use crate::model::Name;
+use crate::telemetry::stats::{Counter, Gauge, GaugeGuard, Histogram, Registry, Scope};
+
+/// `http.<stat_prefix>.`
+#[derive(Debug)]
+pub(crate) struct HttpStats {
+    pub(super) downstream_cx_total: Counter,
+    pub(super) downstream_cx_active: Gauge,
+    downstream_cx_http1_total: Counter,
+    downstream_cx_http2_total: Counter,
+    pub(super) downstream_cx_ssl_total: Counter,
+    pub(super) downstream_cx_destroy: Counter,
+    pub(super) downstream_cx_idle_timeout: Counter,
+    pub(super) downstream_cx_max_duration_reached: Counter,
+    pub(super) downstream_cx_protocol_error: Counter,
+    downstream_rq_total: Counter,
+    downstream_rq_http1_total: Counter,
+    downstream_rq_http2_total: Counter,
+    /// Ours: requests on connections whose peer proved who it is.
+    downstream_rq_mtls_total: Counter,
+    downstream_rq_active: Gauge,
+    downstream_rq_completed: Counter,
+    downstream_rq_class: [Counter; 5],
+    downstream_rq_time: Histogram,
+    pub(super) downstream_rq_rx_reset: Counter,
+    pub(super) downstream_rq_timeout: Counter,
+    pub(super) downstream_rq_idle_timeout: Counter,
+    pub(super) no_route: Counter,
+    pub(super) no_cluster: Counter,
+    pub(super) rq_direct_response: Counter,
+    pub(super) rq_redirect: Counter,
+    pub(super) rq_total: Counter,
+    pub(super) tracing_sampled: Counter,
+    pub(super) tracing_not_sampled: Counter,
+}
+
+impl HttpStats {
+    pub(super) fn new(registry: &Registry, prefix: &Name) -> Self {
+        let label = ("envoy_http_conn_manager_prefix", Arc::clone(prefix));
+        let scope = registry.scope("http", Some(label));
+        let counter = |name: &str| scope.counter(name);
+        Self {
+            downstream_cx_total: counter("downstream_cx_total"),
+            downstream_cx_active: scope.gauge("downstream_cx_active"),
+            downstream_cx_http1_total: counter("downstream_cx_http1_total"),
+            downstream_cx_http2_total: counter("downstream_cx_http2_total"),
+            downstream_cx_ssl_total: counter("downstream_cx_ssl_total"),
+            downstream_cx_destroy: counter("downstream_cx_destroy"),
+            downstream_cx_idle_timeout: counter("downstream_cx_idle_timeout"),
+            downstream_cx_max_duration_reached: counter("downstream_cx_max_duration_reached"),
+            downstream_cx_protocol_error: counter("downstream_cx_protocol_error"),
+            downstream_rq_total: counter("downstream_rq_total"),
+            downstream_rq_http1_total: counter("downstream_rq_http1_total"),
+            downstream_rq_http2_total: counter("downstream_rq_http2_total"),
+            downstream_rq_mtls_total: counter("downstream_rq_mtls_total"),
+            downstream_rq_active: scope.gauge("downstream_rq_active"),
+            downstream_rq_completed: counter("downstream_rq_completed"),
+            downstream_rq_class: classes(&scope),
+            downstream_rq_time: scope.histogram("downstream_rq_time"),
+            downstream_rq_rx_reset: counter("downstream_rq_rx_reset"),
+            downstream_rq_timeout: counter("downstream_rq_timeout"),
+            downstream_rq_idle_timeout: counter("downstream_rq_idle_timeout"),
+            no_route: counter("no_route"),
+            no_cluster: counter("no_cluster"),
+            rq_direct_response: counter("rq_direct_response"),
+            rq_redirect: counter("rq_redirect"),
+            rq_total: counter("rq_total"),
+            tracing_sampled: counter("tracing.random_sampling"),
+            tracing_not_sampled: counter("tracing.not_traceable"),
+        }
+    }
+
+    /// A connection begins; it is counted as active until the guard is dropped.
+    pub(super) fn connection(&self, h2: bool, tls: bool) -> GaugeGuard {
+        self.downstream_cx_total.inc();
+        if h2 { &self.downstream_cx_http2_total } else { &self.downstream_cx_http1_total }.inc();
+        if tls {
+            self.downstream_cx_ssl_total.inc();
+        }
+        self.downstream_cx_active.guard()
+    }
+
+    /// A request begins.
+    pub(super) fn begin(&self, version: Version, mutual_tls: bool) {
+        self.downstream_rq_total.inc();
+        if version == Version::HTTP_2 {
+            self.downstream_rq_http2_total.inc();
+        } else {
+            self.downstream_rq_http1_total.inc();
+        }
+        if mutual_tls {
+            self.downstream_rq_mtls_total.inc();
+        }
+        self.downstream_rq_active.add(1);
+    }
+
+    /// A request ends. None: it was never answered.
+    pub(super) fn end(&self, status: Option<StatusCode>, took: Duration) {
+        self.downstream_rq_active.add(-1);
+        let Some(status) = status else {
+            self.downstream_rq_rx_reset.inc();
+            return;
+        };
+        self.downstream_rq_completed.inc();
+        let class = usize::from(status.as_u16() / 100).saturating_sub(1);
+        if let Some(counter) = self.downstream_rq_class.get(class) {
+            counter.inc();
+        }
+        self.downstream_rq_time.record(took.as_secs_f64() * 1000.0);
+    }
+}
+
+/// Flat `downstream_rq_2xx`, Prometheus `downstream_rq_xx{envoy_response_code_class="2"}`.
+fn classes(scope: &Scope) -> [Counter; 5] {
+    ["1", "2", "3", "4", "5"].map(|class| {
+        let flat = format!("downstream_rq_{class}xx");
+        let label = ("envoy_response_code_class", Arc::from(class));
+        scope.labelled_counter(&flat, "downstream_rq_xx", label)
+    })
+}
+
+/// `listener.<stat_prefix>.`
+#[derive(Debug)]
+pub(super) struct ListenerStats {
+    pub(super) downstream_cx_total: Counter,
+    pub(super) downstream_cx_active: Gauge,
+    pub(super) downstream_cx_destroy: Counter,
+    pub(super) downstream_pre_cx_timeout: Counter,
+    pub(super) no_filter_chain_match: Counter,
+    pub(super) ssl_handshake: Counter,
+    pub(super) ssl_connection_error: Counter,
+    scope: Scope,
+}
+
+impl ListenerStats {
+    pub(super) fn new(registry: &Registry, prefix: &Name) -> Self {
+        let label = ("envoy_listener_address", Arc::clone(prefix));
+        let scope = registry.scope("listener", Some(label));
+        Self {
+            downstream_cx_total: scope.counter("downstream_cx_total"),
+            downstream_cx_active: scope.gauge("downstream_cx_active"),
+            downstream_cx_destroy: scope.counter("downstream_cx_destroy"),
+            downstream_pre_cx_timeout: scope.counter("downstream_pre_cx_timeout"),
+            no_filter_chain_match: scope.counter("no_filter_chain_match"),
+            ssl_handshake: scope.counter("ssl.handshake"),
+            ssl_connection_error: scope.counter("ssl.connection_error"),
+            scope,
+        }
+    }
+
+    /// Count a failed handshake under the cause's own name (`ssl.fail_verify_san` …).
+    pub(super) fn handshake_failed(&self, cause: &str) {
+        self.ssl_connection_error.inc();
+        if cause != "connection_error" {
+            self.scope.counter(&format!("ssl.{cause}")).inc();
+        }
+    }
+}
+
+/// `tcp.<stat_prefix>.`
+#[derive(Debug)]
+pub(super) struct TcpStats {
+    pub(super) downstream_cx_total: Counter,
+    pub(super) downstream_cx_no_route: Counter,
+    pub(super) downstream_cx_rx_bytes_total: Counter,
+    pub(super) downstream_cx_tx_bytes_total: Counter,
+    pub(super) idle_timeout: Counter,
+    pub(super) max_downstream_connection_duration: Counter,
+}
+
+impl TcpStats {
+    pub(super) fn new(registry: &Registry, prefix: &Name) -> Self {
+        let scope = registry.scope("tcp", Some(("envoy_tcp_prefix", Arc::clone(prefix))));
+        Self {
+            downstream_cx_total: scope.counter("downstream_cx_total"),
+            downstream_cx_no_route: scope.counter("downstream_cx_no_route"),
+            downstream_cx_rx_bytes_total: scope.counter("downstream_cx_rx_bytes_total"),
+            downstream_cx_tx_bytes_total: scope.counter("downstream_cx_tx_bytes_total"),
+            idle_timeout: scope.counter("idle_timeout"),
+            max_downstream_connection_duration: scope.counter("max_downstream_connection_duration"),
+        }
+    }
+}

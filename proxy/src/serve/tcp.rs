@@ -1,0 +1,148 @@
+//! Opaque TCP (`envoy.filters.network.tcp_proxy`): pick, connect, copy.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::connection::Ends;
+use super::listener::Tcp;
+use crate::cluster::{Cluster, ConnectionPermit, Endpoint, Outcome, PickContext};
+use crate::model::listener::Address;
+use crate::net::Io;
+use crate::net::copy::{self, CopyEnd, CopyOptions};
+use crate::net::drain::Watch;
+use crate::telemetry::format::Record;
+use crate::telemetry::reason::{Reason, Refusal};
+
+/// Serve one connection until either side has gone.
+pub(super) async fn serve(proxy: &Tcp, ends: &Ends, io: Io, drain: Watch) {
+    proxy.stats.downstream_cx_total.inc();
+    let (started, wall) = (Instant::now(), SystemTime::now());
+    let mut told = Told::default();
+    match connect(proxy, ends, &mut told).await {
+        Ok((cluster, upstream, _permit)) => {
+            told.cluster = Some(cluster);
+            copy(proxy, io, upstream, &drain, &mut told).await;
+        }
+        Err(refusal) => {
+            proxy.stats.downstream_cx_no_route.inc();
+            told.flag = Some(refusal.reason.flag());
+            told.failure = Some(refusal.to_string());
+            tracing::debug!(%refusal, "no upstream for a TCP connection");
+        }
+    }
+    log(proxy, ends, &told, (started, wall));
+}
+
+/// What the access log tells.
+#[derive(Default)]
+struct Told {
+    cluster: Option<Arc<Cluster>>,
+    endpoint: Option<Arc<Endpoint>>,
+    attempts: u32,
+    flag: Option<&'static str>,
+    failure: Option<String>,
+    received: u64,
+    sent: u64,
+}
+
+async fn connect(
+    proxy: &Tcp,
+    ends: &Ends,
+    told: &mut Told,
+) -> Result<(Arc<Cluster>, Io, ConnectionPermit), Refusal> {
+    let live = proxy.context.clusters.load();
+    let name = draw(proxy, fastrand::u64(..));
+    let cluster = live.cluster(name).cloned().ok_or_else(|| {
+        let detail = format!("cluster `{name}` does not exist");
+        Refusal::upstream(Reason::NoCluster, crate::telemetry::reason::Sent::No, detail)
+    })?;
+    let mut tried = Vec::new();
+    loop {
+        told.attempts += 1;
+        let endpoint = cluster.pick(&PickContext {
+            hash: None,
+            avoid: &tried,
+            attempts: 3,
+            original_dst: ends.original_dst,
+            random: fastrand::u64(..),
+        })?;
+        told.endpoint = Some(Arc::clone(&endpoint));
+        match cluster.connect(&endpoint).await {
+            Ok((io, permit)) => {
+                cluster.record(&endpoint, Outcome::Success);
+                return Ok((cluster, io, permit));
+            }
+            Err(refusal) => {
+                cluster.record(&endpoint, Outcome::LocalFailure(refusal.reason));
+                if told.attempts >= proxy.config.max_connect_attempts.max(1) {
+                    return Err(refusal);
+                }
+                tried.push(endpoint);
+            }
+        }
+    }
+}
+
+fn draw(proxy: &Tcp, random: u64) -> &str {
+    let clusters = &proxy.config.clusters;
+    let total: u64 = clusters.iter().map(|(_, weight)| u64::from(*weight)).sum();
+    let mut at = random % total.max(1);
+    for (name, weight) in clusters {
+        match at.checked_sub(u64::from(*weight)) {
+            Some(rest) => at = rest,
+            None => return name,
+        }
+    }
+    clusters.last().map_or("", |(name, _)| name)
+}
+
+async fn copy(proxy: &Tcp, mut io: Io, mut upstream: Io, drain: &Watch, told: &mut Told) {
+    let options = CopyOptions {
+        idle: proxy.config.idle_timeout,
+        max_duration: proxy.config.max_connection_duration,
+    };
+    // Bytes of an opaque protocol have no end that we could wait for: they go on until the drain
+    // closes what is left.
+    let copied =
+        copy::bidirectional(&mut io, &mut upstream, options, drain.closing(), |_, _| {}).await;
+    told.received = copied.from_downstream;
+    told.sent = copied.from_upstream;
+    proxy.stats.downstream_cx_rx_bytes_total.add(copied.from_downstream);
+    proxy.stats.downstream_cx_tx_bytes_total.add(copied.from_upstream);
+    match &copied.end {
+        CopyEnd::Idle => proxy.stats.idle_timeout.inc(),
+        CopyEnd::MaxDuration => proxy.stats.max_downstream_connection_duration.inc(),
+        CopyEnd::Failed { error, .. } => told.failure = Some(error.to_string()),
+        CopyEnd::Finished | CopyEnd::Stopped => {}
+    }
+}
+
+fn log(proxy: &Tcp, ends: &Ends, told: &Told, (started, wall): (Instant, SystemTime)) {
+    if !proxy.logger.is_enabled() {
+        return;
+    }
+    let socket = |address: &Address| match address {
+        Address::Socket(address) => Some(*address),
+        Address::Pipe(_) => None,
+    };
+    let flags: Vec<&'static str> = told.flag.into_iter().collect();
+    let address = told.endpoint.as_ref().map(|endpoint| Arc::clone(&endpoint.address_text));
+    proxy.logger.log(&Record {
+        start: Some(wall),
+        duration: Some(started.elapsed()),
+        bytes_received: told.received,
+        bytes_sent: told.sent,
+        flags: &flags,
+        upstream_host: address.as_deref(),
+        upstream_cluster: told.cluster.as_ref().map(|cluster| &*cluster.config.name),
+        upstream_attempts: told.attempts,
+        upstream_transport_failure: told.failure.as_deref(),
+        downstream_remote: socket(&ends.remote),
+        downstream_direct_remote: socket(&ends.remote),
+        downstream_local: socket(&ends.local),
+        sni: ends.sni.as_deref(),
+        tls_version: ends.tls_version,
+        filter_chain: Some(&ends.chain),
+        ..Record::default()
+    });
+}
