@@ -24,6 +24,15 @@ impl Cluster {
         self.lay_out(&state);
     }
 
+    /// New endpoints, if they are new; those to be resolved are looked up at once.
+    pub(super) fn reassign(&self, assignment: Arc<Assignment>) {
+        let differs = *self.lock().assignment != *assignment;
+        if differs {
+            self.assign(assignment);
+            self.renamed.notify_one();
+        }
+    }
+
     /// Names stand for other addresses now. False: nothing changed.
     pub(super) fn resolved(&self, names: HashMap<(Name, u16), Vec<SocketAddr>>) -> bool {
         let mut state = self.lock();

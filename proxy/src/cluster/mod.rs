@@ -49,3 +49,8 @@ pub fn set_worker(index: usize) {
 pub(crate) fn worker() -> usize {
     WORKER.get()
 }
+#[cfg(test)]
+mod testing;
+
+#[cfg(test)]
+mod tests;

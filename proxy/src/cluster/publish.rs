@@ -108,8 +108,7 @@ impl Clusters {
             if let Some(running) = clusters.get(name)
                 && running.cluster.config.discovery != Discovery::OriginalDst
             {
-                running.cluster.assign(assignment(&snapshot, name));
-                running.cluster.renamed.notify_one();
+                running.cluster.reassign(assignment(&snapshot, name));
             }
         }
         for (_, running) in clusters.iter().filter(|_| !changes.secrets.is_empty()) {

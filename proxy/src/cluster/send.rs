@@ -1,7 +1,6 @@
 //! One request to one endpoint, and the truth about what became of it.
 
 use std::error::Error as StdError;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,7 +16,6 @@ use crate::http::body::RequestBody;
 use crate::model::Name;
 use crate::model::route::Priority;
 use crate::telemetry::reason::{Reason, Refusal, Sent};
-use crate::tls;
 
 /// How a request is sent.
 #[derive(Clone, Debug, Default)]
@@ -71,7 +69,7 @@ pub(super) async fn send(
             Err(failure) => failure,
         };
         match failure.unsent {
-            Some(unsent) if bounces < BOUNCES => {
+            Some(unsent) if failure.reused && bounces < BOUNCES => {
                 request = unsent;
                 bounces += 1;
             }
@@ -161,7 +159,7 @@ fn to_http2(request: &mut Request<RequestBody>, connector: &Connector) {
 fn refusal(job: &Job, failure: &SendFailure) -> Refusal {
     let (reason, sent) = judge(failure);
     let (to, cluster) = (&job.endpoint.address_text, &job.connector.config.name);
-    let why = explain(&failure.error);
+    let why = failure.alert.clone().unwrap_or_else(|| explain(&failure.error));
     let detail = format!("{to} of cluster {cluster} did not answer: {why}");
     let mut refusal = Refusal::upstream(reason, sent, detail);
     if reason == Reason::UpstreamProtocolError {
@@ -172,12 +170,12 @@ fn refusal(job: &Job, failure: &SendFailure) -> Refusal {
 
 fn judge(failure: &SendFailure) -> (Reason, Sent) {
     let error = &failure.error;
+    // With TLS 1.3 a server refuses our certificate after we think that the handshake is done.
+    if failure.alert.is_some() {
+        return (Reason::TlsFailure, Sent::No);
+    }
     if failure.unsent.is_some() {
         return (Reason::ConnectionTermination, Sent::No);
-    }
-    // With TLS 1.3 a server refuses our certificate after we think that the handshake is done.
-    if failure.never_spoke && source::<io::Error>(error).is_some_and(is_alert) {
-        return (Reason::TlsFailure, Sent::No);
     }
     if let Some(http2) = source::<h2::Error>(error) {
         return judge_http2(http2);
@@ -213,18 +211,8 @@ fn cut_off(failure: &SendFailure) -> Sent {
     if failure.reused && failure.silent { Sent::OnReusedConnection } else { Sent::Maybe }
 }
 
-fn is_alert(error: &io::Error) -> bool {
-    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    matches!(tls, Some(rustls::Error::AlertReceived(_)))
-}
-
-/// The whole chain of causes in one line; TLS alerts in words.
+/// The whole chain of causes in one line.
 fn explain(error: &hyper::Error) -> String {
-    if let Some(io) = source::<io::Error>(error)
-        && is_alert(io)
-    {
-        return tls::explain_io(io);
-    }
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

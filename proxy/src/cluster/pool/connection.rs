@@ -18,6 +18,7 @@ use crate::cluster::stats::ClusterStats;
 use crate::model::Name;
 use crate::model::listener::Address;
 use crate::net::Io;
+use crate::tls;
 
 static IDS: AtomicU64 = AtomicU64::new(1);
 
@@ -41,6 +42,8 @@ pub struct Connection {
     keep_alive: AtomicU64,
     /// The endpoint closed first.
     remote_close: AtomicBool,
+    /// The TLS alert that ended it, in words. Kept here, because HTTP/2 passes on only its text.
+    alert: OnceLock<String>,
     pub(super) driver: OnceLock<AbortHandle>,
 }
 
@@ -64,6 +67,7 @@ impl Connection {
             active: AtomicU32::new(0),
             keep_alive: AtomicU64::new(0),
             remote_close: AtomicBool::new(false),
+            alert: OnceLock::new(),
             driver: OnceLock::new(),
         }
     }
@@ -86,6 +90,11 @@ impl Connection {
     /// HTTP/1.1 or HTTP/2.
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// The TLS alert that ended it, in words.
+    pub(crate) fn alert(&self) -> Option<&str> {
+        self.alert.get().map(String::as_str)
     }
 
     /// The endpoint said how long it keeps an idle connection.
@@ -201,6 +210,11 @@ impl Drop for Wire {
     }
 }
 
+fn is_alert(error: &io::Error) -> bool {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::AlertReceived(_)))
+}
+
 impl AsyncRead for Wire {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -216,6 +230,12 @@ impl AsyncRead for Wire {
         } else {
             self.connection.received.fetch_add(bytes, Ordering::Relaxed);
             self.permit.stats.upstream_cx_rx_bytes_total.add(bytes);
+        }
+        if let Err(error) = &read
+            && is_alert(error)
+        {
+            // Only the first one matters.
+            drop(self.connection.alert.set(tls::explain_io(error)));
         }
         Poll::Ready(read)
     }

@@ -58,8 +58,8 @@ pub(crate) struct SendFailure {
     pub(crate) reused: bool,
     /// The endpoint sent nothing since this request.
     pub(crate) silent: bool,
-    /// The endpoint never sent anything.
-    pub(crate) never_spoke: bool,
+    /// The endpoint ended TLS with this, in words, before it sent anything else.
+    pub(crate) alert: Option<String>,
 }
 
 impl Lease {
@@ -123,7 +123,7 @@ impl Lease {
                 error: error.into_error(),
                 reused: self.reused,
                 silent: now == heard,
-                never_spoke: now == 0,
+                alert: self.connection.alert().filter(|_| now == 0).map(str::to_owned),
             }
         })
     }

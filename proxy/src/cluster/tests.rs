@@ -1,0 +1,7 @@
+//! The parts together, over loopback sockets.
+
+mod http1;
+mod http2;
+mod membership;
+mod picking;
+mod tls;
