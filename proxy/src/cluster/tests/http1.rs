@@ -13,9 +13,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::cluster::testing::{
-    Backend, Shop, assignment, config, endpoint, eventually, get, locality, ok,
+    Backend, Shop, assignment, at, config, endpoint, eventually, get, locality, ok,
 };
-use crate::cluster::{SendOptions, set_worker};
+use crate::cluster::{ResponseBody, SendOptions, set_worker};
 use crate::http::body::RequestBody;
 use crate::http::meter::Meter;
 use crate::model::cluster::Thresholds;
@@ -383,4 +383,13 @@ async fn two_endpoints_have_pools_of_their_own() {
         }
     }
     assert_eq!((a.accepted(), b.accepted()), (1, 1));
+}
+/// Every request under way pays for these.
+#[tokio::test]
+async fn what_a_request_keeps_in_memory_stays_small() {
+    let shop = Shop::new(config(), assignment(vec![locality(0, vec![at(1)])]));
+    let (cluster, endpoint) = (shop.cluster(), shop.pick());
+    let sending = cluster.send(&endpoint, get("/"), SendOptions::default());
+    assert!(size_of_val(&sending) <= 2048, "{}", size_of_val(&sending));
+    assert!(size_of::<ResponseBody>() <= 160, "{}", size_of::<ResponseBody>());
 }
