@@ -1,6 +1,10 @@
 //! The xDS client: a sans-io session, the store of what it brought, and the translation of
 //! resources into the [`model`](crate::model).
 
+pub mod client;
 pub mod kind;
+pub mod last_good;
 pub mod session;
+pub mod status;
+pub mod store;
 pub mod translate;

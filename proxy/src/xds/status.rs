@@ -1,0 +1,99 @@
+//! How the conversation with the control plane goes: for `/ready`, `/config_dump` and people.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::kind::Kind;
+use super::session::Received;
+use super::translate::Resource;
+use crate::model::Name;
+
+/// Shared between the client, which writes, and admin, which reads.
+#[derive(Debug, Default)]
+pub struct Status(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    expects: BTreeSet<Kind>,
+    answered: BTreeSet<Kind>,
+    connected: bool,
+    trouble: Option<String>,
+    subscribed: BTreeMap<Kind, BTreeSet<Name>>,
+    refused: BTreeMap<(Kind, String), Vec<String>>,
+    warming: Vec<(Kind, Name)>,
+}
+
+impl Status {
+    /// Kinds without whose first answer the proxy is not ready.
+    pub fn expect(&self, kinds: impl IntoIterator<Item = Kind>) {
+        self.lock().expects.extend(kinds);
+    }
+
+    /// What a proxy that has just started still waits for. None: nothing, it is ready.
+    pub fn waiting_for(&self) -> Option<String> {
+        let inner = self.lock();
+        let missing: Vec<&str> =
+            inner.expects.difference(&inner.answered).map(|kind| kind.short()).collect();
+        if !missing.is_empty() {
+            let why = inner.trouble.as_deref().unwrap_or("no answer yet");
+            return Some(format!("waiting for {} ({why})", missing.join(", ")));
+        }
+        let names: Vec<String> =
+            inner.warming.iter().map(|(kind, name)| format!("{kind} {name}")).collect();
+        (!names.is_empty()).then(|| format!("warming {}", names.join(", ")))
+    }
+
+    /// Refused resources with their reasons, and the connection's state.
+    pub fn to_json(&self) -> serde_json::Value {
+        let inner = self.lock();
+        let refused = inner.refused.iter().map(|((kind, name), reasons)| {
+            serde_json::json!({"type": kind.short(), "name": name, "reasons": reasons})
+        });
+        serde_json::json!({
+            "connected": inner.connected,
+            "last_error": inner.trouble,
+            "refused": refused.collect::<Vec<_>>(),
+            "warming": inner.warming.iter().map(|(k, n)| format!("{k} {n}")).collect::<Vec<_>>(),
+        })
+    }
+
+    pub(super) fn connected(&self, connected: bool, trouble: Option<String>) {
+        let mut inner = self.lock();
+        inner.connected = connected;
+        inner.trouble = trouble;
+    }
+
+    pub(super) fn received(&self, kind: Kind, received: &Received<Resource>) {
+        let mut inner = self.lock();
+        inner.answered.insert(kind);
+        for accepted in &received.accepted {
+            inner.refused.remove(&(kind, accepted.name.to_string()));
+        }
+        for name in &received.removed {
+            inner.refused.remove(&(kind, name.to_string()));
+        }
+        for (name, reasons) in &received.refused {
+            inner.refused.insert((kind, name.clone()), reasons.clone());
+        }
+    }
+
+    pub(super) fn silent(&self, kind: Kind) {
+        self.lock().answered.insert(kind);
+    }
+
+    pub(super) fn subscribed(&self, kind: Kind) -> BTreeSet<Name> {
+        self.lock().subscribed.get(&kind).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn subscribe(&self, kind: Kind, names: BTreeSet<Name>) {
+        self.lock().subscribed.insert(kind, names);
+    }
+
+    pub(super) fn warming(&self, warming: Vec<(Kind, Name)>) {
+        self.lock().warming = warming;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
