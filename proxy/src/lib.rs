@@ -4,6 +4,7 @@
 //! [`model`], [`telemetry`] — [`net`], [`tls`] — [`http`], [`route`], [`policy`], [`cluster`] —
 //! [`serve`], [`xds`] — [`admin`], [`app`].
 
+pub mod admin;
 pub mod cluster;
 pub mod http;
 pub mod model;

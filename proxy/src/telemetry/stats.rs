@@ -6,6 +6,7 @@
 //! registry when its last handle is dropped and it has been scraped or swept since.
 
 mod histogram;
+pub mod text;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -31,6 +32,11 @@ impl Counter {
     /// So far.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// From zero again: for a person at the admin's `/reset_counters` only.
+    pub fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
     }
 }
 

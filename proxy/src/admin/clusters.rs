@@ -1,0 +1,168 @@
+//! `/clusters` and `/listeners`.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value, json};
+
+use super::source::{ClusterView, HostView, ListenerView, Thresholds};
+use crate::model::endpoint::Health;
+use crate::model::listener::Address;
+
+/// `cluster::host::stat::value` lines.
+pub(super) fn text(clusters: &[ClusterView]) -> String {
+    let mut out = String::new();
+    for cluster in clusters {
+        let name = &cluster.name;
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{name}::observability_name::{}", cluster.observability_name);
+        for (priority, limits) in
+            [("default", &cluster.default_priority), ("high", &cluster.high_priority)]
+        {
+            for (limit, value) in limits.named() {
+                let _ = writeln!(out, "{name}::{priority}_priority::{limit}::{value}");
+            }
+        }
+        let _ = writeln!(out, "{name}::added_via_api::{}", cluster.added_via_api);
+        if let Some(service) = &cluster.eds_service_name {
+            let _ = writeln!(out, "{name}::eds_service_name::{service}");
+        }
+        for host in &cluster.hosts {
+            host_text(&mut out, name, host);
+        }
+    }
+    out
+}
+
+/// `envoy.admin.v3.Clusters`
+pub(super) fn json(clusters: &[ClusterView]) -> Value {
+    let statuses: Vec<Value> = clusters.iter().map(cluster_json).collect();
+    json!({ "cluster_statuses": statuses })
+}
+
+/// `name::address` lines.
+pub(super) fn listeners_text(listeners: &[ListenerView]) -> String {
+    listeners.iter().fold(String::new(), |mut out, listener| {
+        let _ = writeln!(out, "{}::{}", listener.name, listener.address);
+        out
+    })
+}
+
+/// `envoy.admin.v3.Listeners`
+pub(super) fn listeners_json(listeners: &[ListenerView]) -> Value {
+    let status = |listener: &ListenerView| json!({"name": listener.name, "local_address": address_json(&listener.address)});
+    let statuses: Vec<Value> = listeners.iter().map(status).collect();
+    json!({ "listener_statuses": statuses })
+}
+
+impl Thresholds {
+    fn named(&self) -> [(&'static str, u32); 4] {
+        [
+            ("max_connections", self.max_connections),
+            ("max_pending_requests", self.max_pending_requests),
+            ("max_requests", self.max_requests),
+            ("max_retries", self.max_retries),
+        ]
+    }
+}
+
+fn host_text(out: &mut String, cluster: &str, host: &HostView) {
+    let mut line = |key: &str, value: &dyn std::fmt::Display| {
+        let _ = writeln!(out, "{cluster}::{}::{key}::{value}", host.address);
+    };
+    for (key, _, value) in host.stats() {
+        line(key, &value);
+    }
+    line("hostname", &host.hostname);
+    line("health_flags", &health_flags(host));
+    line("weight", &host.weight);
+    line("region", &host.locality.region);
+    line("zone", &host.locality.zone);
+    line("sub_zone", &host.locality.sub_zone);
+    line("priority", &host.priority);
+    line("success_rate", &host.success_rate.unwrap_or(-1.0));
+}
+
+fn health_flags(host: &HostView) -> String {
+    let mut flags = String::new();
+    if host.ejected {
+        flags.push_str("/failed_outlier_check");
+    }
+    flags.push_str(match host.health {
+        Health::Healthy => "",
+        Health::Unhealthy => "/failed_eds_health",
+        Health::Draining => "/eds_status_draining",
+        Health::Degraded => "/degraded_eds_health",
+    });
+    if flags.is_empty() { "healthy".into() } else { flags }
+}
+
+fn cluster_json(cluster: &ClusterView) -> Value {
+    let thresholds = |priority: &str, limits: &Thresholds| {
+        let mut map = Map::new();
+        map.insert("priority".into(), priority.into());
+        map.extend(limits.named().map(|(name, value)| (name.into(), value.into())));
+        Value::Object(map)
+    };
+    let hosts: Vec<Value> = cluster.hosts.iter().map(host_json).collect();
+    let mut status = json!({
+        "name": cluster.name,
+        "added_via_api": cluster.added_via_api,
+        "observability_name": cluster.observability_name,
+        "circuit_breakers": {"thresholds": [
+            thresholds("DEFAULT", &cluster.default_priority),
+            thresholds("HIGH", &cluster.high_priority),
+        ]},
+        "host_statuses": hosts,
+    });
+    if let Some(service) = &cluster.eds_service_name {
+        status["eds_service_name"] = service.as_str().into();
+    }
+    status
+}
+
+fn host_json(host: &HostView) -> Value {
+    // 64-bit numbers are strings in the JSON of protocol buffers.
+    let stats: Vec<Value> = host
+        .stats()
+        .iter()
+        .map(|(name, gauge, value)| {
+            let kind = if *gauge { "GAUGE" } else { "COUNTER" };
+            json!({"name": name, "type": kind, "value": value.to_string()})
+        })
+        .collect();
+    let mut health = json!({"eds_health_status": match host.health {
+        Health::Healthy => "HEALTHY",
+        Health::Unhealthy => "UNHEALTHY",
+        Health::Draining => "DRAINING",
+        Health::Degraded => "DEGRADED",
+    }});
+    if host.ejected {
+        health["failed_outlier_check"] = true.into();
+    }
+    let mut status = json!({
+        "address": address_json(&host.address),
+        "stats": stats,
+        "health_status": health,
+        "weight": host.weight,
+        "priority": host.priority,
+        "hostname": host.hostname,
+        "locality": {
+            "region": host.locality.region,
+            "zone": host.locality.zone,
+            "sub_zone": host.locality.sub_zone,
+        },
+    });
+    if let Some(rate) = host.success_rate {
+        status["success_rate"] = json!({ "value": rate });
+    }
+    status
+}
+
+fn address_json(address: &Address) -> Value {
+    match address {
+        Address::Socket(socket) => json!({
+            "socket_address": {"address": socket.ip().to_string(), "port_value": socket.port()}
+        }),
+        Address::Pipe(path) => json!({"pipe": {"path": path.display().to_string()}}),
+    }
+}

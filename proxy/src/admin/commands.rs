@@ -1,0 +1,317 @@
+//! The endpoints: one table that dispatch, help, home page and the answer to an unknown path share.
+
+use std::fmt::Write as _;
+
+use http::header::{HOST, HeaderMap, ORIGIN};
+use http::{Method, StatusCode, Uri};
+use regex::Regex;
+use serde_json::json;
+use tracing::level_filters::LevelFilter;
+
+use super::answer::{Answer, Params};
+use super::source::{DrainListeners, ServerState, Source};
+use super::{clusters, dump, memory};
+use crate::telemetry::stats::text::{self, Filter, Kind};
+use crate::telemetry::stats::{Entry, Value};
+
+/// The content type of the exposition format; Prometheus 3 refuses what it does not know.
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+struct Command {
+    path: &'static str,
+    /// Whether it changes anything: needs POST.
+    mutates: bool,
+    help: &'static str,
+    run: fn(&dyn Source, &Params) -> Answer,
+}
+
+const COMMANDS: &[Command] = &[
+    get("/", "this page", |_, _| home()),
+    get("/certs", "certificates in use, without keys", |s, _| Answer::json(&s.certs())),
+    get("/clusters", "clusters and their endpoints (format=json)", clusters_),
+    get("/config_dump", "configuration (resource, name_regex, include_eds)", |s, p| {
+        dump::answer(s.config_dump(), p)
+    }),
+    post("/drain_listeners", "drain listeners (graceful, inboundonly, skip_exit)", drain),
+    post("/healthcheck/fail", "fail health checks from now on", |s, _| {
+        s.fail_health_check(true);
+        Answer::ok()
+    }),
+    post("/healthcheck/ok", "pass health checks again", |s, _| {
+        s.fail_health_check(false);
+        Answer::ok()
+    }),
+    get("/help", "this list", |_, _| Answer::text(help())),
+    get("/listeners", "listeners and their addresses (format=json)", listeners),
+    post(
+        "/logging",
+        "log levels; set by level=LEVEL, LOGGER=LEVEL or paths=LOGGER:LEVEL,…",
+        logging,
+    ),
+    get("/memory", "memory of the process", |_, _| memory::answer()),
+    post("/quitquitquit", "exit", |s, _| {
+        s.quit();
+        Answer::ok()
+    }),
+    get("/ready", "200 LIVE when it takes traffic, 503 and what it waits for when not", ready),
+    post("/reset_counters", "set all counters to zero", reset_counters),
+    get("/server_info", "version, state, uptime, node and options", server_info),
+    get("/stats", "metrics (format=text|json|prometheus, filter=REGEX, usedonly, type)", stats),
+    get("/stats/prometheus", "metrics for Prometheus (filter=REGEX, usedonly, type)", prometheus),
+];
+
+/// The answer to a request.
+pub(super) fn answer(
+    source: &dyn Source,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Answer {
+    let Some(command) = COMMANDS.iter().find(|command| command.path == uri.path()) else {
+        let body = format!("invalid path. {}", help());
+        return Answer::text(body).with_status(StatusCode::NOT_FOUND);
+    };
+    let allowed = *method == Method::POST
+        || (!command.mutates && (*method == Method::GET || *method == Method::HEAD));
+    if !allowed {
+        let need = if command.mutates { "POST" } else { "GET" };
+        let body = format!("Method Not Allowed: {} needs {need}\n", command.path);
+        return Answer::text(body).with_status(StatusCode::METHOD_NOT_ALLOWED);
+    }
+    if command.mutates && is_from_another_site(headers) {
+        let body = "Forbidden: the request comes from a page of another site\n";
+        return Answer::text(body).with_status(StatusCode::FORBIDDEN);
+    }
+    (command.run)(source, &Params::parse(uri.query()))
+}
+
+const fn get(
+    path: &'static str,
+    help: &'static str,
+    run: fn(&dyn Source, &Params) -> Answer,
+) -> Command {
+    Command { path, mutates: false, help, run }
+}
+
+const fn post(
+    path: &'static str,
+    help: &'static str,
+    run: fn(&dyn Source, &Params) -> Answer,
+) -> Command {
+    Command { path, mutates: true, help, run }
+}
+
+/// A web page may make a browser post to loopback; browsers say so by `Origin`.
+fn is_from_another_site(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else { return false };
+    let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    authority.map(|(_, authority)| authority) != host || host.is_none()
+}
+
+fn help() -> String {
+    COMMANDS.iter().fold(String::from("admin commands are:\n"), |mut out, command| {
+        // Writing to a String cannot fail.
+        let post = if command.mutates { " (POST)" } else { "" };
+        let _ = writeln!(out, "  {}{post}: {}", command.path, command.help);
+        out
+    })
+}
+
+fn home() -> Answer {
+    let mut rows = String::new();
+    for Command { path, mutates, help, .. } in COMMANDS {
+        let link = if *mutates {
+            format!("<form action=\"{path}\" method=\"post\"><button>{path}</button></form>")
+        } else {
+            format!("<a href=\"{path}\">{path}</a>")
+        };
+        let _ = writeln!(rows, "<tr><td>{link}</td><td>{help}</td></tr>");
+    }
+    let body = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <title>pillion-proxy admin</title></head>\n<body><h1>pillion-proxy admin</h1>\n\
+         <table>\n{rows}</table></body></html>\n"
+    );
+    Answer { content_type: "text/html; charset=UTF-8", ..Answer::text(body) }
+}
+
+fn ready(source: &dyn Source, _: &Params) -> Answer {
+    let readiness = source.readiness();
+    let mut body = format!("{}\n", readiness.state.as_str());
+    if readiness.state == ServerState::Live {
+        return Answer::text(body);
+    }
+    for what in &readiness.waiting_for {
+        let _ = writeln!(body, "{what}");
+    }
+    Answer::text(body).with_status(StatusCode::SERVICE_UNAVAILABLE)
+}
+
+fn stats(source: &dyn Source, params: &Params) -> Answer {
+    match params.get("format").unwrap_or("text") {
+        "prometheus" => prometheus(source, params),
+        "json" => match filter(params) {
+            Ok(filter) => Answer::json(&text::json(&text::select(&source.registry(), &filter))),
+            Err(refusal) => refusal,
+        },
+        "text" => match filter(params) {
+            Ok(filter) => Answer::text(text::flat(&text::select(&source.registry(), &filter))),
+            Err(refusal) => refusal,
+        },
+        other => Answer::bad_request(format!(
+            "unknown format {other:?}. usage: /stats?format=text, json or prometheus\n"
+        )),
+    }
+}
+
+fn prometheus(source: &dyn Source, params: &Params) -> Answer {
+    let filter = match filter(params) {
+        Ok(filter) => filter,
+        Err(refusal) => return refusal,
+    };
+    let registry = source.registry();
+    let body = text::prometheus(&text::select(&registry, &filter));
+    if filter.name.is_none() && filter.kind.is_none() {
+        // Last values are told now: what nobody counts any more may go.
+        registry.sweep();
+    }
+    Answer { content_type: PROMETHEUS, ..Answer::text(body) }
+}
+
+fn filter(params: &Params) -> Result<Filter, Answer> {
+    let invalid = |error| Answer::bad_request(format!("Invalid regex in filter: {error}\n"));
+    let name = params.get("filter").filter(|filter| !filter.is_empty());
+    let kind = match params.get("type") {
+        None | Some("All") => None,
+        Some("Counters") => Some(Kind::Counter),
+        Some("Gauges") => Some(Kind::Gauge),
+        Some("Histograms") => Some(Kind::Histogram),
+        Some(other) => {
+            return Err(Answer::bad_request(format!(
+                "unknown type {other:?}: expected All, Counters, Gauges or Histograms\n"
+            )));
+        }
+    };
+    Ok(Filter {
+        name: name.map(Regex::new).transpose().map_err(invalid)?,
+        used_only: params.has("usedonly"),
+        kind,
+    })
+}
+
+fn reset_counters(source: &dyn Source, _: &Params) -> Answer {
+    for (_, Entry { value, .. }) in source.registry().entries() {
+        if let Value::Counter(counter) = value {
+            counter.reset();
+        }
+    }
+    Answer::ok()
+}
+
+fn clusters_(source: &dyn Source, params: &Params) -> Answer {
+    let view = source.clusters();
+    formatted(params, || clusters::text(&view), || clusters::json(&view))
+}
+
+fn listeners(source: &dyn Source, params: &Params) -> Answer {
+    let view = source.listeners();
+    formatted(params, || clusters::listeners_text(&view), || clusters::listeners_json(&view))
+}
+
+fn formatted(
+    params: &Params,
+    text: impl FnOnce() -> String,
+    json: impl FnOnce() -> serde_json::Value,
+) -> Answer {
+    match params.get("format").unwrap_or("text") {
+        "text" => Answer::text(text()),
+        "json" => Answer::json(&json()),
+        other => Answer::bad_request(format!("unknown format {other:?}: expected text or json\n")),
+    }
+}
+
+fn server_info(source: &dyn Source, _: &Params) -> Answer {
+    let info = source.server_info();
+    let uptime = format!("{}s", info.uptime.as_secs());
+    Answer::json(&json!({
+        "version": info.version,
+        "state": info.state.as_str(),
+        "uptime_current_epoch": uptime,
+        "uptime_all_epochs": uptime,
+        "hot_restart_version": "disabled",
+        "node": info.node,
+        "command_line_options": info.command_line_options,
+    }))
+}
+
+fn drain(source: &dyn Source, params: &Params) -> Answer {
+    let what = DrainListeners {
+        graceful: params.has("graceful"),
+        inbound_only: params.has("inboundonly"),
+        skip_exit: params.has("skip_exit"),
+    };
+    if what.skip_exit && !what.graceful {
+        return Answer::bad_request("skip_exit needs graceful\n");
+    }
+    source.drain_listeners(what);
+    Answer::ok()
+}
+
+fn logging(source: &dyn Source, params: &Params) -> Answer {
+    let wanted = match log_levels(params) {
+        Ok(wanted) => wanted,
+        Err(why) => return Answer::bad_request(why),
+    };
+    for (logger, level) in wanted {
+        if let Err(why) = source.set_log_level(logger, level) {
+            return Answer::bad_request(format!("{why}\n"));
+        }
+    }
+    let mut body = String::from("active loggers:\n");
+    for (logger, level) in source.log_levels() {
+        let _ = writeln!(body, "  {logger}: {}", level_name(level));
+    }
+    Answer::text(body)
+}
+
+/// Everything is read before anything is set, so that a mistake changes nothing.
+fn log_levels(params: &Params) -> Result<Vec<(Option<&str>, LevelFilter)>, String> {
+    let mut wanted = Vec::new();
+    for (key, value) in params.iter() {
+        match key {
+            "level" => wanted.push((None, level(value)?)),
+            "paths" => {
+                for pair in value.split(',').filter(|pair| !pair.is_empty()) {
+                    let (logger, name) = pair.rsplit_once(':').ok_or_else(|| {
+                        format!("paths: expected LOGGER:LEVEL,… but got {pair:?}\n")
+                    })?;
+                    wanted.push((Some(logger), level(name)?));
+                }
+            }
+            logger => wanted.push((Some(logger), level(value)?)),
+        }
+    }
+    Ok(wanted)
+}
+
+fn level(name: &str) -> Result<LevelFilter, String> {
+    Ok(match name {
+        "trace" => LevelFilter::TRACE,
+        "debug" => LevelFilter::DEBUG,
+        "info" => LevelFilter::INFO,
+        "warning" | "warn" => LevelFilter::WARN,
+        // We have no level above error.
+        "error" | "critical" => LevelFilter::ERROR,
+        "off" => LevelFilter::OFF,
+        other => {
+            return Err(format!(
+                "unknown log level {other:?}: expected trace, debug, info, warning, error, critical or off\n"
+            ));
+        }
+    })
+}
+
+fn level_name(level: LevelFilter) -> String {
+    if level == LevelFilter::WARN { "warning".into() } else { level.to_string() }
+}
