@@ -5,6 +5,7 @@
 
 pub mod ca;
 pub mod cli;
+pub mod compile;
 pub mod identity;
 pub mod intent;
 pub mod snapshot;

@@ -118,7 +118,7 @@ impl<'n> At<'n> {
     }
 
     /// The elements of a list, each with its index in the path.
-    pub(crate) fn items(&self, cx: &mut Context) -> Option<Vec<At<'n>>> {
+    pub(crate) fn items(&self, cx: &mut Context) -> Option<Vec<Self>> {
         match &self.node.value {
             Value::List(items) => {
                 let at = |(index, node)| At { node, path: format!("{}[{index}]", self.path) };

@@ -1,7 +1,7 @@
 //! `Workload`: one endpoint of a service.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::decode::{At, Context, Object, dns_label, port, text, whole};
 use super::meta::{Meta, Name};
@@ -63,7 +63,7 @@ impl Workload {
             name: meta.name.clone(),
             labels: meta.labels.clone(),
             service: object.optional(cx, "service", dns_label),
-            address: address.unwrap_or(IpAddr::from([0, 0, 0, 0])),
+            address: address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             ports: object.map(cx, "ports", port),
             app_port: None,
             service_account: object

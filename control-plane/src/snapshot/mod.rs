@@ -124,50 +124,179 @@ impl Resource {
     }
 }
 
-/// Everything that one node shall have. Resources are shared between the sets of many nodes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Everything that one node shall have.
+///
+/// A set may stand on a shared one: thousands of sidecars share one base (clusters, endpoints, routes) and
+/// add the few resources that are theirs alone (their listeners). A resource of the set hides one of the same
+/// type and name in the base.
+#[derive(Clone, Debug, Default)]
 pub struct ResourceSet {
-    by_type: BTreeMap<ResourceType, BTreeMap<Arc<str>, Arc<Resource>>>,
+    base: Option<Arc<Self>>,
+    own: BTreeMap<ResourceType, BTreeMap<Arc<str>, Arc<Resource>>>,
 }
 
 impl ResourceSet {
+    /// An empty set on a shared one. The base is not copied.
+    #[must_use]
+    pub fn on(base: Arc<Self>) -> Self {
+        Self { base: Some(base), own: BTreeMap::new() }
+    }
+
     /// Adds a resource, in place of an older one of the same type and name.
     pub fn insert(&mut self, resource: impl Into<Arc<Resource>>) {
         let resource = resource.into();
-        self.by_type.entry(resource.kind).or_default().insert(Arc::clone(&resource.name), resource);
+        self.own.entry(resource.kind).or_default().insert(Arc::clone(&resource.name), resource);
     }
 
-    /// Takes a resource out.
+    /// Takes out a resource that this set adds; one of the same name in the base comes to light.
     pub fn remove(&mut self, kind: ResourceType, name: &str) -> Option<Arc<Resource>> {
-        self.by_type.get_mut(&kind)?.remove(name)
+        self.own.get_mut(&kind)?.remove(name)
     }
 
     /// The resource with this type and name.
     #[must_use]
     pub fn get(&self, kind: ResourceType, name: &str) -> Option<&Arc<Resource>> {
-        self.by_type.get(&kind)?.get(name)
+        let own = self.own.get(&kind).and_then(|resources| resources.get(name));
+        own.or_else(|| self.base.as_deref().and_then(|base| base.get(kind, name)))
     }
 
     /// All resources of a type, by name.
     pub fn of_type(&self, kind: ResourceType) -> impl Iterator<Item = &Arc<Resource>> {
-        self.by_type.get(&kind).into_iter().flat_map(BTreeMap::values)
+        let own = self.own.get(&kind).into_iter().flat_map(BTreeMap::values);
+        let base: Box<dyn Iterator<Item = &Arc<Resource>>> = match &self.base {
+            Some(base) => Box::new(base.of_type(kind)),
+            None => Box::new(std::iter::empty()),
+        };
+        Merged { own: own.peekable(), base: base.peekable() }
     }
 
     /// All resources, in push order, then by name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        self.by_type.values().flat_map(BTreeMap::values)
+        ResourceType::ALL.into_iter().flat_map(|kind| self.of_type(kind))
     }
 
     /// How many resources there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.by_type.values().map(BTreeMap::len).sum()
+        self.iter().count()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.iter().next().is_none()
+    }
+
+    /// What has to be sent to someone who has this set so that he has `newer`, by type. Types without a
+    /// difference are left out.
+    #[must_use]
+    pub fn diff(&self, newer: &Self) -> BTreeMap<ResourceType, Diff> {
+        let mut found = BTreeMap::new();
+        let same_base = match (&self.base, &newer.base) {
+            (Some(left), Some(right)) => Arc::ptr_eq(left, right),
+            (None, None) => true,
+            _ => false,
+        };
+        for kind in ResourceType::ALL {
+            // Of two sets on one base only what they add can differ, unless it hides something.
+            let diff = if same_base && self.base.is_some() {
+                self.diff_of_own(newer, kind)
+            } else {
+                Diff::between(self.of_type(kind), newer.of_type(kind))
+            };
+            if !diff.is_empty() {
+                found.insert(kind, diff);
+            }
+        }
+        found
+    }
+
+    fn diff_of_own(&self, newer: &Self, kind: ResourceType) -> Diff {
+        let names = |set: &Self| -> Vec<Arc<str>> {
+            set.own.get(&kind).into_iter().flat_map(BTreeMap::keys).map(Arc::clone).collect()
+        };
+        let mut touched = names(self);
+        touched.append(&mut names(newer));
+        touched.sort();
+        touched.dedup();
+        let pick = |set: &Self| -> Vec<Arc<Resource>> {
+            touched.iter().filter_map(|name| set.get(kind, name).map(Arc::clone)).collect()
+        };
+        Diff::between(pick(self).iter(), pick(newer).iter())
+    }
+}
+
+/// Two sets are equal if they hold the same resources, whatever stands in their bases.
+impl PartialEq for ResourceSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for ResourceSet {}
+
+/// What changed of one resource type.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// New resources, and those with a new version, by name.
+    pub changed: Vec<Arc<Resource>>,
+    /// Names of resources that are gone.
+    pub removed: Vec<Arc<str>>,
+}
+
+impl Diff {
+    /// Whether nothing changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.removed.is_empty()
+    }
+
+    /// Compares two runs of resources, each by name.
+    fn between<'a>(
+        older: impl Iterator<Item = &'a Arc<Resource>>,
+        newer: impl Iterator<Item = &'a Arc<Resource>>,
+    ) -> Self {
+        let mut diff = Self::default();
+        let mut older = older.peekable();
+        for resource in newer {
+            while let Some(gone) = older.next_if(|old| old.name < resource.name) {
+                diff.removed.push(Arc::clone(&gone.name));
+            }
+            match older.next_if(|old| old.name == resource.name) {
+                Some(old) if Arc::ptr_eq(old, resource) || old.version == resource.version => {}
+                _ => diff.changed.push(Arc::clone(resource)),
+            }
+        }
+        diff.removed.extend(older.map(|gone| Arc::clone(&gone.name)));
+        diff
+    }
+}
+
+/// Two runs by name as one; of two resources with one name, the own one.
+struct Merged<O: Iterator, B: Iterator> {
+    own: std::iter::Peekable<O>,
+    base: std::iter::Peekable<B>,
+}
+
+impl<'a, O, B> Iterator for Merged<O, B>
+where
+    O: Iterator<Item = &'a Arc<Resource>>,
+    B: Iterator<Item = &'a Arc<Resource>>,
+{
+    type Item = &'a Arc<Resource>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (Some(own), Some(base)) = (self.own.peek(), self.base.peek()) else {
+            return self.own.next().or_else(|| self.base.next());
+        };
+        match own.name.cmp(&base.name) {
+            std::cmp::Ordering::Less => self.own.next(),
+            std::cmp::Ordering::Greater => self.base.next(),
+            std::cmp::Ordering::Equal => {
+                self.base.next();
+                self.own.next()
+            }
+        }
     }
 }
 
@@ -216,6 +345,69 @@ mod tests {
         assert_eq!(names, ["c", "r"]);
         assert_eq!(set.get(ResourceType::Cluster, "c").unwrap().body, "2");
         assert_eq!(set.len(), 2);
+    }
+
+    fn set(of: &[(ResourceType, &str, &str)]) -> ResourceSet {
+        let resource = |(kind, name, body): &(ResourceType, &str, &str)| {
+            Resource::new(*kind, *name, (*body).to_owned())
+        };
+        of.iter().map(resource).collect()
+    }
+
+    #[test]
+    fn a_set_hides_what_its_base_has_under_the_same_name() {
+        use ResourceType::Cluster;
+        let base = Arc::new(set(&[(Cluster, "a", "1"), (Cluster, "c", "1"), (Cluster, "d", "1")]));
+        let mut on = ResourceSet::on(Arc::clone(&base));
+        on.insert(Resource::new(Cluster, "b", "2"));
+        on.insert(Resource::new(Cluster, "c", "2"));
+        let all: Vec<_> = on.of_type(Cluster).map(|r| (&*r.name, &r.body[..])).collect();
+        assert_eq!(all, [("a", &b"1"[..]), ("b", b"2"), ("c", b"2"), ("d", b"1")]);
+        assert_eq!(on.get(Cluster, "c").unwrap().body, "2");
+        assert_eq!(on.len(), 4);
+        let flat = set(&[
+            (Cluster, "a", "1"),
+            (Cluster, "b", "2"),
+            (Cluster, "c", "2"),
+            (Cluster, "d", "1"),
+        ]);
+        assert_eq!(on, flat);
+        assert!(on.diff(&flat).is_empty());
+    }
+
+    #[test]
+    fn a_diff_names_what_changed_and_what_is_gone() {
+        use ResourceType::{Cluster, Route};
+        let older = set(&[
+            (Cluster, "a", "1"),
+            (Cluster, "b", "1"),
+            (Cluster, "c", "1"),
+            (Route, "r", "1"),
+        ]);
+        let newer = set(&[
+            (Cluster, "b", "2"),
+            (Cluster, "c", "1"),
+            (Cluster, "d", "1"),
+            (Route, "r", "1"),
+        ]);
+        let diff = older.diff(&newer);
+        assert_eq!(diff.keys().collect::<Vec<_>>(), [&Cluster]);
+        let changed: Vec<&str> = diff[&Cluster].changed.iter().map(|r| &*r.name).collect();
+        assert_eq!(changed, ["b", "d"]);
+        assert_eq!(diff[&Cluster].removed, ["a".into()]);
+    }
+
+    #[test]
+    fn a_diff_on_one_base_sees_what_was_hidden_come_back() {
+        use ResourceType::Cluster;
+        let base = Arc::new(set(&[(Cluster, "a", "1"), (Cluster, "b", "1")]));
+        let mut older = ResourceSet::on(Arc::clone(&base));
+        older.insert(Resource::new(Cluster, "a", "mine"));
+        older.insert(Resource::new(Cluster, "x", "mine"));
+        let newer = ResourceSet::on(base);
+        let diff = older.diff(&newer);
+        assert_eq!(diff[&Cluster].changed[0].body, "1");
+        assert_eq!(diff[&Cluster].removed, ["x".into()]);
     }
 
     #[test]

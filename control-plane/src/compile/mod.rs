@@ -1,0 +1,28 @@
+//! What people want and what runs, compiled to xDS for one node. Pure.
+//!
+//! A [`World`] is everything at one moment: the [`Intent`](crate::intent::Intent) and the registered workloads.
+//! [`World::for_node`] gives the resources of one client: a sidecar of ours, an Envoy, or a proxyless gRPC client.
+//! What many nodes have in common is compiled once and shared; [`World::update`] takes over what did not change.
+
+mod action;
+mod balancing;
+mod clusters;
+mod endpoints;
+mod grpc;
+mod http_manager;
+mod listeners;
+mod members;
+mod node;
+mod proto;
+mod retry;
+mod route_match;
+mod routes;
+mod shape;
+mod tls;
+mod world;
+
+pub use node::{Certificates, Node, NodeError, NodeKind, Sidecar};
+pub use world::World;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+//! Who asks: `envoy.config.core.v3.Node` to a typed [`Node`].
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use pillion_xds::envoy::config::core::v3 as core;
+use prost_types::{Struct, Value, value::Kind};
+
+use crate::intent::Tracing;
+
+/// A client of the control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// `node.id`
+    pub id: String,
+    /// Namespace, which decides what a short host name means. `default` if it says none.
+    pub namespace: String,
+    /// The service that it belongs to; a gateway or a client may belong to none.
+    pub service: Option<String>,
+    /// Service account that it claims; whoever accepts its stream has checked it.
+    pub service_account: Option<String>,
+    /// What kind of client it is.
+    pub kind: NodeKind,
+}
+
+/// Kinds of clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeKind {
+    /// A proxy beside a workload.
+    Sidecar(Box<Sidecar>),
+    /// A gRPC library that speaks xDS itself.
+    Grpc {
+        /// Name of the certificate provider in its bootstrap; without one it speaks plain text.
+        certificate_provider: Option<String>,
+    },
+}
+
+/// A proxy beside a workload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sidecar {
+    /// Address and port at which peers reach it, if it has an inbound side.
+    pub inbound: Option<(IpAddr, u16)>,
+    /// Port of the workload, if it has an inbound side.
+    pub app_port: Option<u16>,
+    /// Loopback port at which the workload reaches the mesh.
+    pub outbound_port: Option<u16>,
+    /// Loopback ports that stand for one service each: `service.namespace:port` to port.
+    pub upstream_ports: BTreeMap<String, u16>,
+    /// Where its certificates are.
+    pub certificates: Certificates,
+    /// OTLP receiver of its own, in place of the mesh's.
+    pub otlp: Option<(String, u16)>,
+}
+
+/// Where a sidecar's certificates are.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Certificates {
+    /// It answers the secret names `default` and `ROOTCA` itself (our proxy).
+    Own,
+    /// In files on its machine (an Envoy).
+    Files {
+        /// Certificate chain, PEM.
+        chain: String,
+        /// Private key, PEM.
+        key: String,
+        /// Trusted roots, PEM.
+        bundle: String,
+    },
+    /// Nowhere: it speaks plain text.
+    None,
+}
+
+/// A node that cannot be served, with the field that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct NodeError {
+    /// Path of the field, such as `node.metadata.INBOUND_PORT`.
+    pub field: String,
+    /// What is wrong and what was expected.
+    pub message: String,
+}
+
+impl Node {
+    /// Reads a node as it stands in a discovery request.
+    ///
+    /// # Errors
+    /// The id is missing, or a metadata field has a value that cannot be understood.
+    pub fn parse(node: &core::Node) -> Result<Self, NodeError> {
+        if node.id.is_empty() {
+            return Err(error("id", "it is empty; every client must name itself"));
+        }
+        let metadata = Metadata { fields: node.metadata.as_ref() };
+        // gRPC libraries call themselves `gRPC C-core`, `gRPC Go`, `gRPC Java`, `grpc-node-js`.
+        let is_grpc = node.user_agent_name.to_ascii_lowercase().starts_with("grpc")
+            || metadata.text("GENERATOR")?.as_deref() == Some("grpc");
+        let kind = if is_grpc {
+            NodeKind::Grpc { certificate_provider: metadata.text("CERT_PROVIDER")? }
+        } else {
+            NodeKind::Sidecar(Box::new(Sidecar::parse(&metadata)?))
+        };
+        let namespace = metadata.text("NAMESPACE")?.unwrap_or_else(|| "default".to_owned());
+        Ok(Self {
+            id: node.id.clone(),
+            namespace,
+            service: metadata.text("SERVICE")?,
+            service_account: metadata.text("SERVICE_ACCOUNT")?,
+            kind,
+        })
+    }
+
+    /// `service.namespace`, for traces.
+    pub(crate) fn service_name(&self) -> String {
+        match &self.service {
+            Some(service) => format!("{service}.{}", self.namespace),
+            None => format!("unknown.{}", self.namespace),
+        }
+    }
+}
+
+impl Sidecar {
+    fn parse(metadata: &Metadata<'_>) -> Result<Self, NodeError> {
+        let inbound_port = metadata.port("INBOUND_PORT")?;
+        let app_port = metadata.port("APP_PORT")?;
+        let inbound = match (inbound_port, app_port) {
+            (Some(port), Some(_)) => Some((metadata.address("ADDRESS")?, port)),
+            (None, Some(_)) => {
+                let message = "it is missing, and APP_PORT says that there is a workload to reach";
+                return Err(error("metadata.INBOUND_PORT", message));
+            }
+            (_, None) => None,
+        };
+        Ok(Self {
+            inbound,
+            app_port,
+            outbound_port: metadata.port("OUTBOUND_PORT")?,
+            upstream_ports: metadata.ports("UPSTREAM_PORTS")?,
+            certificates: metadata.certificates()?,
+            otlp: metadata.otlp("OTLP_ENDPOINT")?,
+        })
+    }
+}
+
+struct Metadata<'a> {
+    fields: Option<&'a Struct>,
+}
+
+impl Metadata<'_> {
+    fn kind(&self, key: &str) -> Option<&Kind> {
+        self.fields?.fields.get(key)?.kind.as_ref()
+    }
+
+    /// A text that is not empty; numbers are taken as they are written.
+    fn text(&self, key: &str) -> Result<Option<String>, NodeError> {
+        match self.kind(key) {
+            None | Some(Kind::NullValue(_)) => Ok(None),
+            Some(Kind::StringValue(text)) if text.is_empty() => Ok(None),
+            Some(Kind::StringValue(text)) => Ok(Some(text.clone())),
+            Some(Kind::NumberValue(number)) => Ok(Some(number.to_string())),
+            Some(_) => Err(error(&format!("metadata.{key}"), "expected a string")),
+        }
+    }
+
+    fn port(&self, key: &str) -> Result<Option<u16>, NodeError> {
+        let Some(text) = self.text(key)? else { return Ok(None) };
+        parse_port(&text).map(Some).ok_or_else(|| port_error(&format!("metadata.{key}"), &text))
+    }
+
+    fn ports(&self, key: &str) -> Result<BTreeMap<String, u16>, NodeError> {
+        let fields = match self.kind(key) {
+            None | Some(Kind::NullValue(_)) => return Ok(BTreeMap::new()),
+            Some(Kind::StructValue(fields)) => &fields.fields,
+            Some(_) => {
+                let expected = "expected a struct of `service.namespace:port` to port";
+                return Err(error(&format!("metadata.{key}"), expected));
+            }
+        };
+        let entry = |(name, value): (&String, &Value)| {
+            let text = match &value.kind {
+                Some(Kind::StringValue(text)) => text.clone(),
+                Some(Kind::NumberValue(number)) => number.to_string(),
+                _ => String::new(),
+            };
+            let port = parse_port(&text)
+                .ok_or_else(|| port_error(&format!("metadata.{key}.{name}"), &text))?;
+            Ok((name.clone(), port))
+        };
+        fields.iter().map(entry).collect()
+    }
+
+    fn address(&self, key: &str) -> Result<IpAddr, NodeError> {
+        let field = format!("metadata.{key}");
+        let text = self.text(key)?.ok_or_else(|| {
+            error(&field, "it is missing; expected the IP address at which peers reach the sidecar")
+        })?;
+        text.parse().map_err(|_| error(&field, &format!("expected an IP address, found {text:?}")))
+    }
+
+    fn certificates(&self) -> Result<Certificates, NodeError> {
+        if self.text("PROXY")?.as_deref() == Some("pillion") {
+            return Ok(Certificates::Own);
+        }
+        let chain = self.text("TLS_CERTIFICATE_CHAIN")?;
+        let key = self.text("TLS_PRIVATE_KEY")?;
+        let bundle = self.text("TLS_TRUST_BUNDLE")?;
+        match (chain, key, bundle) {
+            (Some(chain), Some(key), Some(bundle)) => {
+                Ok(Certificates::Files { chain, key, bundle })
+            }
+            (None, None, None) => Ok(Certificates::None),
+            _ => Err(error(
+                "metadata",
+                "TLS_CERTIFICATE_CHAIN, TLS_PRIVATE_KEY and TLS_TRUST_BUNDLE go together: all or none",
+            )),
+        }
+    }
+
+    fn otlp(&self, key: &str) -> Result<Option<(String, u16)>, NodeError> {
+        let Some(url) = self.text(key)? else { return Ok(None) };
+        let message = || format!("expected a URL such as `http://127.0.0.1:4317`, found {url:?}");
+        Tracing::endpoint(&url)
+            .map(Some)
+            .ok_or_else(|| error(&format!("metadata.{key}"), &message()))
+    }
+}
+
+fn parse_port(text: &str) -> Option<u16> {
+    text.parse().ok().filter(|port| *port > 0)
+}
+
+fn port_error(field: &str, text: &str) -> NodeError {
+    error(field, &format!("expected a port number from 1 to 65535, found {text:?}"))
+}
+
+fn error(field: &str, message: &str) -> NodeError {
+    NodeError { field: format!("node.{field}"), message: message.to_owned() }
+}

@@ -1,0 +1,150 @@
+//! What clusters, routes and listeners depend on: everything but the single endpoints. While it stays the
+//! same, so do they.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::action::unsupported_target;
+use super::members::{Members, Wire};
+use crate::intent::{
+    BackendTarget, Filter, HttpRoute, Intent, Name, ParentRef, RouteKind, Service, ServicePort,
+    Target, TrafficPolicy,
+};
+
+/// The intent and what the workloads say about whole services.
+#[derive(Debug)]
+pub(crate) struct Shape {
+    pub(crate) intent: Arc<Intent>,
+    /// Per service: who may serve it, and what it speaks.
+    pub(crate) faces: BTreeMap<Name, Face>,
+    /// Routes by the service that they are attached to.
+    attached: BTreeMap<Name, Vec<Arc<HttpRoute>>>,
+}
+
+/// What a service's clients see of its workloads, apart from their addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Face {
+    pub(crate) accounts: BTreeSet<String>,
+    pub(crate) wire: Wire,
+}
+
+/// `service.namespace:port`, the name of clusters, of their endpoints, and of gRPC's listeners.
+pub(crate) fn cluster_name(service: &Name, port: u16) -> String {
+    format!("{}.{}:{port}", service.name, service.namespace)
+}
+
+impl Shape {
+    pub(crate) fn new(intent: Arc<Intent>, members: &BTreeMap<Name, Members>) -> Self {
+        let face = |(name, members): (&Name, &Members)| {
+            (name.clone(), Face { accounts: members.accounts.clone(), wire: members.wire })
+        };
+        let mut attached: BTreeMap<Name, Vec<Arc<HttpRoute>>> = BTreeMap::new();
+        for route in intent.routes.values() {
+            let services: BTreeSet<&Name> =
+                route.parents.iter().map(|parent| &parent.service).collect();
+            for service in services {
+                attached.entry(service.clone()).or_default().push(Arc::clone(route));
+            }
+        }
+        let faces = members.iter().map(face).collect();
+        Self { intent, faces, attached }
+    }
+
+    /// Whether everything that is compiled from `self` can be taken over.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let same_intent = Arc::ptr_eq(&self.intent, &other.intent) || self.intent == other.intent;
+        same_intent && self.faces == other.faces
+    }
+
+    /// The services that a client sees: all, or what its own service says that it depends on, and where the
+    /// routes of those lead.
+    pub(crate) fn visible(&self, client: &Client<'_>) -> BTreeMap<&Name, &Arc<Service>> {
+        let own = client.service.map(|name| Name::new(client.namespace, name));
+        let declared = own.and_then(|own| self.intent.services.get(&own)?.depends_on.as_ref());
+        let Some(declared) = declared else {
+            return self.intent.services.iter().collect();
+        };
+        let mut wanted: BTreeSet<&Name> = declared.iter().collect();
+        for name in declared {
+            for route in self.attached.get(name).into_iter().flatten() {
+                wanted.extend(destinations(route));
+            }
+        }
+        wanted.into_iter().filter_map(|name| self.intent.services.get_key_value(name)).collect()
+    }
+
+    /// The routes of one port of a service for clients of a namespace. If routes of that namespace are attached
+    /// to a service of another one, only those hold (Gateway API, GEP-1426 "consumer routes").
+    pub(crate) fn routes(
+        &self,
+        service: &Service,
+        port: &ServicePort,
+        namespace: &str,
+    ) -> Vec<&HttpRoute> {
+        let attached = self.attached.get(&service.name).into_iter().flatten();
+        let here = |parent: &ParentRef| {
+            parent.service == service.name
+                && parent.port.is_none_or(|number| number == port.port)
+                && parent.section.as_ref().is_none_or(|name| port.name.as_ref() == Some(name))
+        };
+        let found: Vec<&HttpRoute> =
+            attached.map(Arc::as_ref).filter(|route| route.parents.iter().any(here)).collect();
+        let of_namespace = |wanted: &str| -> Vec<&HttpRoute> {
+            found.iter().copied().filter(|route| route.name.namespace == wanted).collect()
+        };
+        if namespace != service.name.namespace {
+            let consumer = of_namespace(namespace);
+            if !consumer.is_empty() {
+                return consumer;
+            }
+        }
+        of_namespace(&service.name.namespace)
+    }
+
+    /// The cluster behind a backend, or why there is none.
+    pub(crate) fn resolve(&self, target: &BackendTarget) -> Result<String, String> {
+        let BackendTarget::Service { service: name, port } = target else {
+            return Err(unsupported_target(target));
+        };
+        let service = self.intent.services.get(name).ok_or_else(|| unsupported_target(target))?;
+        let found = match port {
+            Some(number) => service.port(*number),
+            None => service.default_port(),
+        };
+        match (found, port) {
+            (Some(found), _) => Ok(cluster_name(name, found.port)),
+            (None, Some(number)) => Err(format!("Service {name} has no port {number}")),
+            (None, None) => Err(format!("Service {name} has several ports")),
+        }
+    }
+
+    pub(crate) fn service_policy(&self, service: &Name) -> Option<&TrafficPolicy> {
+        self.intent.policies.get(&Target::Service(service.clone())).map(Arc::as_ref)
+    }
+
+    pub(crate) fn route_policy(&self, kind: RouteKind, route: &Name) -> Option<&TrafficPolicy> {
+        self.intent.policies.get(&Target::Route(kind, route.clone())).map(Arc::as_ref)
+    }
+}
+
+/// Whose view it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Client<'a> {
+    pub(crate) namespace: &'a str,
+    pub(crate) service: Option<&'a str>,
+}
+
+/// Every service that a route names as backend or mirror.
+fn destinations(route: &HttpRoute) -> impl Iterator<Item = &Name> {
+    let backends =
+        route.rules.iter().flat_map(|rule| rule.backends.iter().map(|backend| &backend.target));
+    let mirrors =
+        route.rules.iter().flat_map(|rule| &rule.filters).filter_map(|filter| match filter {
+            Filter::Mirror(mirror) => Some(&mirror.backend.target),
+            _ => None,
+        });
+    backends.chain(mirrors).filter_map(|target| match target {
+        BackendTarget::Service { service, .. } => Some(service),
+        BackendTarget::Unsupported(_) => None,
+    })
+}

@@ -1,0 +1,333 @@
+//! Everything at one moment, and each node's part of it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::clusters::{self, Flavor};
+use super::endpoints::{View, assignment};
+use super::members::{self, Members};
+use super::node::{Certificates, Node, NodeKind, Sidecar};
+use super::proto::resource;
+use super::routes::{self, OUTBOUND, Reader};
+use super::shape::{Client, Shape, cluster_name};
+use super::{grpc, http_manager, listeners};
+use crate::intent::{
+    AppProtocol, Intent, Mtls, Name, Problem, Service, ServicePort, TargetPort, Workload,
+};
+use crate::snapshot::{Resource, ResourceSet, ResourceType};
+
+/// The intent and the workloads at one moment. Cheap to ask for many nodes: what they have in common is
+/// compiled at the first question and shared from then on.
+pub struct World {
+    registered: BTreeMap<Name, Arc<Workload>>,
+    members: BTreeMap<Name, Members>,
+    /// Endpoints by view and cluster name.
+    endpoints: BTreeMap<View, BTreeMap<String, Arc<Resource>>>,
+    shape: Arc<Shape>,
+    problems: Vec<Problem>,
+    /// What depends on the shape alone; lives on as long as the shape does.
+    compiled: Arc<Mutex<Compiled>>,
+    /// What nodes stand on.
+    bases: Mutex<HashMap<BaseKey, Arc<ResourceSet>>>,
+}
+
+#[derive(Default)]
+struct Compiled {
+    clusters: HashMap<Flavor, Arc<BTreeMap<String, Arc<Resource>>>>,
+    routes: HashMap<ScopeKey, Arc<Resource>>,
+    grpc: HashMap<String, Arc<Vec<Arc<Resource>>>>,
+}
+
+/// Whose host names: those of a namespace, or of one service that declares what it depends on.
+type ScopeKey = (String, Option<String>);
+type BaseKey = (ScopeKey, Flavor);
+
+impl World {
+    /// A world from scratch. `registered` are the workloads that sidecars announced.
+    #[must_use]
+    pub fn new(intent: Arc<Intent>, registered: BTreeMap<Name, Arc<Workload>>) -> Self {
+        Self::build(intent, registered, None)
+    }
+
+    /// The world after a change, with everything taken over that the change does not touch: if only a workload
+    /// came, went or changed, only the endpoints of its services are compiled again.
+    #[must_use]
+    pub fn update(&self, intent: Arc<Intent>, registered: BTreeMap<Name, Arc<Workload>>) -> Self {
+        Self::build(intent, registered, Some(self))
+    }
+
+    fn build(
+        intent: Arc<Intent>,
+        registered: BTreeMap<Name, Arc<Workload>>,
+        before: Option<&Self>,
+    ) -> Self {
+        let (members, problems) = members::of_all(&intent, &registered);
+        let shape = Shape::new(Arc::clone(&intent), &members);
+        let kept = before.filter(|before| before.shape.is_same(&shape));
+        let endpoints = View::ALL.map(|view| (view, endpoints(&intent, &members, view, before)));
+        Self {
+            registered,
+            endpoints: endpoints.into(),
+            shape: kept.map_or_else(|| Arc::new(shape), |before| Arc::clone(&before.shape)),
+            compiled: kept.map(|before| Arc::clone(&before.compiled)).unwrap_or_default(),
+            members,
+            problems,
+            bases: Mutex::default(),
+        }
+    }
+
+    /// What people want.
+    #[must_use]
+    pub fn intent(&self) -> &Arc<Intent> {
+        &self.shape.intent
+    }
+
+    /// Workloads that sidecars announced.
+    #[must_use]
+    pub fn registered(&self) -> &BTreeMap<Name, Arc<Workload>> {
+        &self.registered
+    }
+
+    /// The workloads of a service, ready or not, by name.
+    #[must_use]
+    pub fn members(&self, service: &Name) -> &[Arc<Workload>] {
+        self.members.get(service).map_or(&[], |members| &members.workloads)
+    }
+
+    /// What is odd about the workloads: such as one that registered for a service that nobody defined.
+    #[must_use]
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// Everything that `node` shall have.
+    #[must_use]
+    pub fn for_node(&self, node: &Node) -> ResourceSet {
+        let client = self.client(node);
+        match &node.kind {
+            NodeKind::Sidecar(sidecar) => {
+                let flavor = Flavor::Proxy(sidecar.certificates.clone());
+                let mut set = ResourceSet::on(self.base(&client, flavor));
+                self.add_own(&mut set, node, sidecar);
+                set
+            }
+            NodeKind::Grpc { certificate_provider } => {
+                ResourceSet::on(self.base(&client, Flavor::Grpc(certificate_provider.clone())))
+            }
+        }
+    }
+
+    /// What `node` does not get, and why; for the log and for status pages.
+    #[must_use]
+    pub fn warnings_for(&self, node: &Node) -> Vec<String> {
+        let mtls = self.intent().mesh.mtls;
+        let mut found = Vec::new();
+        match &node.kind {
+            NodeKind::Sidecar(sidecar) => {
+                if sidecar.certificates == Certificates::None && mtls == Mtls::Strict {
+                    let message = "it has no certificates (TLS_CERTIFICATE_CHAIN, TLS_PRIVATE_KEY, TLS_TRUST_BUNDLE), and the mesh takes mTLS only: it gets no inbound listener, and its requests will be refused";
+                    found.push(message.to_owned());
+                }
+                for name in sidecar.upstream_ports.keys() {
+                    if self.service_port(name).is_none() {
+                        found.push(format!(
+                            "UPSTREAM_PORTS names `{name}`, which is no port of a Service"
+                        ));
+                    }
+                }
+            }
+            NodeKind::Grpc { certificate_provider: None } if mtls == Mtls::Strict => {
+                let message = "it has no certificate provider (CERT_PROVIDER), and the mesh takes mTLS only: it gets no endpoints";
+                found.push(message.to_owned());
+            }
+            NodeKind::Grpc { .. } => {}
+        }
+        found
+    }
+
+    /// Only a service that declares its dependencies has a view of its own; the rest of a namespace shares one.
+    fn client<'a>(&self, node: &'a Node) -> Client<'a> {
+        let declares = |service: &&str| {
+            let name = Name::new(node.namespace.as_str(), *service);
+            self.intent().services.get(&name).is_some_and(|service| service.depends_on.is_some())
+        };
+        Client { namespace: &node.namespace, service: node.service.as_deref().filter(declares) }
+    }
+
+    fn base(&self, client: &Client<'_>, flavor: Flavor) -> Arc<ResourceSet> {
+        let scope: ScopeKey = (client.namespace.to_owned(), client.service.map(str::to_owned));
+        let key = (scope.clone(), flavor);
+        let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(base) = bases.get(&key) {
+            return Arc::clone(base);
+        }
+        let base = Arc::new(self.compile_base(client, &key.1, scope));
+        bases.insert(key, Arc::clone(&base));
+        base
+    }
+
+    fn compile_base(&self, client: &Client<'_>, flavor: &Flavor, scope: ScopeKey) -> ResourceSet {
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut set = ResourceSet::default();
+        let view = match flavor {
+            Flavor::Proxy(_) => View::Sidecar,
+            Flavor::Grpc(Some(_)) => View::GrpcTls,
+            Flavor::Grpc(None) => View::GrpcPlain,
+        };
+        let clusters = compiled.clusters(&self.shape, flavor);
+        for service in self.shape.visible(client).into_values() {
+            for port in &service.ports {
+                let name = cluster_name(&service.name, port.port);
+                let endpoints = self.endpoints.get(&view).and_then(|all| all.get(&name));
+                for resource in clusters.get(&name).into_iter().chain(endpoints) {
+                    set.insert(Arc::clone(resource));
+                }
+            }
+        }
+        match flavor {
+            Flavor::Proxy(_) => set.insert(compiled.outbound(&self.shape, client, scope)),
+            Flavor::Grpc(_) => {
+                for resource in compiled.grpc(&self.shape, client.namespace).iter() {
+                    set.insert(Arc::clone(resource));
+                }
+            }
+        }
+        set
+    }
+
+    /// What is a sidecar's alone: its listeners, its workload, its loopback ports, its trace receiver.
+    fn add_own(&self, set: &mut ResourceSet, node: &Node, sidecar: &Sidecar) {
+        let mesh = &self.intent().mesh;
+        let protocol = self.app_protocol(node, sidecar.app_port);
+        if let Some(app_port) = sidecar.app_port
+            && let Some(listener) = listeners::inbound(mesh, node, sidecar, protocol)
+        {
+            let cluster = clusters::inbound(app_port, protocol);
+            set.insert(resource(ResourceType::Listener, &listener.name, &listener));
+            set.insert(resource(ResourceType::Cluster, &cluster.name, &cluster));
+        }
+        if let Some(listener) = listeners::outbound(mesh, node, sidecar) {
+            set.insert(resource(ResourceType::Listener, &listener.name, &listener));
+        }
+        for (name, local) in &sidecar.upstream_ports {
+            let Some(of) = self.service_port(name) else { continue };
+            let listener = listeners::upstream(mesh, (node, sidecar), of, *local);
+            set.insert(resource(ResourceType::Listener, &listener.name, &listener));
+            if of.1.protocol.is_http() {
+                let routes = routes::of_port(&self.shape, of, &node.namespace, Reader::Proxy);
+                set.insert(resource(ResourceType::Route, &routes.name, &routes));
+            }
+        }
+        if let Some((host, port)) = http_manager::otlp(mesh, sidecar) {
+            let cluster = clusters::otel(host, port);
+            set.insert(resource(ResourceType::Cluster, &cluster.name, &cluster));
+        }
+    }
+
+    /// What the workload of a sidecar speaks: what its service says about the port that leads to it.
+    fn app_protocol(&self, node: &Node, app_port: Option<u16>) -> AppProtocol {
+        let name = node.service.as_ref().map(|service| Name::new(node.namespace.as_str(), service));
+        let service = name.and_then(|name| self.intent().services.get(&name));
+        let Some(service) = service else { return AppProtocol::Http };
+        let leads_there = |port: &&ServicePort| match (&port.target, app_port) {
+            (TargetPort::Number(number), Some(app_port)) => *number == app_port,
+            _ => false,
+        };
+        let port = service.ports.iter().find(leads_there).or_else(|| service.ports.first());
+        port.map_or(AppProtocol::Http, |port| port.protocol)
+    }
+
+    /// Finds `service.namespace:port`.
+    fn service_port(&self, name: &str) -> Option<(&Service, &ServicePort)> {
+        let (host, number) = name.rsplit_once(':')?;
+        let (service, namespace) = host.split_once('.')?;
+        let service = self.intent().services.get(&Name::new(namespace, service))?;
+        Some((service, service.port(number.parse().ok()?)?))
+    }
+}
+
+impl Compiled {
+    fn clusters(&mut self, shape: &Shape, flavor: &Flavor) -> Arc<BTreeMap<String, Arc<Resource>>> {
+        if let Some(found) = self.clusters.get(flavor) {
+            return Arc::clone(found);
+        }
+        let of_service = |service: &Arc<Service>| {
+            let cluster = |port: &ServicePort| {
+                let cluster = clusters::of_port(shape, service, port, flavor);
+                let resource = resource(ResourceType::Cluster, &cluster.name, &cluster);
+                (cluster.name, Arc::new(resource))
+            };
+            service.ports.iter().map(cluster).collect::<Vec<_>>()
+        };
+        let all = Arc::new(shape.intent.services.values().flat_map(of_service).collect());
+        self.clusters.insert(flavor.clone(), Arc::clone(&all));
+        all
+    }
+
+    fn outbound(&mut self, shape: &Shape, client: &Client<'_>, scope: ScopeKey) -> Arc<Resource> {
+        let compile = || {
+            let routes = routes::outbound(shape, client);
+            Arc::new(resource(ResourceType::Route, OUTBOUND, &routes))
+        };
+        Arc::clone(self.routes.entry(scope).or_insert_with(compile))
+    }
+
+    /// Listeners and routes of gRPC clients of a namespace.
+    fn grpc(&mut self, shape: &Shape, namespace: &str) -> Arc<Vec<Arc<Resource>>> {
+        let compile = || {
+            let mut found = Vec::new();
+            for service in shape.intent.services.values() {
+                for port in service.ports.iter().filter(|port| port.protocol.is_http()) {
+                    let routes = routes::of_port(shape, (service, port), namespace, Reader::Grpc);
+                    found.push(Arc::new(resource(ResourceType::Route, &routes.name, &routes)));
+                    for listener in grpc::listeners(service, port, namespace) {
+                        let kind = ResourceType::Listener;
+                        found.push(Arc::new(resource(kind, &listener.name, &listener)));
+                    }
+                }
+            }
+            Arc::new(found)
+        };
+        Arc::clone(self.grpc.entry(namespace.to_owned()).or_insert_with(compile))
+    }
+}
+
+/// The endpoints of all services in one view. Those of services whose members did not change are taken over.
+fn endpoints(
+    intent: &Intent,
+    members: &BTreeMap<Name, Members>,
+    view: View,
+    before: Option<&World>,
+) -> BTreeMap<String, Arc<Resource>> {
+    let mut found = BTreeMap::new();
+    for (name, service) in &intent.services {
+        let Some(now) = members.get(name) else { continue };
+        let kept = before.filter(|before| {
+            let then = before.intent();
+            then.mesh.mtls == intent.mesh.mtls
+                && then.services.get(name) == Some(service)
+                && before.members.get(name) == Some(now)
+        });
+        for port in &service.ports {
+            let cluster = cluster_name(name, port.port);
+            let taken = kept.and_then(|before| before.endpoints.get(&view)?.get(&cluster));
+            let resource = taken.map(Arc::clone).unwrap_or_else(|| {
+                let assignment = assignment(&cluster, port, now, (view, intent.mesh.mtls));
+                Arc::new(resource(ResourceType::Endpoint, &cluster, &assignment))
+            });
+            found.insert(cluster, resource);
+        }
+    }
+    found
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("World")
+            .field("services", &self.members.len())
+            .field("registered", &self.registered.len())
+            .field("problems", &self.problems)
+            .finish_non_exhaustive()
+    }
+}
