@@ -162,6 +162,35 @@ pub enum Proof {
     Svid(SpiffeId),
 }
 
+/// Who makes a call to the control plane, as far as it was proved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// It holds a join token, and may claim any workload identity.
+    TokenHolder,
+    /// It has a certificate of ours.
+    Workload(SpiffeId),
+    /// It came over the plain loopback listener, without a token.
+    Local,
+    /// It proved nothing; why not.
+    Nobody(&'static str),
+}
+
+impl Caller {
+    /// The caller behind `proof`, which showed a join token that was found good or bad, or none.
+    #[must_use]
+    pub fn new(proof: &Proof, token: Option<bool>) -> Self {
+        match (token, proof) {
+            (Some(true), _) => Self::TokenHolder,
+            (Some(false), _) => Self::Nobody("the join token is not one of this control plane"),
+            (None, Proof::Svid(id)) => Self::Workload(id.clone()),
+            (None, Proof::Loopback) => Self::Local,
+            (None, Proof::Anonymous) => {
+                Self::Nobody("neither a client certificate nor a join token was presented")
+            }
+        }
+    }
+}
+
 /// Why a name or a certificate is not a SPIFFE identity of ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {

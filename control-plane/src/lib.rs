@@ -9,5 +9,6 @@ pub mod compile;
 pub mod identity;
 pub mod intent;
 pub mod snapshot;
+pub mod source;
 pub mod store;
 pub mod xds;

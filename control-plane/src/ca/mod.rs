@@ -4,6 +4,7 @@ mod csr;
 mod key;
 mod pem;
 mod server_cert;
+mod service;
 mod token;
 
 use std::net::IpAddr;
@@ -20,8 +21,10 @@ use zeroize::Zeroizing;
 use crate::identity::{IdentityError, SpiffeId, TrustDomain};
 use key::P256Key;
 
+pub use csr::SigningRequest;
 pub use pem::{certificates_pem, private_key_pem};
 pub use server_cert::{ServerCertificate, ServerNames};
+pub use service::CertificateApi;
 pub use token::JoinToken;
 
 /// How long a leaf lives when neither a flag nor the caller says otherwise.
@@ -180,14 +183,14 @@ impl Ca {
     /// Signs the key of a request for `leaf`; nothing else in the request counts.
     ///
     /// # Errors
-    /// When the request does not prove possession of its key, or `leaf` is of another domain.
+    /// When `leaf` is of another trust domain.
     pub fn sign_request(
         &self,
-        request: &[u8],
+        request: &SigningRequest,
         leaf: &Leaf,
         now: SystemTime,
     ) -> Result<Issued, CaError> {
-        self.sign_key(&csr::verified_key(request)?, leaf, now)
+        self.sign_key(&request.key, leaf, now)
     }
 
     /// Makes a key and signs it for `leaf`.

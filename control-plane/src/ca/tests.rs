@@ -20,11 +20,11 @@ fn id(account: &str) -> SpiffeId {
     SpiffeId::new(domain(), "default", account).unwrap()
 }
 
-fn request() -> Vec<u8> {
+fn request() -> SigningRequest {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec!["evil.example".to_owned()]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.serialize_request(&key).unwrap().der().to_vec()
+    SigningRequest::verify(params.serialize_request(&key).unwrap().der()).unwrap()
 }
 
 fn at(now: SystemTime) -> UnixTime {

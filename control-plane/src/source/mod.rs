@@ -1,0 +1,3 @@
+//! Where intent and workloads come from.
+
+pub mod registry;
