@@ -5,6 +5,7 @@
 //! [`serve`], [`xds`] — [`admin`], [`app`].
 
 pub mod admin;
+pub mod app;
 pub mod cluster;
 pub mod http;
 pub mod model;

@@ -1,3 +1,10 @@
-//! The binary.
+//! The sidecar's binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    pillion_proxy::app::run(std::env::args_os())
+}

@@ -221,7 +221,8 @@ impl Server {
         }
     }
 
-    fn renew(&self, snapshot: &Snapshot) -> Vec<ListenerError> {
+    /// Take renewed certificates into use, on every listener.
+    pub fn renew(&self, snapshot: &Snapshot) -> Vec<ListenerError> {
         let running = self.lock();
         let renewed = running.values().map(|one| one.live.load().renew(&snapshot.secrets));
         renewed.filter_map(Result::err).collect()

@@ -59,6 +59,12 @@ impl PeerIdentity {
         identity
     }
 
+    /// Reads the first certificate of a PEM chain. None: it cannot be read.
+    pub fn of_source(chain: &crate::model::tls::DataSource) -> Option<Self> {
+        let chain = super::pem::Source::read(chain, "certificate_chain").ok()?;
+        Some(Self::from_der(&chain.certificates().ok()?))
+    }
+
     /// The SPIFFE ID: the one URI name, if there is exactly one and it is a `spiffe://` one
     /// (SPIFFE X.509-SVID, section 2).
     pub fn spiffe_id(&self) -> Option<&str> {

@@ -2,8 +2,11 @@
 //! resources into the [`model`](crate::model).
 
 pub mod client;
+pub mod identity;
+pub mod keep;
 pub mod kind;
 pub mod last_good;
+pub mod register;
 pub mod session;
 pub mod status;
 pub mod store;

@@ -1,0 +1,149 @@
+//! Putting the proxy together: flags, bootstrap, threads, signals.
+
+pub mod flags;
+mod proxy;
+mod sidecar;
+mod spans;
+mod state;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+use flags::{Flags, Mode};
+use pillion_xds::json::{self, UnknownFields};
+use proxy::Proxy;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::oneshot;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, reload};
+
+use crate::cluster;
+use crate::net::{cgroup, rlimit};
+use crate::tls;
+use crate::xds::translate::Refused;
+use crate::xds::translate::bootstrap::{self, Bootstrap};
+
+/// Run the proxy with these arguments (the first is the program's name).
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let flags = match Flags::try_parse_from(args) {
+        Ok(flags) => flags,
+        Err(error) => {
+            let code = u8::from(error.use_stderr());
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let logs = start_logging(&flags);
+    let (bootstrap, plan) = match read(&flags) {
+        Ok(read) => read,
+        Err(problems) => {
+            for problem in problems {
+                eprintln!("{problem}");
+            }
+            return ExitCode::FAILURE;
+        }
+    };
+    if flags.mode == Mode::Validate {
+        let place = flags.config.as_ref().map_or_else(String::new, |p| p.display().to_string());
+        println!("configuration '{place}' OK");
+        return ExitCode::SUCCESS;
+    }
+    match serve(&flags, (bootstrap, plan), logs) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pillion-proxy: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Changes what is logged while the proxy runs.
+type Logs = reload::Handle<EnvFilter, tracing_subscriber::Registry>;
+
+/// None: there is a logger already (`pillion proxy`).
+fn start_logging(flags: &Flags) -> Option<Logs> {
+    let filter = EnvFilter::try_new(&flags.log_level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    tracing_subscriber::registry().with(filter).with(lines).try_init().ok().map(|()| handle)
+}
+
+/// The bootstrap, from a file, from text, or made for a sidecar. Errors are one a line.
+fn read(flags: &Flags) -> Result<(Bootstrap, Option<sidecar::Plan>), Vec<String>> {
+    let (text, place) = match (&flags.config, &flags.config_yaml) {
+        (Some(path), _) => {
+            let place = path.display().to_string();
+            let text = std::fs::read_to_string(path).map_err(|e| vec![format!("{place}: {e}")])?;
+            (text, place)
+        }
+        (None, Some(text)) => (text.clone(), "--config-yaml".to_owned()),
+        (None, None) => {
+            let plan = sidecar::plan(flags).map_err(|error| vec![error])?;
+            let text = plan.bootstrap.to_string();
+            return Ok((compile(&text, "the sidecar's bootstrap", flags)?, Some(plan)));
+        }
+    };
+    Ok((compile(&text, &place, flags)?, None))
+}
+
+fn compile(text: &str, place: &str, flags: &Flags) -> Result<Bootstrap, Vec<String>> {
+    let unknown =
+        if flags.allow_unknown_static_fields { UnknownFields::List } else { UnknownFields::Refuse };
+    let parsed = json::parse(text, unknown).map_err(|error| {
+        error.problems.iter().map(|problem| format!("{place}: {problem}")).collect::<Vec<_>>()
+    })?;
+    bootstrap::bootstrap(&parsed.message).map_err(|refused| {
+        let line = |one: &Refused| match parsed.places.find(&one.field) {
+            Some(at) => format!("{place}:{}:{}: {one}", at.line, at.column),
+            None => format!("{place}: {one}"),
+        };
+        refused.iter().map(line).collect()
+    })
+}
+
+/// The threads: one that controls, and workers that serve.
+struct Threads {
+    control: Runtime,
+    workers: Vec<Handle>,
+    /// Dropped at the end, which lets the workers end.
+    _ends: Vec<oneshot::Sender<()>>,
+}
+
+fn start_threads(count: usize) -> std::io::Result<Threads> {
+    let control = Builder::new_current_thread().enable_all().build()?;
+    let mut workers = Vec::with_capacity(count);
+    let mut ends = Vec::with_capacity(count);
+    for index in 0..count {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        workers.push(runtime.handle().clone());
+        let (end, ended) = oneshot::channel::<()>();
+        ends.push(end);
+        std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            cluster::set_worker(index);
+            runtime.block_on(async {
+                let _ = ended.await;
+            });
+        })?;
+    }
+    Ok(Threads { control, workers, _ends: ends })
+}
+
+fn serve(
+    flags: &Flags,
+    (bootstrap, plan): (Bootstrap, Option<sidecar::Plan>),
+    logs: Option<Logs>,
+) -> Result<(), String> {
+    if let Err(error) = rlimit::raise_nofile() {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+    // The provider seeds its random source here, and not in the first handshake.
+    tls::warm_up().map_err(|error| error.to_string())?;
+    let count = flags.concurrency.unwrap_or_else(cgroup::default_workers).max(1);
+    let threads = start_threads(count).map_err(|error| format!("cannot start threads: {error}"))?;
+    threads.control.block_on(async {
+        let proxy = Proxy::new(&bootstrap, threads.workers.clone(), flags, logs);
+        proxy.run(flags, bootstrap, plan).await
+    })
+}

@@ -1,0 +1,300 @@
+//! The running proxy: what is started in which order, and how it leaves.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, mpsc};
+
+use super::Logs;
+use super::flags::Flags;
+use super::sidecar;
+use super::spans;
+use super::state::State;
+use crate::admin::{self, Source};
+use crate::cluster::Clusters;
+use crate::cluster::grpc::Channel;
+use crate::model::{Changes, Name, Snapshot};
+use crate::net::drain::{Drain, Watch};
+use crate::serve::{Context, ListenerError, Server};
+use crate::telemetry::access_log::Sinks;
+use crate::telemetry::export;
+use crate::telemetry::stats::Registry;
+use crate::telemetry::trace::{FinishedSpan, SpanQueue};
+use crate::tls::files;
+use crate::tls::identity::{CERTIFICATE_SECRET, TRUST_SECRET};
+use crate::xds::client::{Client, Command, Publish};
+use crate::xds::kind::Kind;
+use crate::xds::last_good::LastGood;
+use crate::xds::status::Status;
+use crate::xds::store::Store;
+use crate::xds::translate::Resource;
+use crate::xds::translate::bootstrap::Bootstrap;
+use crate::xds::{identity, keep, register};
+
+/// How long giving the lease back may take.
+const DEREGISTER: Duration = Duration::from_millis(2500);
+
+/// Everything of a running proxy.
+pub(super) struct Proxy {
+    state: Arc<State>,
+    spans: Option<mpsc::Receiver<FinishedSpan>>,
+    /// Told to those that leave first: registration.
+    leaving: Drain,
+}
+
+impl Proxy {
+    pub(super) fn new(
+        bootstrap: &Bootstrap,
+        workers: Vec<Handle>,
+        flags: &Flags,
+        logs: Option<Logs>,
+    ) -> Self {
+        let registry = Registry::new();
+        let clusters = Clusters::new(&registry, workers.len());
+        let sinks = Sinks::new(&registry);
+        let (queue, spans) = SpanQueue::new(&registry);
+        let context = Context::new(clusters.clone(), registry.clone(), sinks.clone(), queue);
+        let state = State {
+            options: serde_json::json!({
+                "concurrency": workers.len(),
+                "config_path": flags.config,
+                "drain_time": format!("{}s", flags.drain_time_s),
+            }),
+            logs,
+            server: Arc::new(Server::new(context, workers)),
+            registry,
+            clusters,
+            sinks,
+            status: Arc::new(Status::default()),
+            node: bootstrap.node.clone(),
+            started: Instant::now(),
+            published: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
+            quit: Notify::new(),
+            drain: Notify::new(),
+            trouble: Mutex::default(),
+        };
+        Self { state: Arc::new(state), spans: Some(spans), leaving: Drain::new() }
+    }
+
+    /// Serve until a signal, or `/quitquitquit`, says otherwise.
+    pub(super) async fn run(
+        mut self,
+        flags: &Flags,
+        bootstrap: Bootstrap,
+        plan: Option<sidecar::Plan>,
+    ) -> Result<(), String> {
+        self.start_admin(&bootstrap)?;
+        if let Some(spans) = self.spans.take() {
+            tokio::spawn(export::run(spans, spans::Sender(self.state.clusters.clone())));
+        }
+        tokio::spawn(watch_files(Arc::clone(&self.state)));
+        let mut terminate = on(SignalKind::terminate())?;
+        let mut interrupt = on(SignalKind::interrupt())?;
+        let mut reopen = on(SignalKind::user_defined1())?;
+        let state = Arc::clone(&self.state);
+        let limit = Duration::from_secs(flags.drain_time_s);
+        let mut working = Box::pin(self.work(flags, bootstrap, plan));
+        loop {
+            tokio::select! {
+                () = &mut working => {}
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                () = state.quit.notified() => break,
+                () = state.drain.notified() => {
+                    state.server.drain(limit).await;
+                }
+                _ = reopen.recv() => state.sinks.reopen(),
+            }
+        }
+        // The control plane's stream stays until the lease has been given back.
+        tokio::select! {
+            () = &mut working => {}
+            () = self.leave(limit) => {}
+        }
+        Ok(())
+    }
+
+    /// Bring up static and dynamic resources, and follow the control plane for ever.
+    async fn work(&self, flags: &Flags, bootstrap: Bootstrap, plan: Option<sidecar::Plan>) {
+        let (news, commands) = mpsc::channel(16);
+        let mut store = Store::default();
+        for resource in bootstrap.resources {
+            store.fix(resource);
+        }
+        if let Some(plan) = &plan {
+            store.own_secrets([Name::from(CERTIFICATE_SECRET), Name::from(TRUST_SECRET)]);
+            self.identify(flags, plan, &mut store, news.clone()).await;
+        }
+        let publish = publisher(Arc::clone(&self.state));
+        let status = Arc::clone(&self.state.status);
+        let mut client = Client::new(store, publish, commands, &self.state.registry, status);
+        if let Some(ads) = bootstrap.ads {
+            let kinds = [(ads.clusters, Kind::Cluster), (ads.listeners, Kind::Listener)];
+            self.state.status.expect(kinds.into_iter().filter(|(on, _)| *on).map(|(_, k)| k));
+            let authority = (!ads.authority.is_empty()).then_some(&*ads.authority);
+            let channel = self.channel(&ads.cluster, authority);
+            let last_good = flags.data_dir.as_deref().map(LastGood::new);
+            client.follow(ads, bootstrap.node, channel, last_good);
+        }
+        if let Some(workload) = plan.and_then(|plan| plan.workload) {
+            let channel = self.channel(sidecar::CLUSTER, None);
+            let (state, watch) = (Arc::clone(&self.state), self.leaving.watch());
+            tokio::spawn(register_when_ready(workload, channel, state, watch));
+        }
+        client.run().await;
+        // Nobody sends commands any more only when the proxy is going.
+        drop(news);
+        std::future::pending::<()>().await;
+    }
+
+    fn channel(&self, cluster: &str, authority: Option<&str>) -> Channel {
+        Channel::new(self.state.clusters.clone(), Name::from(cluster), authority)
+    }
+
+    /// Get an identity: from the control plane, else the one on disk; wait until there is one.
+    async fn identify(
+        &self,
+        flags: &Flags,
+        plan: &sidecar::Plan,
+        store: &mut Store,
+        news: mpsc::Sender<Command>,
+    ) {
+        let folder = flags.data_dir.clone();
+        if let Some(folder) = &folder
+            && let Err(error) = std::fs::create_dir_all(folder)
+        {
+            tracing::warn!(path = %folder.display(), %error, "cannot make the data folder");
+        }
+        let identity = first_identity(&plan.joining, folder.as_ref()).await;
+        tracing::info!(spiffe_id = identity.spiffe_id, "identity is ready");
+        store.accept(Resource::Secret(Arc::clone(&identity.certificate)));
+        store.accept(Resource::Secret(Arc::clone(&identity.trust)));
+        let channel = self.channel(sidecar::CLUSTER, None);
+        tokio::spawn(identity::keep_fresh(identity, plan.joining.clone(), channel, folder, news));
+    }
+
+    fn start_admin(&self, bootstrap: &Bootstrap) -> Result<(), String> {
+        let Some(address) = bootstrap.admin else { return Ok(()) };
+        let listener = std::net::TcpListener::bind(address)
+            .map_err(|error| format!("admin: cannot bind {address}: {error}"))?;
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(%address, "admin endpoint");
+        }
+        let source: Arc<dyn Source> = self.state.clone();
+        tokio::spawn(async move {
+            if let Err(error) = admin::serve(listener, source, std::future::pending()).await {
+                tracing::error!(%error, "the admin endpoint ended");
+            }
+        });
+        Ok(())
+    }
+
+    /// Deregister, stop accepting, let requests finish, write what is left to write.
+    async fn leave(&self, limit: Duration) {
+        self.state.draining.store(true, Ordering::Relaxed);
+        tracing::info!(?limit, "draining");
+        self.leaving.run(DEREGISTER).await;
+        let cut = self.state.server.drain(limit).await;
+        if cut > 0 {
+            tracing::warn!(connections = cut, "the drain time is over; closed what was left");
+        }
+        self.state.sinks.flush();
+    }
+}
+
+fn on(kind: SignalKind) -> Result<Signal, String> {
+    signal(kind).map_err(|error| format!("cannot listen for signals: {error}"))
+}
+
+async fn first_identity(
+    joining: &identity::Joining,
+    folder: Option<&PathBuf>,
+) -> crate::tls::identity::Identity {
+    let mut wait = Duration::from_millis(200);
+    loop {
+        match identity::join(joining).await {
+            Ok(identity) => {
+                if let Some(folder) = folder {
+                    keep::save(folder, &identity);
+                }
+                return identity;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot get an identity from the control plane");
+            }
+        }
+        if let Some(kept) = folder.and_then(|folder| keep::load(folder)) {
+            tracing::info!(spiffe_id = kept.spiffe_id, "going on with the identity on disk");
+            return kept;
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_secs(10));
+    }
+}
+
+/// What is done with every new snapshot: clusters first, then the listeners that use them.
+fn publisher(state: Arc<State>) -> Publish {
+    Box::new(move |snapshot: Snapshot, changes: &Changes| {
+        state.clusters.publish(snapshot, changes);
+        report(&state, &state.server.apply(&state.clusters.load(), changes));
+        state.published.store(true, Ordering::Release);
+    })
+}
+
+fn report(state: &State, errors: &[ListenerError]) {
+    for error in errors {
+        if error.is_waiting() {
+            tracing::info!(%error, "the listener waits");
+        } else {
+            tracing::error!(%error, "the listener cannot be served; the others go on");
+        }
+    }
+    let mut trouble = state.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+    *trouble = errors.iter().map(ToString::to_string).collect();
+}
+
+/// Certificates in files are read again when they change.
+async fn watch_files(state: Arc<State>) {
+    let mut watch = files::FileWatch::new([]);
+    loop {
+        watch.set(certificate_files(&state.clusters.load().snapshot));
+        if !watch.changed(files::DEFAULT_INTERVAL).await.is_empty() {
+            tracing::info!("certificate files changed");
+            state.clusters.reload_tls();
+            let renewed = state.server.renew(&state.clusters.load().snapshot);
+            report(&state, &renewed);
+        }
+    }
+}
+
+fn certificate_files(snapshot: &Snapshot) -> Vec<PathBuf> {
+    let clusters = snapshot.clusters.values().filter_map(|one| one.tls.as_ref());
+    let upstream = clusters.flat_map(|tls| files::of_context(&tls.common, &snapshot.secrets));
+    let listeners = snapshot.listeners.values();
+    let chains =
+        listeners.flat_map(|one| one.filter_chains.iter().chain(&one.default_filter_chain));
+    let downstream = chains
+        .filter_map(|chain| chain.tls.as_ref())
+        .flat_map(|tls| files::of_context(&tls.common, &snapshot.secrets));
+    upstream.chain(downstream).collect()
+}
+
+async fn register_when_ready(
+    workload: register::Workload,
+    channel: Channel,
+    state: Arc<State>,
+    drain: Watch,
+) {
+    // Held until the lease is given back, so that a drain waits for that.
+    let _guard = drain.guard();
+    while state.waiting_for().is_some() && !drain.is_draining() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    register::run(workload, channel, drain).await;
+}

@@ -1,0 +1,223 @@
+//! The bootstrap of a sidecar, made of flags: one static cluster, the control plane, over ADS.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::flags::{Flags, Sidecar};
+use crate::tls::join::JoinToken;
+use crate::xds::identity::Joining;
+use crate::xds::register::Workload;
+
+/// Name of the control plane's static cluster.
+pub(super) const CLUSTER: &str = "pillion-control-plane";
+
+/// A sidecar as its flags describe it.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// Envoy v3 bootstrap.
+    pub(super) bootstrap: Value,
+    /// How it gets its identity.
+    pub(super) joining: Joining,
+    /// What it registers. None: it is only a client.
+    pub(super) workload: Option<Workload>,
+}
+
+/// Make the plan of a sidecar.
+///
+/// # Errors
+/// A flag is missing or cannot be used; the text names it.
+pub(super) fn plan(flags: &Flags) -> Result<Plan, String> {
+    let sidecar = &flags.sidecar;
+    let control_plane = sidecar
+        .control_plane
+        .as_deref()
+        .ok_or("expected -c FILE, or --control-plane ADDRESS for a sidecar")?;
+    let service = sidecar.service.as_deref().ok_or("--service NAME is missing")?;
+    let (tls, authority) = address(control_plane)?;
+    let token = token(sidecar)?;
+    let account = sidecar.service_account.as_deref().unwrap_or(service);
+    let name = sidecar.name.clone().unwrap_or_else(|| format!("{service}-{}", std::process::id()));
+    let workload = sidecar.app.map(|app| Workload {
+        name: name.clone(),
+        namespace: sidecar.namespace.clone(),
+        service: service.to_owned(),
+        service_account: account.to_owned(),
+        address: sidecar.address.to_string(),
+        ports: [("app", app), ("inbound", sidecar.inbound_port)]
+            .map(|(port, number)| (port.to_owned(), number.into()))
+            .into(),
+        labels: sidecar.label_map(),
+        app: SocketAddr::from(([127, 0, 0, 1], app)),
+    });
+    Ok(Plan {
+        bootstrap: bootstrap(flags, (service, account, &name), (tls, &authority)),
+        joining: Joining {
+            spiffe_hint: format!("spiffe://mesh/ns/{}/sa/{account}", sidecar.namespace),
+            authority,
+            tls,
+            token: Arc::new(token),
+        },
+        workload,
+    })
+}
+
+/// Whether TLS is spoken, and `host:port`.
+fn address(text: &str) -> Result<(bool, String), String> {
+    let (tls, authority) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+        (Some(rest), _) => (false, rest),
+        (_, Some(rest)) => (true, rest),
+        (None, None) => (true, text),
+    };
+    let authority = authority.trim_end_matches('/');
+    let Some((host, _)) = authority.rsplit_once(':') else {
+        return Err(format!("--control-plane {text}: expected HOST:PORT"));
+    };
+    let loopback = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
+    if !tls && !loopback {
+        return Err(format!("--control-plane {text}: plain http:// is for loopback only"));
+    }
+    Ok((tls, authority.to_owned()))
+}
+
+fn token(sidecar: &Sidecar) -> Result<JoinToken, String> {
+    let file = sidecar.token_file.as_ref().ok_or("--token-file FILE is missing")?;
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| format!("--token-file {}: {error}", file.display()))?;
+    JoinToken::parse(text.trim(), &file.display().to_string()).map_err(|error| error.to_string())
+}
+
+fn bootstrap(
+    flags: &Flags,
+    (service, account, name): (&str, &str, &str),
+    (tls, authority): (bool, &str),
+) -> Value {
+    let sidecar = &flags.sidecar;
+    let namespace = &sidecar.namespace;
+    let address = sidecar.address.to_string();
+    let mut metadata = json!({
+        "PROXY": "pillion",
+        "VERSION": env!("CARGO_PKG_VERSION"),
+        "SERVICE": service,
+        "NAMESPACE": namespace,
+        "SERVICE_ACCOUNT": account,
+        "ADDRESS": address,
+        "INBOUND_PORT": sidecar.inbound_port.to_string(),
+        "OUTBOUND_PORT": sidecar.outbound_port.to_string(),
+        "INSTANCE": name,
+        "LABELS": sidecar.label_map(),
+    });
+    if let Some(app) = sidecar.app {
+        metadata["APP_PORT"] = app.to_string().into();
+    }
+    if let Some(otlp) = &sidecar.otlp {
+        metadata["OTLP_ENDPOINT"] = otlp.as_str().into();
+    }
+    json!({
+        "node": {
+            "id": format!("sidecar~{address}~{name}.{namespace}~{namespace}.svc.cluster.local"),
+            "cluster": format!("{service}.{namespace}"),
+            "metadata": metadata,
+        },
+        "admin": {"address": {"socket_address":
+            {"address": "127.0.0.1", "port_value": flags.admin_port}}},
+        "dynamic_resources": {
+            "ads_config": {
+                "api_type": "DELTA_GRPC", "transport_api_version": "V3",
+                "grpc_services": [{"envoy_grpc": {"cluster_name": CLUSTER, "authority": authority}}],
+            },
+            "lds_config": {"ads": {}, "resource_api_version": "V3"},
+            "cds_config": {"ads": {}, "resource_api_version": "V3"},
+        },
+        "static_resources": {"clusters": [cluster(tls, authority)]},
+    })
+}
+
+fn cluster(tls: bool, authority: &str) -> Value {
+    let (host, port) = authority.rsplit_once(':').unwrap_or((authority, "15012"));
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let port = port.parse::<u16>().unwrap_or(15012);
+    let options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    let mut cluster = json!({
+        "name": CLUSTER,
+        "type": "STRICT_DNS",
+        "connect_timeout": "5s",
+        "load_assignment": {"cluster_name": CLUSTER, "endpoints": [{"lb_endpoints": [{"endpoint":
+            {"address": {"socket_address": {"address": host, "port_value": port}}}}]}]},
+        "typed_extension_protocol_options": {
+            options: {
+                "@type": format!("type.googleapis.com/{options}"),
+                "explicit_http_config": {"http2_protocol_options":
+                    {"connection_keepalive": {"interval": "10s", "timeout": "5s"}}},
+            },
+        },
+    });
+    if tls {
+        cluster["transport_socket"] = transport_socket();
+    }
+    cluster
+}
+
+/// Our own identity towards the control plane's, whose name is fixed.
+fn transport_socket() -> Value {
+    let context = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
+    let name = "spiffe://[^/]+/ns/pillion-system/sa/control-plane";
+    json!({
+        "name": "tls",
+        "typed_config": {
+            "@type": format!("type.googleapis.com/{context}"),
+            "common_tls_context": {
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_3"},
+                "alpn_protocols": ["h2"],
+                "tls_certificate_sds_secret_configs": [{"name": "default"}],
+                "combined_validation_context": {
+                    "default_validation_context": {"match_typed_subject_alt_names":
+                        [{"san_type": "URI", "matcher": {"safe_regex": {"regex": name}}}]},
+                    "validation_context_sds_secret_config": {"name": "ROOTCA"},
+                },
+            },
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::xds::translate::bootstrap::bootstrap as compile;
+
+    fn flags(dir: &std::path::Path, control_plane: &str) -> Flags {
+        let token = dir.join("token");
+        let text = format!("pillion1.{}.{}", "A".repeat(43), "A".repeat(43));
+        std::fs::write(&token, text).unwrap();
+        let token = token.to_str().unwrap();
+        let fixed = ["pillion-proxy", "--service", "catalog", "--app", "8080", "--label", "v=1"];
+        let given = ["--control-plane", control_plane, "--token-file", token];
+        Flags::parse_from(fixed.into_iter().chain(given))
+    }
+
+    #[test]
+    fn the_flags_of_a_sidecar_make_a_bootstrap_that_compiles() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = plan(&flags(dir.path(), "127.0.0.1:15012")).unwrap();
+        let text = plan.bootstrap.to_string();
+        let message = pillion_xds::json::from_text(&text).unwrap();
+        let compiled = compile(&message).unwrap();
+        assert_eq!(compiled.node.cluster, "catalog.default");
+        assert_eq!(&*compiled.ads.unwrap().cluster, CLUSTER);
+        assert_eq!(plan.workload.unwrap().ports["app"], 8080);
+        assert!(plan.joining.tls);
+    }
+
+    #[test]
+    fn plain_text_is_for_loopback_only() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(plan(&flags(dir.path(), "http://127.0.0.1:15010")).is_ok());
+        let error = plan(&flags(dir.path(), "http://10.0.0.1:15010")).unwrap_err();
+        assert!(error.contains("loopback only"), "{error}");
+        let error = plan(&flags(dir.path(), "nonsense")).unwrap_err();
+        assert!(error.contains("HOST:PORT"), "{error}");
+    }
+}

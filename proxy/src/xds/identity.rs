@@ -1,0 +1,177 @@
+//! The proxy's own identity: a key made here, certified by the control plane, renewed in time.
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use pillion_xds::pillion::v1 as pb;
+use pillion_xds::pillion::v1::certificate_service_client::CertificateServiceClient;
+use tokio::sync::mpsc;
+use tonic::body::Body;
+use tonic::metadata::MetadataValue;
+
+use super::client::Command;
+use crate::cluster::grpc::Channel;
+use crate::model::listener::Address;
+use crate::net::{ConnectOptions, connect};
+use crate::tls;
+use crate::tls::identity::{Identity, KeyAndCsr};
+use crate::tls::join::{self, JoinToken};
+
+/// How the control plane is reached before there is a certificate.
+#[derive(Clone, Debug)]
+pub struct Joining {
+    /// `host:port`
+    pub authority: String,
+    /// Speak TLS; plain text is for loopback only.
+    pub tls: bool,
+    /// Proves that we may join.
+    pub token: Arc<JoinToken>,
+    /// Who we want to be.
+    pub spiffe_hint: String,
+}
+
+/// A call over one connection that is made for it.
+#[derive(Clone)]
+struct Direct {
+    sender: SendRequest<Body>,
+    authority: http::uri::Authority,
+}
+
+impl tower::Service<Request<Body>> for Direct {
+    type Response = Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, hyper::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        self.sender.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let mut parts = request.uri().clone().into_parts();
+        parts.scheme = Some(http::uri::Scheme::HTTP);
+        parts.authority = Some(self.authority.clone());
+        if let Ok(uri) = http::Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+        Box::pin(self.sender.send_request(request))
+    }
+}
+
+/// Get the first certificate, by the join token.
+///
+/// # Errors
+/// The control plane cannot be reached, does not prove itself, or refuses; in words.
+pub async fn join(joining: &Joining) -> Result<Identity, String> {
+    let direct = dial(joining).await?;
+    let mut client = CertificateServiceClient::new(direct);
+    let bearer = MetadataValue::try_from(joining.token.bearer().as_str())
+        .map_err(|_| "the join token has characters that no header may have".to_owned())?;
+    let key = KeyAndCsr::generate(&joining.spiffe_hint).map_err(|error| error.to_string())?;
+    let mut request = tonic::Request::new(sign_request(&key));
+    request.metadata_mut().insert("authorization", bearer);
+    let answer = client.sign_certificate(request).await.map_err(refused)?;
+    issued(&key, answer.into_inner())
+}
+
+/// Get the next certificate, by the one that is held.
+///
+/// # Errors
+/// As for [`join`].
+pub async fn renew(channel: Channel, spiffe_id: &str) -> Result<Identity, String> {
+    let key = KeyAndCsr::generate(spiffe_id).map_err(|error| error.to_string())?;
+    let mut client = CertificateServiceClient::new(channel);
+    let answer = client.sign_certificate(sign_request(&key)).await.map_err(refused)?;
+    issued(&key, answer.into_inner())
+}
+
+/// Keep the identity fresh, for ever: renew at half of its life, and again soon if that fails.
+pub async fn keep_fresh(
+    mut identity: Identity,
+    joining: Joining,
+    channel: Channel,
+    folder: Option<PathBuf>,
+    news: mpsc::Sender<Command>,
+) {
+    loop {
+        let at = identity.renew_at(fastrand::f64());
+        let wait = at.duration_since(SystemTime::now()).unwrap_or(Duration::from_secs(1));
+        tokio::time::sleep(wait).await;
+        let renewed = match renew(channel.clone(), &identity.spiffe_id).await {
+            Ok(renewed) => Ok(renewed),
+            // Too late for the old certificate, perhaps: the token still proves who we are.
+            Err(first) => join(&joining).await.map_err(|second| format!("{first}; {second}")),
+        };
+        match renewed {
+            Ok(renewed) => {
+                tracing::info!(spiffe_id = renewed.spiffe_id, "certificate renewed");
+                if let Some(folder) = &folder {
+                    super::keep::save(folder, &renewed);
+                }
+                identity = renewed;
+                for secret in [&identity.certificate, &identity.trust] {
+                    if news.send(Command::Secret(Arc::clone(secret))).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(error) => {
+                let left = identity.not_after.duration_since(SystemTime::now()).unwrap_or_default();
+                tracing::error!(%error, ?left, "the certificate cannot be renewed");
+                tokio::time::sleep(
+                    (left / 10).clamp(Duration::from_secs(1), Duration::from_secs(60)),
+                )
+                .await;
+            }
+        }
+    }
+}
+
+async fn dial(joining: &Joining) -> Result<Direct, String> {
+    let authority = &joining.authority;
+    let mut resolved = tokio::net::lookup_host(authority.as_str())
+        .await
+        .map_err(|error| format!("{authority}: {error}"))?;
+    let address = resolved.next().ok_or_else(|| format!("{authority}: the name has no address"))?;
+    let io = connect(&Address::Socket(address), &ConnectOptions::default())
+        .await
+        .map_err(|error| format!("cannot connect to the control plane at {address}: {error}"))?;
+    let io = if joining.tls {
+        let names = join::control_plane_names();
+        let config = join::first_contact(joining.token.root_sha256(), names)
+            .map_err(|error| error.to_string())?;
+        let name = tls::server_name("").map_err(|error| error.to_string())?;
+        io.connect_tls(config, name)
+            .await
+            .map_err(|error| format!("control plane at {address}: {}", tls::explain_io(&error)))?
+    } else {
+        io
+    };
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(io))
+            .await
+            .map_err(|error| format!("control plane at {address}: {error}"))?;
+    tokio::spawn(connection);
+    let authority = http::uri::Authority::try_from(authority.as_str())
+        .map_err(|error| format!("{authority}: {error}"))?;
+    Ok(Direct { sender, authority })
+}
+
+fn sign_request(key: &KeyAndCsr) -> pb::SignCertificateRequest {
+    pb::SignCertificateRequest { csr_der: key.csr_der().to_vec(), requested_ttl: None }
+}
+
+fn issued(key: &KeyAndCsr, answer: pb::SignCertificateResponse) -> Result<Identity, String> {
+    let roots = answer.trust_bundle.map(|bundle| bundle.certificate_der).unwrap_or_default();
+    key.issued(&answer.certificate_chain_der, &roots).map_err(|error| error.to_string())
+}
+
+fn refused(status: tonic::Status) -> String {
+    format!("the control plane refused: {:?}: {}", status.code(), status.message())
+}
