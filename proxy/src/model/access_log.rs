@@ -41,9 +41,9 @@ pub enum LogFormat {
 #[derive(Clone, Debug, PartialEq)]
 pub enum JsonFormat {
     /// Object, in order of configuration.
-    Object(Vec<(String, JsonFormat)>),
+    Object(Vec<(String, Self)>),
     /// Array.
-    Array(Vec<JsonFormat>),
+    Array(Vec<Self>),
     /// Text; a template that is one operator keeps the operator's type (number, bool, null).
     Text(Template),
     /// A number as configured.
@@ -68,9 +68,9 @@ pub enum LogFilter {
     /// A share, out of a million (runtime filter with its default).
     Fraction(u32),
     /// All of these.
-    And(Vec<LogFilter>),
+    And(Vec<Self>),
     /// One of these.
-    Or(Vec<LogFilter>),
+    Or(Vec<Self>),
     /// A request header.
     Header(HeaderMatcher),
     /// Any of these response flags; empty: any flag at all.

@@ -49,7 +49,7 @@ pub enum Sampler {
     /// `AlwaysOnSampler`
     AlwaysOn,
     /// `ParentBasedSampler`: the parent's decision, else the inner one.
-    ParentBased(Box<Sampler>),
+    ParentBased(Box<Self>),
     /// `TraceIdRatioBasedSampler`, out of a million.
     TraceIdRatio(u32),
 }

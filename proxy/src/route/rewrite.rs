@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(go(&plain), "http://shop.example:80/old/a?q=1");
         let https = Redirect { scheme: Some("https".into()), ..plain.clone() };
         assert_eq!(go(&https), "https://shop.example/old/a?q=1");
-        let port = Redirect { port: Some(8443), strip_query: true, ..https.clone() };
+        let port = Redirect { port: Some(8443), strip_query: true, ..https };
         assert_eq!(go(&port), "https://shop.example:8443/old/a");
         let path = RedirectPath::Prefix("/new".into());
         let host = Redirect { host: Some("b.example".into()), path, ..plain.clone() };

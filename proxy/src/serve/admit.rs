@@ -183,15 +183,10 @@ fn draw<'a>(weighted: &'a Weighted, request: &RequestView<'_>) -> &'a WeightedCl
 /// # Errors
 /// The rewritten path is no path.
 pub(super) fn prepare(
-    exchange: &mut Exchange,
+    exchange: &Exchange,
     plan: &Plan<'_>,
     mut request: Request<RequestBody>,
 ) -> Result<Request<RequestBody>, Refusal> {
-    if exchange.is_recorded() {
-        let (parts, body) = request.into_parts();
-        exchange.head = Some(Box::new(parts.clone()));
-        request = Request::from_parts(parts, body);
-    }
     for name in CONSUMED {
         request.headers_mut().remove(name);
     }

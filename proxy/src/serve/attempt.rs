@@ -58,6 +58,10 @@ pub(super) async fn run(
 }
 
 /// What follows a try.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives for one match; boxing would cost an allocation a request"
+)]
 enum Next {
     Final(Response<ResponseBody>),
     AgainAfter(Duration),

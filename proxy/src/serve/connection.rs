@@ -134,7 +134,7 @@ fn choose(
 ) -> Option<Arc<Chain>> {
     let protocols = sniffed.application_protocols();
     let facts = ConnectionFacts {
-        destination: original_dst.or(socket(local)),
+        destination: original_dst.or_else(|| socket(local)),
         source: socket(remote),
         direct_source: socket(remote),
         sni: sniffed.sni.as_deref(),

@@ -55,6 +55,9 @@ pub(super) fn accept(
     let connection = Arc::clone(&exchange.connection);
     let manager = &*connection.http.manager;
     let (parts, body) = request.into_parts();
+    if connection.http.logger.is_enabled() || connection.http.tracer.is_some() {
+        exchange.head = Some(Box::new(parts.clone()));
+    }
     let mut request = Request::from_parts(parts, exchange.take_body(body));
     check_version(request.version(), manager)?;
     check_limits(request.headers(), manager)?;
@@ -84,7 +87,16 @@ pub(super) fn accept(
     if let Some(via) = &manager.via {
         request.headers_mut().append(http::header::VIA, via.clone());
     }
+    record_head(exchange, &request);
     Ok(Accepted::Request(request))
+}
+
+/// The head as it is routed, for those who will want to read about it.
+fn record_head(exchange: &mut Exchange, request: &Request<RequestBody>) {
+    if let Some(head) = &mut exchange.head {
+        head.uri.clone_from(request.uri());
+        head.headers.clone_from(request.headers());
+    }
 }
 
 /// HTTP/1.0 is served only where that is configured; Envoy answers 426 as well.

@@ -74,9 +74,9 @@ pub(super) fn with(
     let facts = &exchange.facts;
     let ends = &exchange.connection.ends;
     let kept = exchange.head.as_deref();
-    let headers = request.map(Request::headers).or(kept.map(|head| &head.headers));
-    let uri = request.map(Request::uri).or(kept.map(|head| &head.uri));
-    let method = request.map(Request::method).or(kept.map(|head| &head.method));
+    let headers = request.map(Request::headers).or_else(|| kept.map(|head| &head.headers));
+    let uri = request.map(Request::uri).or_else(|| kept.map(|head| &head.uri));
+    let method = request.map(Request::method).or_else(|| kept.map(|head| &head.method));
     let remote = socket(&ends.remote);
     let meter = exchange.meter.as_ref();
     told(&Record {
@@ -118,7 +118,6 @@ pub(super) fn with(
         connection_id: exchange.connection.id,
         operation: facts.route.as_ref().and_then(|route| route.operation.as_deref()),
         span: exchange.span.as_ref(),
-        ..Record::default()
     });
 }
 

@@ -31,6 +31,10 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// What an exchange is answered with.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved once; boxing would cost an allocation a request"
+)]
 pub(super) enum Answer {
     /// By this proxy.
     Local(Reason, Response<Bytes>),
@@ -77,7 +81,7 @@ fn count(exchange: &Exchange, outcome: &Result<Answer, Refusal>) {
 
 /// Everything that the reply changes on an endpoint's answer.
 pub(super) fn from_upstream(
-    exchange: &mut Exchange,
+    exchange: &Exchange,
     plan: Plan<'_>,
     mut response: Response<ResponseBody>,
 ) -> Answer {

@@ -162,7 +162,7 @@ impl Client {
             let deadline = self.next_deadline();
             tokio::select! {
                 received = wire.receive() => match received {
-                    Ok(response) => self.receive(response, &mut wire),
+                    Ok(response) => self.receive(response, &wire),
                     Err(why) => {
                         if let Some(stream) = &mut self.ads {
                             stream.session.disconnected();
@@ -205,7 +205,7 @@ impl Client {
         self.apply();
     }
 
-    fn receive(&mut self, response: Response, wire: &mut wire::Wire) {
+    fn receive(&mut self, response: Response, wire: &wire::Wire) {
         let Some(stream) = &mut self.ads else { return };
         stream.backoff = RETRY_MIN;
         let received = stream.session.receive(response, Instant::now(), judge);

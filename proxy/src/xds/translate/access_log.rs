@@ -31,18 +31,18 @@ fn one(at: &At<'_>, log: &pb::AccessLog) -> Option<AccessLog> {
         }
         "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog" => {
             let log: stream::StdoutAccessLog = common::unpack(&at, packed)?;
-            let format = match &log.access_log_format {
-                Some(stream::stdout_access_log::AccessLogFormat::LogFormat(format)) => Some(format),
-                None => None,
-            };
+            let format = log
+                .access_log_format
+                .as_ref()
+                .map(|stream::stdout_access_log::AccessLogFormat::LogFormat(format)| format);
             (LogSink::Stdout, stream_format(&at, format)?)
         }
         "envoy.extensions.access_loggers.stream.v3.StderrAccessLog" => {
             let log: stream::StderrAccessLog = common::unpack(&at, packed)?;
-            let format = match &log.access_log_format {
-                Some(stream::stderr_access_log::AccessLogFormat::LogFormat(format)) => Some(format),
-                None => None,
-            };
+            let format = log
+                .access_log_format
+                .as_ref()
+                .map(|stream::stderr_access_log::AccessLogFormat::LogFormat(format)| format);
             (LogSink::Stderr, stream_format(&at, format)?)
         }
         other => return at.refuse(format!("access log `{other}` is not supported")),

@@ -175,8 +175,8 @@ fn ring(at: &At<'_>, sizes: (i32, Option<u64>, Option<u64>)) -> Option<Balancer>
 
 fn maglev(at: &At<'_>, size: Option<u64>) -> Option<Balancer> {
     let table_size = size.unwrap_or(TABLE_SIZE);
-    let prime =
-        table_size > 1 && (2..).take_while(|n| n * n <= table_size).all(|n| table_size % n != 0);
+    let prime = table_size > 1
+        && (2..).take_while(|n| n * n <= table_size).all(|n| !table_size.is_multiple_of(n));
     at.field("table_size")
         .expect(prime && table_size <= 5_000_011, "must be a prime of at most 5000011")?;
     Some(Balancer::Maglev { table_size })

@@ -200,9 +200,9 @@ fn breakers(at: &At<'_>, config: &pb::Cluster) -> Option<[Thresholds; 2]> {
 }
 
 fn outlier(at: &At<'_>, config: &pb::OutlierDetection) -> Option<OutlierDetection> {
-    let seconds = Duration::from_secs;
+    const SECOND: Duration = Duration::from_secs(1);
     let base = at.field("base_ejection_time").duration(config.base_ejection_time);
-    let base = base.unwrap_or(seconds(30));
+    let base = base.unwrap_or(SECOND * 30);
     let percent = |name: &str, value: Option<u32>, default: u32| {
         let value = value.unwrap_or(default);
         at.field(name).expect(value <= 100, "is a percentage: at most 100").map(|()| value)
@@ -227,12 +227,12 @@ fn outlier(at: &At<'_>, config: &pb::OutlierDetection) -> Option<OutlierDetectio
             config.enforcing_consecutive_local_origin_failure,
             100,
         )?,
-        interval: at.field("interval").duration(config.interval).unwrap_or(seconds(10)),
+        interval: at.field("interval").duration(config.interval).unwrap_or(SECOND * 10),
         base_ejection_time: base,
         max_ejection_time: at
             .field("max_ejection_time")
             .duration(config.max_ejection_time)
-            .unwrap_or(seconds(300))
+            .unwrap_or(SECOND * 300)
             .max(base),
         max_ejection_time_jitter: at
             .field("max_ejection_time_jitter")

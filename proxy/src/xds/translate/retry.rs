@@ -46,7 +46,7 @@ fn back_off(at: &At<'_>, policy: &pb::RetryPolicy) -> Option<(Duration, Duration
         return Some((BASE_INTERVAL, BASE_INTERVAL * 10));
     };
     let at = at.field("retry_back_off");
-    let base = at.field("base_interval").duration(at.required(back_off.base_interval).into())?;
+    let base = at.field("base_interval").duration(at.required(back_off.base_interval))?;
     at.field("base_interval").expect(!base.is_zero(), "must be greater than 0")?;
     let max = at.field("max_interval").limit(back_off.max_interval, Some(base * 10))?;
     at.field("max_interval").expect(max >= base, "must not be less than base_interval")?;

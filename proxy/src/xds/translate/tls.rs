@@ -221,6 +221,7 @@ fn base64_digest(at: &At<'_>, text: &String) -> Option<[u8; 32]> {
 }
 
 /// Colons between the bytes, as openssl prints them, are allowed.
+#[expect(clippy::ptr_arg, reason = "called for each item of a list of Strings")]
 fn hex_digest(at: &At<'_>, text: &String) -> Option<[u8; 32]> {
     let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b':').collect();
     let bytes: Option<Vec<u8>> = digits

@@ -63,12 +63,9 @@ fn exporter(at: &At<'_>, tracer: &trace::OpenTelemetryConfig) -> Option<Exporter
     let at = at.field("http_service").field("http_uri").required(http.http_uri.as_ref());
     let uri = at?;
     let (authority, path) = split_uri(&uri.uri);
-    match &uri.http_upstream_type {
-        Some(core::http_uri::HttpUpstreamType::Cluster(cluster)) => {
-            Some(Exporter::Http { cluster: cluster.as_str().into(), authority, path })
-        }
-        None => None,
-    }
+    uri.http_upstream_type.as_ref().map(|core::http_uri::HttpUpstreamType::Cluster(cluster)| {
+        Exporter::Http { cluster: cluster.as_str().into(), authority, path }
+    })
 }
 
 fn split_uri(uri: &str) -> (Name, Name) {
