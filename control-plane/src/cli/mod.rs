@@ -1,5 +1,6 @@
 //! The person's command line.
 
+pub mod check;
 pub mod demo;
 
 use std::process::ExitCode;
@@ -21,6 +22,8 @@ struct Cli {
 enum Command {
     /// Starts a little shop of services in a mesh of its own, sends traffic through it, and shows what happens.
     Demo(demo::DemoArgs),
+    /// Checks mesh files: what is wrong with them, and where.
+    Check(check::CheckArgs),
     /// One service of the example shop; `demo` starts these.
     #[command(name = "__shop", hide = true)]
     Shop(Box<pillion_shop::Args>),
@@ -34,6 +37,7 @@ pub fn main() -> ExitCode {
     }
     let outcome = match cli.command {
         Command::Demo(args) => block_on(demo::run(args)),
+        Command::Check(args) => Ok(check::run(&args)),
         Command::Shop(args) => {
             block_on(async { pillion_shop::run(*args).await.map(|()| ExitCode::SUCCESS) })
         }

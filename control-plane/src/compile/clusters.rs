@@ -78,8 +78,15 @@ pub(crate) fn of_port(
     match flavor {
         Flavor::Proxy(certificates) => {
             balancing::for_proxy(&mut cluster, algorithm);
-            cluster.outlier_detection = Some(outlier_detection(policy));
-            let wire = face.map_or(Wire::Mtls, |face: &Face| face.wire);
+            let mut outlier = outlier_detection(policy);
+            // Envoy would eject by success rate too unless told not to; our proxy does not know how to.
+            outlier.enforcing_success_rate = (*certificates != Certificates::Own).then_some(0);
+            cluster.outlier_detection = Some(outlier);
+            let wire = match face.map_or(Wire::Mtls, |face: &Face| face.wire) {
+                // It gets those endpoints only that have a sidecar.
+                Wire::Mixed if *certificates == Certificates::Own => Wire::Mtls,
+                wire => wire,
+            };
             speak(&mut cluster, (service, port), wire, (certificates, &ids));
         }
         Flavor::Grpc(provider) => {
@@ -209,7 +216,6 @@ fn outlier_detection(policy: Option<&TrafficPolicy>) -> OutlierDetection {
         enforcing_consecutive_local_origin_failure: enforced(
             settings.consecutive_local_origin_failures,
         ),
-        enforcing_success_rate: Some(0),
         interval: settings.interval.map(duration),
         base_ejection_time: settings.base_ejection_time.map(duration),
         max_ejection_time: settings.max_ejection_time.map(duration),

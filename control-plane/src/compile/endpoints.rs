@@ -1,7 +1,6 @@
 //! Endpoints (EDS) of one service port.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use pillion_xds::envoy::config::core::v3 as core;
 use pillion_xds::envoy::config::endpoint::v3::{
@@ -15,8 +14,11 @@ use crate::intent::{Locality, Mtls, ServicePort, Workload};
 /// Whose picture of the endpoints it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum View {
-    /// A sidecar's: the sidecars of the workloads, and the workloads that have none.
-    Sidecar,
+    /// An Envoy's: the sidecars of the workloads, and the workloads that have none.
+    Envoy,
+    /// Our proxy's, which speaks either mTLS or plain text to all endpoints of a cluster: where some have a
+    /// sidecar, only those.
+    Pillion,
     /// A gRPC client's that speaks mTLS: the sidecars.
     GrpcTls,
     /// A gRPC client's that speaks plain text: the workloads themselves, where the mesh permits that.
@@ -24,7 +26,7 @@ pub(crate) enum View {
 }
 
 impl View {
-    pub(crate) const ALL: [Self; 3] = [Self::Sidecar, Self::GrpcTls, Self::GrpcPlain];
+    pub(crate) const ALL: [Self; 4] = [Self::Envoy, Self::Pillion, Self::GrpcTls, Self::GrpcPlain];
 }
 
 /// The assignment of one service port. Workloads that are not ready are left out, as on Kubernetes: a client
@@ -38,11 +40,14 @@ pub(crate) fn assignment(
     let mut seen = BTreeSet::new();
     let mut localities: BTreeMap<&Locality, Vec<LbEndpoint>> = BTreeMap::new();
     for workload in members.workloads.iter().filter(|workload| workload.ready) {
-        let Some((address, at)) = reach(workload, port, view, mtls) else { continue };
+        let Some(at) = reach(workload, port, view, mtls) else { continue };
+        if at.is_plain && view == View::Pillion && members.wire == Wire::Mixed {
+            continue;
+        }
         // gRPC refuses an assignment that names an address twice.
-        if seen.insert((address, at)) {
-            let plain = workload.sidecar_port.is_none() && members.wire == Wire::Mixed;
-            let endpoint = endpoint(address, at, workload.weight, plain);
+        if seen.insert((workload.address, at.port)) {
+            let marked = at.is_plain && members.wire == Wire::Mixed;
+            let endpoint = endpoint(workload, at.port, marked);
             localities.entry(&workload.locality).or_default().push(endpoint);
         }
     }
@@ -53,25 +58,34 @@ pub(crate) fn assignment(
     }
 }
 
-fn reach(workload: &Workload, port: &ServicePort, view: View, mtls: Mtls) -> Option<(IpAddr, u16)> {
-    let own = || app_port(workload, port).filter(|_| mtls == Mtls::Permissive);
-    let at = match view {
-        View::Sidecar => workload.sidecar_port.or_else(own),
-        View::GrpcTls => workload.sidecar_port,
-        View::GrpcPlain => own(),
-    };
-    at.map(|at| (workload.address, at))
+/// How a workload is reached.
+struct Reach {
+    port: u16,
+    is_plain: bool,
 }
 
-fn endpoint(address: IpAddr, port: u16, weight: u32, plain: bool) -> LbEndpoint {
+fn reach(workload: &Workload, port: &ServicePort, view: View, mtls: Mtls) -> Option<Reach> {
+    let sidecar = || Some(Reach { port: workload.sidecar_port?, is_plain: false });
+    let own = || {
+        let port = app_port(workload, port).filter(|_| mtls == Mtls::Permissive)?;
+        Some(Reach { port, is_plain: true })
+    };
+    match view {
+        View::Envoy | View::Pillion => sidecar().or_else(own),
+        View::GrpcTls => sidecar(),
+        View::GrpcPlain => own(),
+    }
+}
+
+fn endpoint(workload: &Workload, port: u16, marked: bool) -> LbEndpoint {
     LbEndpoint {
         host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(Endpoint {
-            address: Some(socket(address, port)),
+            address: Some(socket(workload.address, port)),
             ..Endpoint::default()
         })),
         // Matched by the cluster's transport_socket_matches; without it mTLS is spoken.
-        metadata: plain.then(|| metadata("envoy.transport_socket_match", "wire", "plain")),
-        load_balancing_weight: Some(weight.max(1)),
+        metadata: marked.then(|| metadata("envoy.transport_socket_match", "wire", "plain")),
+        load_balancing_weight: Some(workload.weight.max(1)),
         ..LbEndpoint::default()
     }
 }

@@ -108,6 +108,15 @@ fn members(
         0 => Wire::Plain,
         _ => Wire::Mixed,
     };
+    if wire == Wire::Mixed {
+        for workload in workloads.iter().filter(|workload| workload.sidecar_port.is_none()) {
+            let message = format!(
+                "it has no sidecar while others of Service {} have one: Pillion's sidecars send to those only",
+                service.name
+            );
+            problems.push(problem(workload, message));
+        }
+    }
     Members { workloads, accounts, wire }
 }
 

@@ -4,6 +4,7 @@ mod clusters;
 mod fleet;
 mod nodes;
 mod routes;
+mod vetted;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

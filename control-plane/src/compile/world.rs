@@ -171,7 +171,8 @@ impl World {
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         let mut set = ResourceSet::default();
         let view = match flavor {
-            Flavor::Proxy(_) => View::Sidecar,
+            Flavor::Proxy(Certificates::Own) => View::Pillion,
+            Flavor::Proxy(_) => View::Envoy,
             Flavor::Grpc(Some(_)) => View::GrpcTls,
             Flavor::Grpc(None) => View::GrpcPlain,
         };

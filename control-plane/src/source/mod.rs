@@ -1,3 +1,5 @@
 //! Where intent and workloads come from.
 
+pub mod files;
 pub mod registry;
+pub mod watch;

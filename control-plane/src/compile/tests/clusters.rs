@@ -17,6 +17,14 @@ use super::*;
 
 const PLAIN_DB: &str = "apiVersion: pillion.io/v1alpha1\nkind: Workload\nmetadata: {name: db-1, labels: {app: db}}\nspec: {address: 10.1.0.1, ports: {pg: 5433}}\n---\n";
 
+fn files() -> Certificates {
+    Certificates::Files {
+        chain: "/c/chain.pem".to_owned(),
+        key: "/c/key.pem".to_owned(),
+        bundle: "/c/roots.pem".to_owned(),
+    }
+}
+
 fn tls(socket: &TransportSocket) -> UpstreamTlsContext {
     let Some(transport_socket::ConfigType::TypedConfig(any)) = &socket.config_type else {
         panic!("a typed config")
@@ -101,12 +109,7 @@ fn accounts_that_the_service_does_not_allow_get_no_traffic() {
 
 #[test]
 fn an_envoy_with_certificate_files_gets_paths_and_no_secrets() {
-    let files = Certificates::Files {
-        chain: "/c/chain.pem".to_owned(),
-        key: "/c/key.pem".to_owned(),
-        bundle: "/c/roots.pem".to_owned(),
-    };
-    let node = with_sidecar(sidecar("cart"), |sidecar| sidecar.certificates = files);
+    let node = with_sidecar(sidecar("cart"), |sidecar| sidecar.certificates = files());
     let set = world(&mesh("Strict")).for_node(&node);
     let cluster = cluster(&set, "catalog.default:80");
     let common = tls(cluster.transport_socket.as_ref().unwrap()).common_tls_context.unwrap();
@@ -125,9 +128,16 @@ fn a_permissive_mesh_speaks_plain_text_to_who_has_no_sidecar() {
     assert_eq!(endpoints(&all_plain, "db.default:5432"), ["10.1.0.1:5433"]);
     assert_eq!(cluster(&all_plain, "db.default:5432").transport_socket, None);
 
-    // Mixed: by endpoint, and mTLS unless the endpoint is known to be plain.
-    let with_sidecar = workloads([registered("db", 3, &[])]);
-    let mixed = World::new(intent(&more), with_sidecar).for_node(&sidecar("cart"));
+    // Mixed: our proxy sends to those with a sidecar, and someone is told.
+    let world = World::new(intent(&more), workloads([registered("db", 3, &[])]));
+    let ours = world.for_node(&sidecar("cart"));
+    assert_eq!(endpoints(&ours, "db.default:5432"), ["10.0.0.3:15006"]);
+    assert!(cluster(&ours, "db.default:5432").transport_socket.is_some());
+    assert_eq!(world.problems()[0].object, "Workload default/db-1");
+
+    // An Envoy chooses by endpoint, and speaks mTLS unless the endpoint is known to be plain.
+    let mixed =
+        world.for_node(&with_sidecar(sidecar("cart"), |sidecar| sidecar.certificates = files()));
     let cluster = cluster(&mixed, "db.default:5432");
     assert_eq!(cluster.transport_socket, None);
     let matches: Vec<_> =

@@ -1,0 +1,317 @@
+//! Intent from a file or a folder.
+//!
+//! [`Files`] remembers the last good version of every document: one that becomes bad stays in force as it
+//! was, one that is deleted goes. A folder that cannot be read deletes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::intent::{Document, ObjectId, Parsed, Problem, Severity, assemble, read};
+
+/// Largest file that is read, in bytes.
+const MAX_FILE: u64 = 16 << 20;
+/// Deepest folder below the one that is named.
+const MAX_DEPTH: usize = 8;
+
+/// A file or folder of YAML, and what was good in it before.
+#[derive(Debug)]
+pub struct Files {
+    root: PathBuf,
+    known: BTreeMap<PathBuf, Known>,
+    root_problem: Option<Problem>,
+    loaded: bool,
+    unsettled: bool,
+}
+
+/// One file as it was last read.
+#[derive(Debug, Default)]
+struct Known {
+    hash: u64,
+    /// Good documents, and the last good version of those that are bad now.
+    documents: Vec<Document>,
+    problems: Vec<Problem>,
+    /// It was found empty once: perhaps someone is about to write it.
+    emptied: bool,
+}
+
+impl Files {
+    /// A source that has read nothing yet. Of a folder, every `.yaml`, `.yml` and `.json` file in it and below
+    /// it counts, apart from names that begin with a dot.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            known: BTreeMap::new(),
+            root_problem: None,
+            loaded: false,
+            unsettled: false,
+        }
+    }
+
+    /// Reads everything again. `None` if nothing changed since the last time.
+    pub fn reload(&mut self) -> Option<Parsed> {
+        let mut changed = !self.loaded;
+        (self.loaded, self.unsettled) = (true, false);
+        match list(&self.root) {
+            Ok((files, problem)) => {
+                changed |= self.root_problem != problem;
+                self.root_problem = problem;
+                let before = self.known.len();
+                self.known.retain(|path, _| files.contains(path));
+                changed |= self.known.len() != before;
+                for path in files {
+                    changed |= self.reload_file(&path);
+                }
+            }
+            Err(error) => {
+                let problem = self.unreadable(&error);
+                changed |= self.root_problem.as_ref() != Some(&problem);
+                self.root_problem = Some(problem);
+            }
+        }
+        changed.then(|| self.assemble())
+    }
+
+    /// Whether a file looked as if someone is in the middle of writing it, so that it is worth another look
+    /// soon.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        self.unsettled
+    }
+
+    /// How many files there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.known.len()
+    }
+
+    fn unreadable(&self, error: &io::Error) -> Problem {
+        let kept = if self.known.is_empty() { "" } else { "; what was read before stays in force" };
+        let message = format!("cannot be read: {error}{kept}");
+        Problem::of_file(Severity::Error, &self.root.display().to_string(), message)
+    }
+
+    fn reload_file(&mut self, path: &Path) -> bool {
+        let name = path.display().to_string();
+        let known = self.known.entry(path.to_owned()).or_default();
+        let content = match content(path) {
+            Ok(content) => content,
+            Err(error) => {
+                let mut message = format!("cannot be read: {error}");
+                if !known.documents.is_empty() {
+                    message.push_str("; what was read before stays in force");
+                }
+                let problems = vec![Problem::of_file(Severity::Error, &name, message)];
+                let changed = known.problems != problems;
+                // It must be read again even if it comes back as it was.
+                (known.problems, known.hash) = (problems, 0);
+                return changed;
+            }
+        };
+        if content.is_empty() && !known.documents.is_empty() && !known.emptied {
+            // Many a program empties a file before it writes it.
+            (known.emptied, self.unsettled) = (true, true);
+            return false;
+        }
+        known.emptied = false;
+        let hash = xxh3_64(content.as_bytes()).max(1);
+        if known.hash == hash {
+            return false;
+        }
+        *known = replace(known, &name, &content, hash);
+        true
+    }
+
+    fn assemble(&self) -> Parsed {
+        let documents = self.known.values().flat_map(|known| known.documents.iter().cloned());
+        let problems = self.known.values().flat_map(|known| known.problems.iter().cloned());
+        let problems = problems.chain(self.root_problem.clone()).collect();
+        assemble(documents.collect(), problems)
+    }
+}
+
+/// Reads a file or folder once.
+#[must_use]
+pub fn load(path: &Path) -> Parsed {
+    let mut files = Files::new(path);
+    files.reload().unwrap_or_default()
+}
+
+/// The new version of a file, with the last good version of what is bad in it.
+fn replace(before: &Known, name: &str, content: &str, hash: u64) -> Known {
+    let found = read(name, content);
+    let present: BTreeSet<&ObjectId> =
+        found.documents.iter().map(|document| &document.id).collect();
+    // What is not even YAML could be any of the documents that are missing now.
+    let anything = found.rejected.contains(&None);
+    let rejected: BTreeSet<&ObjectId> = found.rejected.iter().flatten().collect();
+    let stays = |document: &&Document| {
+        !present.contains(&document.id) && (anything || rejected.contains(&document.id))
+    };
+    let kept: Vec<Document> = before.documents.iter().filter(stays).cloned().collect();
+    let note = |document: &Document| Problem {
+        object: document.id.to_string(),
+        ..Problem::of_file(
+            Severity::Warning,
+            name,
+            "its last good version stays in force until this file is repaired",
+        )
+    };
+    let problems = found.problems.iter().cloned().chain(kept.iter().map(note)).collect();
+    let documents = found.documents.iter().cloned().chain(kept).collect();
+    Known { hash, documents, problems, emptied: false }
+}
+
+fn content(path: &Path) -> io::Result<String> {
+    let size = fs::metadata(path)?.len();
+    if size > MAX_FILE {
+        let message = format!("it has {size} bytes, more than {MAX_FILE}");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    fs::read_to_string(path)
+}
+
+/// The files of a folder, or the one file, and what is odd about the folder.
+fn list(root: &Path) -> io::Result<(BTreeSet<PathBuf>, Option<Problem>)> {
+    let mut found = BTreeSet::new();
+    if !fs::metadata(root)?.is_dir() {
+        found.insert(root.to_owned());
+        return Ok((found, None));
+    }
+    let mut folders = vec![(root.to_owned(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with('.') {
+                // Editors' scratch files, and the folders behind the links of a mounted ConfigMap.
+                continue;
+            }
+            let path = entry.path();
+            // Links are followed; one that leads nowhere is as good as deleted.
+            let Ok(metadata) = fs::metadata(&path) else { continue };
+            if metadata.is_dir() && depth < MAX_DEPTH {
+                folders.push((path, depth + 1));
+            } else if metadata.is_file() && is_yaml(&path) {
+                found.insert(path);
+            }
+        }
+    }
+    let nothing = "there is no .yaml, .yml or .json file in this folder";
+    let problem = found
+        .is_empty()
+        .then(|| Problem::of_file(Severity::Warning, &root.display().to_string(), nothing));
+    Ok((found, problem))
+}
+
+fn is_yaml(path: &Path) -> bool {
+    path.extension()
+        .and_then(|extension| extension.to_str())
+        .is_some_and(|extension| matches!(extension, "yaml" | "yml" | "json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(name: &str, port: &str) -> String {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: {port}}}]}}\n---\n"
+        )
+    }
+
+    fn ports(parsed: &Parsed) -> Vec<String> {
+        let port = |service: &std::sync::Arc<crate::intent::Service>| {
+            format!("{}:{}", service.name.name, service.ports[0].port)
+        };
+        parsed.intent.services.values().map(port).collect()
+    }
+
+    #[test]
+    fn a_document_that_becomes_bad_stays_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        fs::write(&file, service("a", "80") + &service("b", "81")).unwrap();
+        let mut files = Files::new(folder.path());
+        assert_eq!(ports(&files.reload().unwrap()), ["a:80", "b:81"]);
+        assert!(files.reload().is_none(), "nothing changed");
+
+        // One value is wrong: that document stays as it was, its neighbour changes.
+        fs::write(&file, service("a", "no") + &service("b", "82")).unwrap();
+        let parsed = files.reload().unwrap();
+        assert_eq!(ports(&parsed), ["a:80", "b:82"]);
+        assert_eq!(parsed.counts().0, 1);
+        assert!(
+            parsed.problems.iter().any(|problem| problem.message.contains("last good version"))
+        );
+
+        // Not YAML at all: whatever is missing stays.
+        fs::write(&file, format!("kind: [\n---\n{}", service("b", "83"))).unwrap();
+        assert_eq!(ports(&files.reload().unwrap()), ["a:80", "b:83"]);
+
+        // Repaired, and one deleted on purpose.
+        fs::write(&file, service("a", "90")).unwrap();
+        let parsed = files.reload().unwrap();
+        assert_eq!(ports(&parsed), ["a:90"]);
+        assert_eq!(parsed.problems, []);
+    }
+
+    #[test]
+    fn files_come_and_go_and_others_are_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("sub")).unwrap();
+        fs::write(folder.path().join("sub/b.yml"), service("b", "80")).unwrap();
+        fs::write(folder.path().join("a.json"), r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"a"},"spec":{"ports":[{"port":80}]}}"#).unwrap();
+        fs::write(folder.path().join(".c.yaml.swp"), "[").unwrap();
+        fs::write(folder.path().join("README.md"), "# [").unwrap();
+        let mut files = Files::new(folder.path());
+        let parsed = files.reload().unwrap();
+        assert_eq!(ports(&parsed), ["a:80", "b:80"]);
+        assert_eq!((parsed.problems.len(), files.count()), (0, 2));
+        fs::remove_file(folder.path().join("a.json")).unwrap();
+        assert_eq!(ports(&files.reload().unwrap()), ["b:80"]);
+    }
+
+    #[test]
+    fn an_emptied_file_gets_a_second_look() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        fs::write(&file, service("a", "80")).unwrap();
+        let mut files = Files::new(&file);
+        assert_eq!(ports(&files.reload().unwrap()), ["a:80"]);
+        fs::write(&file, "").unwrap();
+        assert!(files.reload().is_none() && files.is_unsettled());
+        assert_eq!(ports(&files.reload().unwrap()), Vec::<String>::new(), "it was meant");
+    }
+
+    #[test]
+    fn what_cannot_be_read_deletes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("mesh");
+        fs::create_dir(&inner).unwrap();
+        fs::write(inner.join("a.yaml"), service("a", "80")).unwrap();
+        let mut files = Files::new(&inner);
+        assert_eq!(ports(&files.reload().unwrap()), ["a:80"]);
+        fs::write(inner.join("a.yaml"), [0xff, 0xfe, 0xfd]).unwrap();
+        let parsed = files.reload().unwrap();
+        assert_eq!(ports(&parsed), ["a:80"]);
+        assert!(parsed.problems[0].message.contains("stays in force"), "{:?}", parsed.problems);
+        fs::rename(&inner, folder.path().join("away")).unwrap();
+        let parsed = files.reload().unwrap();
+        assert_eq!(ports(&parsed), ["a:80"]);
+        assert!(parsed.problems.iter().any(|problem| problem.message.contains("cannot be read")));
+        assert!(files.reload().is_none(), "said once");
+    }
+
+    #[test]
+    fn a_missing_path_and_an_empty_folder_are_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = load(&folder.path().join("none"));
+        assert_eq!(missing.problems[0].severity, Severity::Error);
+        let empty = load(folder.path());
+        assert!(empty.problems[0].message.contains("no .yaml"), "{:?}", empty.problems);
+    }
+}

@@ -1,0 +1,168 @@
+//! Watches a file or folder and sends what is in it whenever that changes.
+//!
+//! The operating system's notices make it quick; a slow poll finds what they miss (network file systems,
+//! links to folders that are swapped as a whole, a path that does not exist yet).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::watch;
+
+use super::files::Files;
+use crate::intent::Parsed;
+
+/// Quiet time after a notice before the files are read: programs write in several steps.
+const QUIET: Duration = Duration::from_millis(50);
+/// Longest wait for quiet.
+const MAX_WAIT: Duration = Duration::from_millis(500);
+/// How soon a file that seems half written is looked at again.
+const SETTLE: Duration = Duration::from_millis(250);
+/// Time between two looks without a notice.
+const POLL: Duration = Duration::from_secs(2);
+
+/// Reads `path`, and again whenever something changes. The receiver holds the newest state from the start;
+/// when the last receiver is dropped, the watching ends.
+///
+/// # Errors
+/// No thread could be started. A path that cannot be read is a problem in [`Parsed`], not an error.
+pub fn watch(path: impl Into<PathBuf>) -> io::Result<watch::Receiver<Arc<Parsed>>> {
+    let path = path.into();
+    let mut files = Files::new(&path);
+    let first = files.reload().unwrap_or_default();
+    let (sender, receiver) = watch::channel(Arc::new(first));
+    thread::Builder::new()
+        .name("pillion-files".to_owned())
+        .spawn(move || follow(&path, &mut files, &sender))?;
+    Ok(receiver)
+}
+
+fn follow(path: &Path, files: &mut Files, sender: &watch::Sender<Arc<Parsed>>) {
+    let (notices, notified) = mpsc::channel();
+    let mut watcher = None;
+    while !sender.is_closed() {
+        if watcher.is_none() {
+            watcher = start_watcher(path, notices.clone());
+            // Between the last look and the watcher's start something may have changed.
+            if watcher.is_some() {
+                send(files, sender);
+            }
+        }
+        let patience = if files.is_unsettled() { SETTLE } else { POLL };
+        match notified.recv_timeout(patience) {
+            Ok(()) => wait_for_quiet(&notified),
+            Err(RecvTimeoutError::Timeout) => {}
+            // This function holds a sender itself.
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        send(files, sender);
+    }
+}
+
+fn send(files: &mut Files, sender: &watch::Sender<Arc<Parsed>>) {
+    if let Some(parsed) = files.reload() {
+        // Whoever listens gets the newest; whoever does not will see `is_closed`.
+        sender.send_replace(Arc::new(parsed));
+    }
+}
+
+fn wait_for_quiet(notified: &Receiver<()>) {
+    let deadline = Instant::now() + MAX_WAIT;
+    while notified.recv_timeout(QUIET).is_ok() && Instant::now() < deadline {}
+}
+
+/// `None` if the path cannot be watched now; the poll goes on, and tries again.
+fn start_watcher(path: &Path, notices: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
+    let handler = move |event: notify::Result<Event>| {
+        // Errors are notices too: something happened that was not understood.
+        if event.as_ref().map_or(true, |event| is_change(&event.kind)) {
+            // Nobody listens any more: the thread is ending.
+            let _ = notices.send(());
+        }
+    };
+    let mut watcher = notify::recommended_watcher(handler).ok()?;
+    // A single file is watched through its folder, because editors replace it by another one.
+    let (target, mode) = if path.is_dir() {
+        (path, RecursiveMode::Recursive)
+    } else {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        (folder.unwrap_or_else(|| Path::new(".")), RecursiveMode::NonRecursive)
+    };
+    watcher.watch(target, mode).ok().map(|()| watcher)
+}
+
+/// Our own reading is no change.
+fn is_change(kind: &EventKind) -> bool {
+    !matches!(kind, EventKind::Access(access) if *access != AccessKind::Close(AccessMode::Write))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn service(port: u16) -> String {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {{ports: [{{port: {port}}}]}}\n"
+        )
+    }
+
+    fn port(parsed: &Parsed) -> Option<u16> {
+        parsed.intent.services.values().next().map(|service| service.ports[0].port)
+    }
+
+    async fn wait_for(receiver: &mut watch::Receiver<Arc<Parsed>>, wanted: Option<u16>) {
+        let found = receiver.wait_for(|parsed| port(parsed) == wanted);
+        tokio::time::timeout(Duration::from_secs(20), found)
+            .await
+            .expect("in time")
+            .expect("watching");
+    }
+
+    #[tokio::test]
+    async fn writes_renames_and_swapped_links_are_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        fs::write(&file, service(1)).unwrap();
+        let mut receiver = watch(folder.path()).unwrap();
+        assert_eq!(port(&receiver.borrow()), Some(1), "from the start");
+        fs::write(&file, service(2)).unwrap();
+        wait_for(&mut receiver, Some(2)).await;
+
+        // As editors do.
+        fs::write(folder.path().join(".a.yaml.new"), service(3)).unwrap();
+        fs::rename(folder.path().join(".a.yaml.new"), &file).unwrap();
+        wait_for(&mut receiver, Some(3)).await;
+
+        // As the kubelet does: a.yaml -> ..data/a.yaml, ..data -> a folder that is swapped.
+        fs::remove_file(&file).unwrap();
+        wait_for(&mut receiver, None).await;
+        for version in ["..1", "..2"] {
+            fs::create_dir(folder.path().join(version)).unwrap();
+        }
+        fs::write(folder.path().join("..1/a.yaml"), service(4)).unwrap();
+        fs::write(folder.path().join("..2/a.yaml"), service(5)).unwrap();
+        std::os::unix::fs::symlink("..1", folder.path().join("..data")).unwrap();
+        std::os::unix::fs::symlink("..data/a.yaml", &file).unwrap();
+        wait_for(&mut receiver, Some(4)).await;
+        std::os::unix::fs::symlink("..2", folder.path().join("..data_tmp")).unwrap();
+        fs::rename(folder.path().join("..data_tmp"), folder.path().join("..data")).unwrap();
+        wait_for(&mut receiver, Some(5)).await;
+    }
+
+    #[tokio::test]
+    async fn a_single_file_that_comes_later_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        let mut receiver = watch(&file).unwrap();
+        assert!(receiver.borrow().problems[0].message.contains("cannot be read"));
+        fs::write(&file, service(7)).unwrap();
+        wait_for(&mut receiver, Some(7)).await;
+        assert_eq!(receiver.borrow().problems, []);
+    }
+}
