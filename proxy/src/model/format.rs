@@ -44,8 +44,6 @@ pub enum Operator {
     QueryParameter(String),
     /// `GRPC_STATUS`: as a name (true) or a number.
     GrpcStatus(bool),
-    /// `ENVIRONMENT`: looked up when it is parsed.
-    Fixed(String),
     /// Everything without an argument.
     Fact(Fact),
 }
@@ -117,6 +115,8 @@ facts! {
     UpstreamHost = "UPSTREAM_HOST",
     /// `UPSTREAM_REMOTE_ADDRESS`
     UpstreamRemoteAddress = "UPSTREAM_REMOTE_ADDRESS",
+    /// `UPSTREAM_LOCAL_ADDRESS`
+    UpstreamLocalAddress = "UPSTREAM_LOCAL_ADDRESS",
     /// `UPSTREAM_CLUSTER`
     UpstreamCluster = "UPSTREAM_CLUSTER",
     /// `UPSTREAM_CLUSTER_RAW`
@@ -135,6 +135,8 @@ facts! {
     DirectRemoteAddress = "DOWNSTREAM_DIRECT_REMOTE_ADDRESS",
     /// `DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT`
     DirectRemoteIp = "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT",
+    /// `DOWNSTREAM_DIRECT_REMOTE_PORT`
+    DirectRemotePort = "DOWNSTREAM_DIRECT_REMOTE_PORT",
     /// `DOWNSTREAM_LOCAL_ADDRESS`
     LocalAddress = "DOWNSTREAM_LOCAL_ADDRESS",
     /// `DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT`
@@ -290,13 +292,14 @@ fn named(name: &str, argument: Option<&str>) -> Result<Operator, String> {
             Operator::QueryParameter(wanted.to_owned())
         }
         "GRPC_STATUS" => match argument {
-            None | Some("CAMEL_STRING" | "SNAKE_STRING") => Operator::GrpcStatus(true),
+            None | Some("CAMEL_STRING") => Operator::GrpcStatus(true),
             Some("NUMBER") => Operator::GrpcStatus(false),
             Some(other) => return Err(format!("`{other}` is no form of GRPC_STATUS")),
         },
         "PATH" => match argument.unwrap_or("WQ") {
             "NQ" => Operator::RequestWithoutQuery(Header::Path, None),
-            _ => Operator::Request(Header::Path, None),
+            "WQ" => Operator::Request(Header::Path, None),
+            other => return Err(format!("`{other}` is no supported form of PATH")),
         },
         _ => match Fact::of(name) {
             Some(fact) if argument.is_none() => Operator::Fact(fact),

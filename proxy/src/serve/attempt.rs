@@ -169,8 +169,12 @@ async fn one_try(
     tokio::select! {
         biased;
         sent = plan.cluster.send(endpoint, request, options) => {
-            if sent.is_ok() {
+            if let Ok(response) = &sent {
                 exchange.facts.response_after = Some(exchange.started.elapsed());
+                if exchange.is_recorded() {
+                    let local = response.body().connection().local_address();
+                    exchange.facts.upstream_local = local.map(ToString::to_string);
+                }
             }
             sent
         }

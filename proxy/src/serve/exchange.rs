@@ -69,6 +69,8 @@ pub(crate) struct Facts {
     pub(crate) cluster: Option<Arc<Cluster>>,
     /// The endpoint that answered, or was tried last.
     pub(crate) endpoint: Option<Arc<Endpoint>>,
+    /// Our end of the connection to it, kept only where a log wants it.
+    pub(crate) upstream_local: Option<String>,
     /// Response headers, kept only where a log wants them.
     pub(crate) response: Option<Box<HeaderMap>>,
     /// Response trailers, kept only where a log wants them.
@@ -161,7 +163,12 @@ impl Exchange {
 
     /// Whether anybody will want to read about this request's headers afterwards.
     pub(crate) fn is_recorded(&self) -> bool {
-        self.connection.http.logger.is_enabled() || self.span.is_some()
+        self.connection.http.logger.is_enabled() || self.is_traced()
+    }
+
+    /// Whether its span is recorded.
+    pub(crate) fn is_traced(&self) -> bool {
+        self.span.as_ref().is_some_and(Span::is_sampled)
     }
 
     /// Put a flag into the access log, once.

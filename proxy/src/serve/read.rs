@@ -174,7 +174,7 @@ fn set_request_id(exchange: &mut Exchange, manager: &HttpManager, headers: &mut 
         && (!headers.contains_key(REQUEST_ID)
             || (external && !manager.preserve_external_request_id))
     {
-        let traced = if exchange.span.is_some() { Traced::Sampled } else { Traced::No };
+        let traced = if exchange.is_traced() { Traced::Sampled } else { Traced::No };
         headers.insert(REQUEST_ID, request_id::generate(fastrand::u128(..), traced));
     }
     if manager.always_set_request_id_in_response {

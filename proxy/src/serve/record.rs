@@ -18,12 +18,13 @@ pub(super) fn start_span(exchange: &mut Exchange, request: &Request<RequestBody>
     let http = &exchange.connection.http;
     let Some(tracer) = &http.tracer else { return };
     let inbound = http.direction == Direction::Inbound;
-    exchange.span =
-        tracer.start(request.headers(), &mut || fastrand::u64(..), exchange.wall, inbound);
-    match &exchange.span {
-        Some(span) if span.is_sampled() => http.stats.tracing_sampled.inc(),
-        _ => http.stats.tracing_not_sampled.inc(),
+    let span = tracer.start(request.headers(), &mut || fastrand::u64(..), exchange.wall, inbound);
+    if span.is_sampled() {
+        http.stats.tracing_sampled.inc();
+    } else {
+        http.stats.tracing_not_sampled.inc();
     }
+    exchange.span = Some(span);
 }
 
 /// Pass the trace on to the upstream.
@@ -99,6 +100,7 @@ pub(super) fn with(
         bytes_received: meter.map_or(0, crate::http::meter::Meter::bytes),
         bytes_sent: facts.bytes_sent,
         upstream_host: facts.endpoint.as_ref().map(|endpoint| &*endpoint.address_text),
+        upstream_local: facts.upstream_local.as_deref(),
         upstream_cluster: facts.cluster.as_ref().map(|cluster| &*cluster.config.name),
         upstream_attempts: facts.attempts,
         upstream_transport_failure: facts.failure.as_deref(),

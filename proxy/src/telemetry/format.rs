@@ -53,6 +53,8 @@ pub struct Record<'a> {
     pub bytes_sent: u64,
     /// Address of the endpoint.
     pub upstream_host: Option<&'a str>,
+    /// Our end of the connection to it.
+    pub upstream_local: Option<&'a str>,
     /// Name of the cluster.
     pub upstream_cluster: Option<&'a str>,
     /// Tries.
@@ -157,7 +159,6 @@ pub fn value(operator: &Operator, record: &Record<'_>, out: &mut String) -> Opti
             let code = grpc_status(record)?;
             if *as_name { push(out, grpc_name(code)) } else { push(out, code) }
         }
-        Operator::Fixed(text) => push(out, text),
         Operator::Fact(fact) => self::fact(*fact, record, out),
     }
 }
@@ -179,6 +180,7 @@ pub fn is_number(operator: &Operator) -> bool {
                     | F::UpstreamAttempts
                     | F::RemotePort
                     | F::LocalPort
+                    | F::DirectRemotePort
                     | F::ConnectionId
                     | F::GrpcStatusNumber
             )
@@ -228,11 +230,13 @@ fn fact(fact: Fact, record: &Record<'_>, out: &mut String) -> Option<()> {
         Fact::RouteName => push(out, record.route?),
         Fact::VirtualHostName => push(out, record.virtual_host?),
         Fact::UpstreamHost | Fact::UpstreamRemoteAddress => push(out, record.upstream_host?),
+        Fact::UpstreamLocalAddress => push(out, record.upstream_local?),
         Fact::UpstreamCluster | Fact::UpstreamClusterRaw => push(out, record.upstream_cluster?),
         Fact::UpstreamAttempts => push(out, record.upstream_attempts),
         Fact::UpstreamFailure => push(out, record.upstream_transport_failure?),
         Fact::RemoteAddress => push(out, record.downstream_remote?),
         Fact::RemoteIp => push(out, record.downstream_remote?.ip()),
+        Fact::DirectRemotePort => push(out, record.downstream_direct_remote?.port()),
         Fact::RemotePort => push(out, record.downstream_remote?.port()),
         Fact::DirectRemoteAddress => push(out, record.downstream_direct_remote?),
         Fact::DirectRemoteIp => push(out, record.downstream_direct_remote?.ip()),

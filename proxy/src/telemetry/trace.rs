@@ -104,32 +104,30 @@ impl Tracer {
         Self { config, queue }
     }
 
-    /// Begin the span of a request. None: there is nothing to pass on and nothing to record.
+    /// Begin the span of a request. Where it is not sampled it is not recorded either, but the
+    /// decision is passed on, so that the hops behind this one do not draw again.
     pub fn start(
         &self,
         headers: &HeaderMap,
         random: &mut dyn FnMut() -> u64,
         start: SystemTime,
         inbound: bool,
-    ) -> Option<Span> {
+    ) -> Span {
         let parent = TraceContext::extract(headers);
         let sampled = self.samples(parent.as_ref(), random);
-        if parent.is_none() && !sampled {
-            return None;
-        }
         let span_id = nonzero(random);
         let context = match &parent {
             Some(parent) => parent.child(span_id, sampled),
             None => TraceContext::root(fresh_trace_id(random), span_id, sampled),
         };
-        Some(Span {
+        Span {
             config: Arc::clone(&self.config),
             queue: self.queue.clone(),
             context,
             parent: parent.map(|parent| parent.span_id),
             start,
             inbound,
-        })
+        }
     }
 
     fn samples(&self, parent: Option<&TraceContext>, random: &mut dyn FnMut() -> u64) -> bool {
@@ -281,4 +279,58 @@ fn attributes(record: &Record<'_>, path_limit: usize) -> Vec<(&'static str, Attr
         number("rpc.grpc.status_code", code.into());
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::model::tracing::Exporter;
+
+    fn tracer(random_sampling: f64) -> (Tracer, mpsc::Receiver<FinishedSpan>) {
+        let (queue, spans) = SpanQueue::new(&Registry::new());
+        let config = Tracing {
+            exporter: Exporter::Grpc("otel".into()),
+            service_name: "web.default".into(),
+            random_sampling,
+            overall_sampling: 100.0,
+            sampler: Sampler::Manager,
+            custom_tags: Vec::new(),
+            spawn_upstream_span: false,
+            max_path_tag_length: 256,
+        };
+        (Tracer::new(Arc::new(config), queue), spans)
+    }
+
+    #[test]
+    fn a_request_that_is_not_sampled_tells_so_to_the_next_hop_and_is_not_recorded() {
+        let (tracer, mut spans) = tracer(0.0);
+        let span = tracer.start(&HeaderMap::new(), &mut || 7, UNIX_EPOCH, true);
+        let mut headers = HeaderMap::new();
+        span.inject(&mut headers);
+        let text = headers["traceparent"].to_str().unwrap().to_owned();
+        assert!(text.ends_with("-00"), "{text}");
+        span.finish(&Record::default(), UNIX_EPOCH);
+        assert!(spans.try_recv().is_err());
+        let next = tracer.start(&headers, &mut || 9, UNIX_EPOCH, true);
+        assert!(!next.is_sampled());
+        assert!(text.contains(&next.trace_id().to_string()));
+    }
+
+    #[test]
+    fn a_sampled_parent_is_followed() {
+        let (tracer, mut spans) = tracer(0.0);
+        let mut headers = HeaderMap::new();
+        TraceContext::root(TraceId::new(1, 2), 3, true).inject(&mut headers);
+        let span = tracer.start(&headers, &mut || 4, UNIX_EPOCH, false);
+        span.finish(&Record { status: Some(200), ..Record::default() }, UNIX_EPOCH);
+        let finished = spans.try_recv().unwrap();
+        assert_eq!(finished.parent, Some(3));
+        assert_eq!(finished.context.trace_id, TraceId::new(1, 2));
+        assert!(!finished.error);
+        let request = crate::telemetry::otlp::encode(&[finished]);
+        let span = &request.resource_spans[0].scope_spans[0].spans[0];
+        assert_eq!(span.parent_span_id, 3_u64.to_be_bytes());
+    }
 }
