@@ -3,6 +3,8 @@
 //! Layers, imports only go downwards: `identity`, `intent` [0] <- `compile`, `snapshot` [1] <-
 //! `source`, `store`, `xds`, `ca` [2] <- `admin`, `app`, `cli` [4].
 
+pub mod admin;
+pub mod app;
 pub mod ca;
 pub mod cli;
 pub mod compile;

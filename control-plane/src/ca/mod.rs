@@ -1,5 +1,6 @@
 //! The certificate authority of the mesh: one root, short-lived SPIFFE X.509-SVIDs.
 
+mod client;
 mod csr;
 mod key;
 mod pem;
@@ -21,8 +22,9 @@ use zeroize::Zeroizing;
 use crate::identity::{IdentityError, SpiffeId, TrustDomain};
 use key::P256Key;
 
+pub use client::sign_remotely;
 pub use csr::SigningRequest;
-pub use pem::{certificates_pem, private_key_pem};
+pub use pem::{certificates_pem, first_certificate, private_key_pem};
 pub use server_cert::{ServerCertificate, ServerNames};
 pub use service::CertificateApi;
 pub use token::JoinToken;
@@ -117,6 +119,19 @@ impl std::fmt::Debug for IssuedWithKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("IssuedWithKey").field("issued", &self.issued).finish_non_exhaustive()
     }
+}
+
+/// Makes a key here and a request for it, to be signed by another process's authority: the DER
+/// request and the PKCS#8 key.
+///
+/// # Errors
+/// When the system gives no random bytes.
+pub fn request_with_key(id: &SpiffeId) -> Result<(Vec<u8>, Zeroizing<Vec<u8>>), CaError> {
+    let (key, pkcs8) = P256Key::generate()?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.subject_alt_names = vec![uri_san(&id.to_string())?];
+    Ok((params.serialize_request(&key)?.der().to_vec(), pkcs8))
 }
 
 /// The authority: signs leaves with the root key.
@@ -273,6 +288,36 @@ pub enum CaError {
     /// TLS does not take the certificate.
     #[error("TLS does not take the certificate: {0}")]
     Tls(String),
+}
+
+/// What people want to know of a root certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootSummary {
+    /// Its trust domain.
+    pub trust_domain: String,
+    /// SHA-256 of its DER, in hexadecimal.
+    pub sha256: String,
+    /// When it ends, in UTC.
+    pub not_after: String,
+    /// The certificate in PEM.
+    pub pem: String,
+}
+
+/// Describes a root certificate of ours.
+///
+/// # Errors
+/// When it is not one.
+pub fn root_facts(der: &[u8]) -> Result<RootSummary, CaError> {
+    let facts = RootFacts::read(der)?;
+    let (_, parsed) = X509Certificate::from_der(der).map_err(|_| CaError::RootCertificate)?;
+    let not_after = parsed.validity().not_after.to_string();
+    let trust_domain = facts.uri.strip_prefix("spiffe://").ok_or(CaError::RootCertificate)?;
+    Ok(RootSummary {
+        trust_domain: trust_domain.to_owned(),
+        sha256: token::sha256(der).iter().map(|byte| format!("{byte:02x}")).collect(),
+        not_after,
+        pem: certificates_pem(&[CertificateDer::from(der)]),
+    })
 }
 
 /// What is read from the root certificate, once.

@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
 /// Characters in a line (RFC 7468, section 2).
@@ -18,6 +19,12 @@ pub fn certificates_pem(chain: &[CertificateDer<'_>]) -> String {
 #[must_use]
 pub fn private_key_pem(pkcs8: &[u8]) -> Zeroizing<String> {
     block("PRIVATE KEY", pkcs8)
+}
+
+/// The DER of the first certificate in a PEM text; `None` when there is none.
+#[must_use]
+pub fn first_certificate(pem: &[u8]) -> Option<Vec<u8>> {
+    CertificateDer::from_pem_slice(pem).ok().map(|der| der.to_vec())
 }
 
 fn block(label: &str, der: &[u8]) -> Zeroizing<String> {
@@ -43,7 +50,6 @@ fn block(label: &str, der: &[u8]) -> Zeroizing<String> {
 #[cfg(test)]
 mod tests {
     use rustls_pki_types::PrivateKeyDer;
-    use rustls_pki_types::pem::PemObject;
 
     use super::*;
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::stream::{self, Stream, StreamExt};
-use pillion_xds::pillion::v1::certificate_service_server::CertificateService;
+use pillion_xds::pillion::v1::certificate_service_server::{
+    CertificateService, CertificateServiceServer,
+};
 use pillion_xds::pillion::v1::{
     GetTrustBundleRequest, SignCertificateRequest, SignCertificateResponse,
     StreamTrustBundleRequest, TrustBundle,
@@ -30,6 +32,12 @@ impl CertificateApi {
     #[must_use]
     pub fn new(ca: Arc<Ca>, stop: CancellationToken) -> Self {
         Self { ca, stop }
+    }
+
+    /// The service as a server takes it.
+    #[must_use]
+    pub fn into_server(self) -> CertificateServiceServer<Self> {
+        CertificateServiceServer::new(self)
     }
 
     fn bundle(&self) -> TrustBundle {

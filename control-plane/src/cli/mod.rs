@@ -1,9 +1,14 @@
 //! The person's command line.
 
+pub mod ca;
 pub mod check;
+pub mod control_plane;
 pub mod demo;
+pub mod status;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -24,10 +29,27 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Checks mesh files: what is wrong with them, and where.
     Check(check::CheckArgs),
+    /// Runs the control plane: reads the mesh's YAML, issues certificates, and feeds sidecars, Envoys and gRPC
+    /// clients over xDS.
+    ControlPlane(Box<control_plane::ControlPlaneArgs>),
+    /// Runs the sidecar proxy; takes the arguments of `pillion-proxy`.
+    #[command(disable_help_flag = true)]
+    Proxy {
+        /// The arguments of `pillion-proxy`; see `pillion proxy --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Shows what is connected to a control plane, what it has, and what is wrong.
+    Status(status::StatusArgs),
+    /// The certificate authority: shows the root, issues certificates into files.
+    Ca(ca::CaArgs),
     /// One service of the example shop; `demo` starts these.
     #[command(name = "__shop", hide = true)]
     Shop(Box<pillion_shop::Args>),
 }
+
+/// Where the control plane keeps its data unless it is told otherwise, below the working directory.
+pub(crate) const DEFAULT_DATA_DIR: &str = "pillion-data";
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
@@ -38,6 +60,12 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Check(args) => Ok(check::run(&args)),
+        Command::ControlPlane(args) => block_on(control_plane::run(*args)),
+        Command::Proxy { args } => {
+            Ok(pillion_proxy::app::run([OsString::from("pillion-proxy")].into_iter().chain(args)))
+        }
+        Command::Status(args) => block_on(status::run(args)),
+        Command::Ca(args) => block_on(ca::run(args)),
         Command::Shop(args) => {
             block_on(async { pillion_shop::run(*args).await.map(|()| ExitCode::SUCCESS) })
         }
@@ -51,4 +79,51 @@ pub fn main() -> ExitCode {
 /// Runs `command` on a runtime of one thread: what the person's commands do is wait.
 fn block_on(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+}
+
+/// Reads `90s`, `10m`, `24h` or `500ms`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is no time: expected a number and ms, s, m or h, such as 24h");
+    let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().map_err(|_| bad())?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(bad()),
+    };
+    let millis = number.checked_mul(millis).filter(|millis| *millis > 0).ok_or_else(bad)?;
+    Ok(Duration::from_millis(millis))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_proxy_gets_its_arguments_as_they_are() {
+        let cli = Cli::parse_from(["pillion", "proxy", "-c", "x.yaml", "--help"]);
+        match cli.command {
+            Command::Proxy { args } => assert_eq!(args, ["-c", "x.yaml", "--help"]),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn times_are_read() {
+        assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        for bad in ["", "10", "h", "0s", "10 s", "99999999999999999999h"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
 }

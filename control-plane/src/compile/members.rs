@@ -36,14 +36,6 @@ struct Index<'a> {
     by_label: HashMap<(&'a str, &'a str, &'a str), Vec<&'a Arc<Workload>>>,
 }
 
-/// What is noticed while the members are gathered.
-#[derive(Default)]
-struct Notes<'a> {
-    problems: Vec<Problem>,
-    /// Workloads that some service selects, whether or not it takes them.
-    selected: BTreeSet<&'a Name>,
-}
-
 /// The members of every service, and what is odd about them.
 pub(crate) fn of_all(
     intent: &Intent,
@@ -54,14 +46,16 @@ pub(crate) fn of_all(
     let all: Vec<&Arc<Workload>> =
         written.chain(registered).map(|(_, workload)| workload).collect();
     let index = Index::new(&all);
-    let mut notes = Notes::default();
+    let mut problems = Vec::new();
     let members = intent.services.iter().map(|(name, service)| {
-        (name.clone(), members(service, &index, intent.mesh.mtls, &mut notes))
+        (name.clone(), members(service, &index, intent.mesh.mtls, &mut problems))
     });
     let members: BTreeMap<Name, Members> = members.collect();
-    let Notes { mut problems, selected } = notes;
-    let orphans = registered.values().filter(|workload| !selected.contains(&workload.name));
-    problems.extend(orphans.map(|workload| problem(workload, orphan(workload))));
+    for workload in registered.values() {
+        if !intent.services.values().any(|service| service.selects(workload)) {
+            problems.push(problem(workload, orphan(workload)));
+        }
+    }
     problems.sort();
     problems.dedup();
     (members, problems)
@@ -77,17 +71,21 @@ fn orphan(workload: &Workload) -> String {
     }
 }
 
-fn members<'a>(service: &Service, index: &Index<'a>, mtls: Mtls, notes: &mut Notes<'a>) -> Members {
+fn members(
+    service: &Service,
+    index: &Index<'_>,
+    mtls: Mtls,
+    problems: &mut Vec<Problem>,
+) -> Members {
     let mut found: BTreeMap<&Name, &Arc<Workload>> = BTreeMap::new();
     for workload in index.candidates(service) {
         if !service.selects(workload) {
             continue;
         }
-        notes.selected.insert(&workload.name);
         if workload.sidecar_port.is_none() && mtls == Mtls::Strict {
             let message =
                 "it has no sidecar, and the mesh takes mTLS only (Mesh `mtls: Strict`): left out";
-            notes.problems.push(problem(workload, message.to_owned()));
+            problems.push(problem(workload, message.to_owned()));
             continue;
         }
         let allowed = service.service_accounts.as_ref();
@@ -96,7 +94,7 @@ fn members<'a>(service: &Service, index: &Index<'a>, mtls: Mtls, notes: &mut Not
                 "Service {} does not allow its service account `{}` (annotation pillion.io/service-accounts): left out",
                 service.name, workload.service_account
             );
-            notes.problems.push(problem(workload, message));
+            problems.push(problem(workload, message));
             continue;
         }
         found.insert(&workload.name, workload);
@@ -116,7 +114,7 @@ fn members<'a>(service: &Service, index: &Index<'a>, mtls: Mtls, notes: &mut Not
                 "it has no sidecar while others of Service {} have one: Pillion's sidecars send to those only",
                 service.name
             );
-            notes.problems.push(problem(workload, message));
+            problems.push(problem(workload, message));
         }
     }
     Members { workloads, accounts, wire }

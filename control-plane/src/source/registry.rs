@@ -130,6 +130,14 @@ impl Registry {
         dead.iter().filter_map(|lease| self.deregister(lease)).collect()
     }
 
+    /// Gives every workload a full lease from `now`: for when this process itself could not listen
+    /// to renewals (it was stopped, or the machine slept).
+    pub fn grant_all(&mut self, now: Instant) {
+        for registered in self.workloads.values_mut() {
+            registered.expires = now + self.lease_ttl;
+        }
+    }
+
     /// When the next lease runs out, if none is renewed.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {

@@ -1,5 +1,6 @@
 //! The xDS server: one pure session per stream, and the services and sockets around them.
 
+mod dump;
 mod metrics;
 mod server;
 pub mod session;
@@ -8,6 +9,10 @@ mod transport;
 mod vetting;
 mod workloads;
 
+/// How a client introduces itself.
+pub use pillion_xds::envoy::config::core::v3::Node;
+
+pub use dump::{node_to_json, to_json};
 pub use metrics::Metrics;
 pub use server::{AdsApi, Published, World};
 pub use streams::{StreamView, Streams};

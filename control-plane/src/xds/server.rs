@@ -14,7 +14,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use discovery::aggregated_discovery_service_server::AggregatedDiscoveryService;
+use discovery::aggregated_discovery_service_server::{
+    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
+};
 
 use super::metrics::Metrics;
 use super::session::{
@@ -40,6 +42,9 @@ pub trait World: Send + Sync {
     /// # Errors
     /// When the node does not say what is needed to know that; the text says what is missing.
     fn resources(&self, node: &Node) -> Result<ResourceSet, String>;
+
+    /// What `node` does not get, and why, for people.
+    fn warnings(&self, node: &Node) -> Vec<String>;
 }
 
 /// A world and the moment when it was published.
@@ -87,6 +92,12 @@ impl AdsApi {
     pub fn with_vetting(mut self, vetting: Arc<Vetting>) -> Self {
         self.vetting = Some(vetting);
         self
+    }
+
+    /// The service as a server takes it.
+    #[must_use]
+    pub fn into_server(self) -> AggregatedDiscoveryServiceServer<Self> {
+        AggregatedDiscoveryServiceServer::new(self)
     }
 
     /// The open streams.
@@ -259,7 +270,10 @@ impl Stream {
         check_identity(&self.caller, &node)?;
         let node = Arc::new(node);
         self.node = Some(Arc::clone(&node));
-        self.update(published).map_err(|e| Status::invalid_argument(format!("node: {e}")))?;
+        self.update(published).map_err(Status::invalid_argument)?;
+        for warning in published.world.warnings(&node) {
+            tracing::warn!(node = node.id, "{warning}");
+        }
         tracing::info!(node = node.id, stream = self.entry.id, "opened a stream");
         self.entry.update(|view| view.node = Some(node));
         Ok(())

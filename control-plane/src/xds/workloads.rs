@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pillion_xds::pillion::v1 as proto;
-use pillion_xds::pillion::v1::workload_service_server::WorkloadService;
+use pillion_xds::pillion::v1::workload_service_server::{WorkloadService, WorkloadServiceServer};
 use tonic::{Request, Response, Status};
 
 use crate::identity::{Caller, SpiffeId};
@@ -26,8 +26,9 @@ const MAX_TEXT: usize = 256;
 /// Whoever keeps the registered workloads.
 #[tonic::async_trait]
 pub trait Registrar: Send + Sync + 'static {
-    /// Registers a workload, or replaces the registration of the same name.
-    async fn register(&self, workload: Workload) -> Lease;
+    /// Registers a workload, or replaces the registration of the same name. `None`: there is no room
+    /// for another one.
+    async fn register(&self, workload: Workload) -> Option<Lease>;
 
     /// Prolongs a lease. `None`: it is unknown or over.
     async fn renew(&self, lease: &str, ready: bool) -> Option<Duration>;
@@ -67,6 +68,12 @@ impl WorkloadApi {
         Self { registrar }
     }
 
+    /// The service as a server takes it.
+    #[must_use]
+    pub fn into_server(self) -> WorkloadServiceServer<Self> {
+        WorkloadServiceServer::new(self)
+    }
+
     /// Checks that `caller` may speak for the workload of a lease; an unknown lease is anybody's.
     async fn check_lease(&self, caller: Option<Caller>, lease: &str) -> Result<(), Status> {
         match self.registrar.workload(lease).await {
@@ -98,7 +105,9 @@ impl WorkloadService for WorkloadApi {
         check(caller, &workload)?;
         let workload_id = workload.name.to_string();
         tracing::info!(workload = %workload.name, address = %workload.address, "registers");
-        let lease = self.registrar.register(workload).await;
+        let lease = self.registrar.register(workload).await.ok_or_else(|| {
+            Status::resource_exhausted("the control plane has no room for another workload")
+        })?;
         Ok(Response::new(proto::RegisterResponse {
             workload_id,
             lease_id: lease.id,

@@ -4,7 +4,7 @@
 //! sidecars, [`screen`] and [`progress`] show, [`summary`] is what remains.
 
 mod fleet;
-mod http_get;
+pub(crate) mod http_get;
 mod leash;
 mod load;
 mod monitor;

@@ -1,0 +1,289 @@
+//! The control plane as a whole: wires the parts and keeps them running.
+
+pub mod files;
+mod registrar;
+mod view;
+mod world;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use crate::admin;
+use crate::ca::{
+    Ca, CaError, CertificateApi, JoinToken, RootMaterial, ServerCertificate, ServerNames,
+    certificates_pem,
+};
+use crate::identity::{IdentityError, TrustDomain};
+use crate::intent::Parsed;
+use crate::store::{Embedded, RootRecord, Store, StoreError};
+use crate::xds::{self, AdsApi, Services, TokenCheck, Vetting, WorkloadApi};
+use files::{Addresses, PORTS_FILE, ROOT_FILE};
+use registrar::SharedRegistry;
+use view::View;
+use world::{ProxyValidator, Publisher};
+
+/// After a failed renewal of the server certificate, the next attempt comes this much later.
+const RENEW_RETRY: Duration = Duration::from_secs(60);
+
+/// How to run a control plane.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Address of the TLS listener, and of the others too if it is a loopback address.
+    pub address: IpAddr,
+    /// Port of xDS in plain text, on loopback; 0 takes a free one.
+    pub xds_port: u16,
+    /// Port of xDS over TLS; 0 takes a free one.
+    pub xds_tls_port: u16,
+    /// Port of the administration interface, on loopback; 0 takes a free one.
+    pub admin_port: u16,
+    /// Where the store, the join token and the root certificate are.
+    pub data_dir: PathBuf,
+    /// Life of certificates, unless a workload asks for less.
+    pub certificate_ttl: Duration,
+    /// How long a registered workload lives without a sign of life.
+    pub lease_ttl: Duration,
+    /// Further DNS names and addresses in the server certificate.
+    pub server_names: Vec<String>,
+}
+
+/// Why a control plane does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port cannot be had.
+    #[error("cannot listen on {address} ({flag}): {}", listen_reason(source))]
+    Listen {
+        /// What was asked for.
+        address: SocketAddr,
+        /// The flag that changes the port.
+        flag: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The authority cannot be used.
+    #[error("certificate authority: {0}")]
+    Ca(#[source] CaError),
+    /// The mesh's trust domain cannot stand in a certificate.
+    #[error("Mesh spec.trustDomain: {0}")]
+    TrustDomain(#[from] IdentityError),
+}
+
+/// A running control plane. It stops when it is dropped, or cleanly by [`ControlPlane::stop`].
+#[derive(Debug)]
+pub struct ControlPlane {
+    addresses: Addresses,
+    join_token: PathBuf,
+    stop: CancellationToken,
+    servers: JoinSet<()>,
+    /// Ends with the handle: everything that is not a server.
+    _background: JoinSet<()>,
+}
+
+impl ControlPlane {
+    /// Starts to serve what `intents` says, now and later.
+    ///
+    /// # Errors
+    /// [`StartError`], naming the port, the file or the setting that stands in the way.
+    pub async fn start(
+        options: &Options,
+        intents: watch::Receiver<Arc<Parsed>>,
+    ) -> Result<Self, StartError> {
+        let listeners = Listeners::bind(options).await?;
+        let store: Arc<dyn Store> = Arc::new(Embedded::open(&options.data_dir)?);
+        let trust_domain: TrustDomain = intents.borrow().intent.mesh.trust_domain.parse()?;
+        let ca = authority(store.as_ref(), trust_domain.clone(), options.certificate_ttl)?;
+        let ca = Arc::new(ca);
+        let join_token = files::join_token(&options.data_dir, ca.root(), store.as_ref())?;
+        write_root(&options.data_dir, &ca)?;
+        let registry = Arc::new(SharedRegistry::restore(Arc::clone(&store), options.lease_ttl)?);
+        let publisher = Publisher::new(trust_domain, intents, registry.watch());
+        let stop = CancellationToken::new();
+        let ads = AdsApi::new(publisher.worlds(), stop.clone())
+            .with_vetting(Arc::new(Vetting::new(Box::new(ProxyValidator))));
+        let services = Services::new(token_check(store.as_ref())?)
+            .with(ads.clone().into_server())
+            .with(CertificateApi::new(Arc::clone(&ca), stop.clone()).into_server())
+            .with(WorkloadApi::new(registry.clone()).into_server());
+        let names = server_names(options);
+        let certificate =
+            Arc::new(ServerCertificate::new(Arc::clone(&ca), names, SystemTime::now())?);
+        let addresses = listeners.addresses;
+        files::write_ports(&options.data_dir.join(PORTS_FILE), addresses.into())?;
+        let view = View {
+            ca,
+            ads,
+            state: publisher.state(),
+            worlds: publisher.worlds(),
+            started: Instant::now(),
+            stopping: stop.clone(),
+        };
+        let mut background = JoinSet::new();
+        background.spawn(publisher.run());
+        background.spawn(async move { registry.run_expiry().await });
+        background.spawn(renew_certificate(Arc::clone(&certificate)));
+        background.spawn(admin::serve(listeners.admin, Arc::new(view)));
+        let tls = Arc::new(certificate.tls()?);
+        let mut servers = JoinSet::new();
+        servers.spawn(ended(xds::serve_plain(listeners.xds, services.clone(), stop.clone())));
+        servers.spawn(ended(xds::serve_tls(listeners.xds_tls, tls, services, stop.clone())));
+        Ok(Self { addresses, join_token, stop, servers, _background: background })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// The file with the join token.
+    #[must_use]
+    pub fn join_token(&self) -> &Path {
+        &self.join_token
+    }
+
+    /// Tells every client to go elsewhere, and waits for the connections to end, a few seconds at
+    /// the most.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        while self.servers.join_next().await.is_some() {}
+    }
+}
+
+/// The sockets, bound before anything else happens.
+struct Listeners {
+    xds: TcpListener,
+    xds_tls: TcpListener,
+    admin: TcpListener,
+    addresses: Addresses,
+}
+
+impl Listeners {
+    async fn bind(options: &Options) -> Result<Self, StartError> {
+        let loopback = if options.address.is_loopback() {
+            options.address
+        } else {
+            IpAddr::V4(Ipv4Addr::LOCALHOST)
+        };
+        let (xds, xds_address) = bind(loopback, options.xds_port, "--xds-port").await?;
+        let (xds_tls, xds_tls_address) =
+            bind(options.address, options.xds_tls_port, "--xds-tls-port").await?;
+        let (admin, admin_address) = bind(loopback, options.admin_port, "--admin-port").await?;
+        let addresses =
+            Addresses { xds: xds_address, xds_tls: xds_tls_address, admin: admin_address };
+        Ok(Self { xds, xds_tls, admin, addresses })
+    }
+}
+
+async fn bind(
+    address: IpAddr,
+    port: u16,
+    flag: &'static str,
+) -> Result<(TcpListener, SocketAddr), StartError> {
+    let address = SocketAddr::new(address, port);
+    let failed = |source| StartError::Listen { address, flag, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+fn listen_reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "the port is in use by another process".to_owned(),
+        io::ErrorKind::PermissionDenied => "no permission for this port".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// The authority over the stored root; makes the root at the first start.
+fn authority(
+    store: &dyn Store,
+    trust_domain: TrustDomain,
+    leaf_ttl: Duration,
+) -> Result<Ca, StartError> {
+    let now = SystemTime::now();
+    let root = match store.root()? {
+        Some(root) => root,
+        None => {
+            let made = RootMaterial::generate(&trust_domain, now)?;
+            tracing::info!(%trust_domain, "made a new root certificate");
+            store.put_root_if_absent(RootRecord { certificate: made.certificate, key: made.key })?
+        }
+    };
+    let material = RootMaterial { certificate: root.certificate, key: root.key };
+    Ok(Ca::new(trust_domain, &material, leaf_ttl, now)?)
+}
+
+fn write_root(directory: &Path, ca: &Ca) -> Result<(), StartError> {
+    let path = directory.join(ROOT_FILE);
+    let pem = certificates_pem(std::slice::from_ref(ca.root()));
+    files::write_atomically(&path, pem.as_bytes(), 0o644)
+        .map_err(|source| StartError::File { path, source })
+}
+
+fn token_check(store: &dyn Store) -> Result<TokenCheck, StartError> {
+    let accepted = store.join_tokens()?;
+    Ok(Arc::new(move |text: &str| {
+        let text = Zeroizing::new(text.to_owned());
+        JoinToken::parse(&text).is_ok_and(|token| token.is_one_of(&accepted))
+    }))
+}
+
+fn server_names(options: &Options) -> ServerNames {
+    let mut names = ServerNames {
+        dns: vec!["localhost".to_owned()],
+        addresses: vec![Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()],
+    };
+    if !options.address.is_unspecified() && !names.addresses.contains(&options.address) {
+        names.addresses.push(options.address);
+    }
+    for name in &options.server_names {
+        match name.parse() {
+            Ok(address) => names.addresses.push(address),
+            Err(_) => names.dns.push(name.clone()),
+        }
+    }
+    names
+}
+
+async fn renew_certificate(certificate: Arc<ServerCertificate>) {
+    let mut renew_at = SystemTime::now();
+    loop {
+        let pause = renew_at.duration_since(SystemTime::now()).unwrap_or_default();
+        tokio::time::sleep(pause).await;
+        renew_at = match certificate.renew(SystemTime::now()) {
+            Ok(next) => next,
+            Err(error) => {
+                tracing::error!(%error, "cannot renew the control plane's certificate");
+                SystemTime::now() + RENEW_RETRY
+            }
+        };
+    }
+}
+
+async fn ended(server: impl Future<Output = Result<(), tonic::transport::Error>>) {
+    if let Err(error) = server.await {
+        tracing::error!(%error, "an xDS listener ended");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! `pillion control-plane`.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::app::files::write_ports;
+use crate::app::{ControlPlane, Options};
+use crate::source;
+
+/// What `pillion control-plane` can be told.
+#[derive(Debug, clap::Args)]
+pub struct ControlPlaneArgs {
+    /// Folder (or file) with the mesh's YAML; watched for changes.
+    #[arg(long, value_name = "DIR", env = "PILLION_CONFIG")]
+    pub config: PathBuf,
+    /// Where the root key, the registered workloads and the join token are kept. Made with mode 0700.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "PILLION_DATA_DIR",
+        default_value = super::DEFAULT_DATA_DIR
+    )]
+    pub data_dir: PathBuf,
+    /// Address of the TLS port. The plain xDS port and the administration port are on loopback always.
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub address: IpAddr,
+    /// Port of xDS in plain text, for Envoy and gRPC on this machine. 0 takes a free one.
+    #[arg(long, value_name = "PORT", default_value_t = 15010)]
+    pub xds_port: u16,
+    /// Port of xDS over TLS, for sidecars. 0 takes a free one.
+    #[arg(long, value_name = "PORT", default_value_t = 15012)]
+    pub xds_tls_port: u16,
+    /// Port of the API, metrics and status. 0 takes a free one.
+    #[arg(long, value_name = "PORT", default_value_t = 15080)]
+    pub admin_port: u16,
+    /// Writes the ports to this file once everything listens, as {"xds":N,"xds_tls":N,"admin":N}.
+    #[arg(long, value_name = "FILE")]
+    pub print_ports_file: Option<PathBuf>,
+    /// Life of the certificates that are issued, such as 24h; sidecars renew at half of it.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = super::duration)]
+    pub certificate_ttl: Duration,
+    /// A workload without a sign of life for this long leaves the endpoints.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = super::duration)]
+    pub lease_ttl: Duration,
+    /// A DNS name or address that sidecars reach this control plane by, for its certificate. Can be repeated.
+    #[arg(long = "server-name", value_name = "NAME")]
+    pub server_names: Vec<String>,
+    /// Form of the log on stderr; what it shows is set with RUST_LOG (default: info).
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// One line of text each.
+    Text,
+    /// One JSON object each.
+    Json,
+}
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start; the message names the port, file or setting.
+pub async fn run(args: ControlPlaneArgs) -> anyhow::Result<ExitCode> {
+    start_logging(args.log_format);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let intents = source::watch::watch(&args.config)
+        .with_context(|| format!("cannot watch {}", args.config.display()))?;
+    for problem in &intents.borrow().problems {
+        tracing::warn!("{problem}");
+    }
+    let options = Options {
+        address: args.address,
+        xds_port: args.xds_port,
+        xds_tls_port: args.xds_tls_port,
+        admin_port: args.admin_port,
+        data_dir: args.data_dir,
+        certificate_ttl: args.certificate_ttl,
+        lease_ttl: args.lease_ttl,
+        server_names: args.server_names,
+    };
+    let control_plane = ControlPlane::start(&options, intents).await?;
+    let addresses = control_plane.addresses();
+    tracing::info!(
+        xds = %addresses.xds,
+        xds_tls = %addresses.xds_tls,
+        admin = %addresses.admin,
+        join_token = %control_plane.join_token().display(),
+        "the control plane is ready"
+    );
+    if let Some(file) = &args.print_ports_file {
+        write_ports(file, addresses.into())?;
+    }
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    tracing::info!(signal = name, "shuts down");
+    control_plane.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start_logging(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Fails only if a logger was set before: then that one stays.
+    let _ = match format {
+        LogFormat::Text => {
+            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
+        }
+        LogFormat::Json => builder.json().try_init(),
+    };
+}
