@@ -83,7 +83,7 @@ pub async fn join(joining: &Joining) -> Result<Identity, String> {
 /// Get the next certificate, by the one that is held.
 ///
 /// # Errors
-/// As for [`join`].
+/// As for [`join()`].
 pub async fn renew(channel: Channel, spiffe_id: &str) -> Result<Identity, String> {
     let key = KeyAndCsr::generate(spiffe_id).map_err(|error| error.to_string())?;
     let mut client = CertificateServiceClient::new(channel);
