@@ -36,6 +36,14 @@ struct Index<'a> {
     by_label: HashMap<(&'a str, &'a str, &'a str), Vec<&'a Arc<Workload>>>,
 }
 
+/// What is noticed while the members are gathered.
+#[derive(Default)]
+struct Notes<'a> {
+    problems: Vec<Problem>,
+    /// Workloads that some service selects, whether or not it takes them.
+    selected: BTreeSet<&'a Name>,
+}
+
 /// The members of every service, and what is odd about them.
 pub(crate) fn of_all(
     intent: &Intent,
@@ -46,16 +54,14 @@ pub(crate) fn of_all(
     let all: Vec<&Arc<Workload>> =
         written.chain(registered).map(|(_, workload)| workload).collect();
     let index = Index::new(&all);
-    let mut problems = Vec::new();
+    let mut notes = Notes::default();
     let members = intent.services.iter().map(|(name, service)| {
-        (name.clone(), members(service, &index, intent.mesh.mtls, &mut problems))
+        (name.clone(), members(service, &index, intent.mesh.mtls, &mut notes))
     });
     let members: BTreeMap<Name, Members> = members.collect();
-    for workload in registered.values() {
-        if !intent.services.values().any(|service| service.selects(workload)) {
-            problems.push(problem(workload, orphan(workload)));
-        }
-    }
+    let Notes { mut problems, selected } = notes;
+    let orphans = registered.values().filter(|workload| !selected.contains(&workload.name));
+    problems.extend(orphans.map(|workload| problem(workload, orphan(workload))));
     problems.sort();
     problems.dedup();
     (members, problems)
@@ -71,21 +77,17 @@ fn orphan(workload: &Workload) -> String {
     }
 }
 
-fn members(
-    service: &Service,
-    index: &Index<'_>,
-    mtls: Mtls,
-    problems: &mut Vec<Problem>,
-) -> Members {
+fn members<'a>(service: &Service, index: &Index<'a>, mtls: Mtls, notes: &mut Notes<'a>) -> Members {
     let mut found: BTreeMap<&Name, &Arc<Workload>> = BTreeMap::new();
     for workload in index.candidates(service) {
         if !service.selects(workload) {
             continue;
         }
+        notes.selected.insert(&workload.name);
         if workload.sidecar_port.is_none() && mtls == Mtls::Strict {
             let message =
                 "it has no sidecar, and the mesh takes mTLS only (Mesh `mtls: Strict`): left out";
-            problems.push(problem(workload, message.to_owned()));
+            notes.problems.push(problem(workload, message.to_owned()));
             continue;
         }
         let allowed = service.service_accounts.as_ref();
@@ -94,7 +96,7 @@ fn members(
                 "Service {} does not allow its service account `{}` (annotation pillion.io/service-accounts): left out",
                 service.name, workload.service_account
             );
-            problems.push(problem(workload, message));
+            notes.problems.push(problem(workload, message));
             continue;
         }
         found.insert(&workload.name, workload);
@@ -114,7 +116,7 @@ fn members(
                 "it has no sidecar while others of Service {} have one: Pillion's sidecars send to those only",
                 service.name
             );
-            problems.push(problem(workload, message));
+            notes.problems.push(problem(workload, message));
         }
     }
     Members { workloads, accounts, wire }

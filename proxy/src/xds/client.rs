@@ -222,6 +222,14 @@ impl Client {
         }
         self.status.received(kind, &received);
         for accepted in received.accepted {
+            let key = (kind, Arc::clone(&accepted.name));
+            if let Some(same) = stream.kept.get_mut(&key)
+                && same.body == accepted.body
+            {
+                // Sent again, as state of the world does: nothing may be drained for that.
+                same.version = accepted.version;
+                continue;
+            }
             warn_unknown(kind, &accepted.name, &accepted.body);
             let kept = Kept {
                 kind,
@@ -229,7 +237,7 @@ impl Client {
                 version: accepted.version,
                 body: accepted.body,
             };
-            stream.kept.insert((kind, accepted.name), kept);
+            stream.kept.insert(key, kept);
             self.store.accept(accepted.resource);
         }
         for name in &received.removed {
