@@ -1,7 +1,7 @@
 //! The control plane of the Pillion service mesh, and the person's command line.
 //!
-//! Layers, imports only go downwards: `identity`, `intent` [0] <- `compile`, `snapshot` [1] <-
-//! `source`, `store`, `xds`, `ca` [2] <- `admin`, `app`, `cli` [4].
+//! Layers, imports only go downwards: `identity`, `intent` (0) <- `compile`, `snapshot` (1) <-
+//! `source`, `store`, `xds`, `ca` (2) <- `admin`, `app`, `cli` (4).
 
 pub mod admin;
 pub mod app;
