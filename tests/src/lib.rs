@@ -1,1 +1,17 @@
-//! Placeholder of the first commit.
+//! What the tests of Pillion are made of: backends, certificates, clients, and the processes under
+//! test, ours and the real Envoy.
+//!
+//! Everything binds loopback ports that the kernel chose, and every process ends when its handle is
+//! dropped. Nothing here measures time: [`wait::until`] waits for conditions, with a generous limit.
+
+pub mod backend;
+pub mod ca;
+pub mod client;
+pub mod port;
+pub mod process;
+pub mod proxy;
+pub mod raw;
+pub mod script;
+pub mod venv;
+pub mod wait;
+pub mod yaml;
