@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::header::{CONNECTION, COOKIE, HOST};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 
@@ -120,8 +120,9 @@ fn adapt(request: &mut Request<RequestBody>, http2: bool, connector: &Connector)
 
 fn to_http1(request: &mut Request<RequestBody>) {
     if request.uri().authority().is_some() {
-        if !request.headers().contains_key(HOST)
-            && let Some(host) = request.uri().authority()
+        // The target's authority wins over a `host` that says something else (RFC 9112 section
+        // 3.2.2).
+        if let Some(host) = request.uri().authority()
             && let Ok(host) = HeaderValue::from_str(host.as_str())
         {
             request.headers_mut().insert(HOST, host);
@@ -136,6 +137,11 @@ fn to_http1(request: &mut Request<RequestBody>) {
         if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
             request.headers_mut().insert(COOKIE, cookie);
         }
+    }
+    // Servers may wait for content that these methods usually have (RFC 9110 section 8.6).
+    let bodiless = [Method::GET, Method::HEAD, Method::DELETE, Method::TRACE];
+    if matches!(request.body(), RequestBody::Empty) && !bodiless.contains(request.method()) {
+        request.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
     }
     *request.version_mut() = Version::HTTP_11;
 }

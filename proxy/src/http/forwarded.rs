@@ -12,7 +12,6 @@ const XFF: HeaderName = HeaderName::from_static("x-forwarded-for");
 const XFP: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const EXTERNAL: HeaderName = HeaderName::from_static("x-envoy-external-address");
-const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
 
 /// What is known about the connection that a request came on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -47,14 +46,15 @@ pub struct PeerCertificate<'a> {
 pub fn apply(headers: &mut HeaderMap, manager: &HttpManager, hop: &Hop<'_>) -> Option<IpAddr> {
     forward_certificate(headers, manager.forward_client_cert, manager.client_cert_details, hop);
     let scheme = HeaderValue::from_static(if hop.tls { "https" } else { "http" });
+    let hops = manager.xff_num_trusted_hops;
+    // Nobody is inside: Envoy trusts no address either until `internal_address_config` names some.
+    sanitise(headers);
     if !manager.use_remote_address {
         if !headers.contains_key(XFP) {
             headers.insert(XFP, scheme);
         }
-        let hops = manager.xff_num_trusted_hops;
         return from_end(headers, hops).or(hop.peer);
     }
-    let hops = manager.xff_num_trusted_hops;
     let client = if hops == 0 { hop.peer } else { from_end(headers, hops - 1).or(hop.peer) };
     if hops == 0 || !headers.contains_key(XFP) {
         headers.insert(XFP, scheme);
@@ -62,26 +62,14 @@ pub fn apply(headers: &mut HeaderMap, manager: &HttpManager, hop: &Hop<'_>) -> O
     if let Some(peer) = hop.peer.filter(|_| !manager.skip_xff_append) {
         append_address(headers, peer);
     }
-    let internal = hops == 0 && client.is_some_and(is_internal);
-    if !internal {
-        sanitise_external(headers);
-    }
-    match client {
-        Some(_) if internal => {
-            headers.insert(INTERNAL, HeaderValue::from_static("true"));
-        }
-        Some(client) => {
-            if let Ok(value) = HeaderValue::from_str(&client.to_string()) {
-                headers.insert(EXTERNAL, value);
-            }
-        }
-        None => {}
+    if let Some(Ok(client)) = client.map(|client| HeaderValue::from_str(&client.to_string())) {
+        headers.insert(EXTERNAL, client);
     }
     client
 }
 
 /// Header names that only clients inside may set (Envoy: "External request sanitising").
-fn sanitise_external(headers: &mut HeaderMap) {
+fn sanitise(headers: &mut HeaderMap) {
     for name in [
         "x-envoy-internal",
         "x-envoy-retry-on",
@@ -117,14 +105,6 @@ fn append_address(headers: &mut HeaderMap, peer: IpAddr) {
     };
     if let Ok(value) = value {
         headers.insert(XFF, value);
-    }
-}
-
-/// RFC 1918, RFC 4193 and loopback: what Envoy calls internal.
-fn is_internal(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
     }
 }
 

@@ -49,9 +49,7 @@ pub fn set_path<B>(request: &mut Request<B>, path: &str) -> bool {
 /// For an HTTP/1 connection: the path alone, and the authority in `host` (RFC 9112 section 3.2.1).
 pub fn to_origin_form<B>(request: &mut Request<B>) {
     let Some(authority) = request.uri().authority().cloned() else { return };
-    if !request.headers().contains_key(HOST)
-        && let Ok(host) = HeaderValue::from_str(authority.as_str())
-    {
+    if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
         request.headers_mut().insert(HOST, host);
     }
     let path = request.uri().path_and_query().cloned();

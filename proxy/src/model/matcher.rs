@@ -158,16 +158,16 @@ impl HeaderMatcher {
     }
 
     fn matches_header(&self, headers: &HeaderMap, name: &HeaderName) -> bool {
-        let mut values = headers.get_all(name).iter();
-        match (values.next(), values.next()) {
-            (None, _) => self.test(None),
-            (Some(only), None) => self.test(Some(&String::from_utf8_lossy(only.as_bytes()))),
-            _ => {
-                let lines = headers.get_all(name).iter();
-                let lines: Vec<_> =
-                    lines.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
-                self.test(Some(&lines.join(",")))
-            }
+        if !headers.contains_key(name) {
+            return self.test(None);
+        }
+        // Of several lines any may match, and an inverted matcher wants none that does.
+        let lines =
+            || headers.get_all(name).iter().map(|line| String::from_utf8_lossy(line.as_bytes()));
+        if self.invert {
+            lines().all(|line| self.test(Some(&line)))
+        } else {
+            lines().any(|line| self.test(Some(&line)))
         }
     }
 
@@ -178,8 +178,8 @@ impl HeaderMatcher {
         let value = match value {
             Some(value) => value,
             None if self.treat_missing_as_empty => "",
-            // Envoy: a missing header fails the comparison, so an inverted one succeeds.
-            None => return self.invert,
+            // As in Envoy: nothing is compared, so there is no result to turn round.
+            None => return false,
         };
         let matched = match &self.kind {
             HeaderMatch::Text(text) => text.matches(value),

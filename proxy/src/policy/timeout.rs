@@ -24,16 +24,17 @@ pub fn timeouts(route: &Forward, per_try: Option<Duration>, headers: &HeaderMap)
     if let Some(asked) = header_millis(headers, "x-envoy-upstream-rq-timeout-ms") {
         global = (!asked.is_zero()).then_some(asked);
     }
+    let mut max_stream = route.max_stream_duration;
     if let Some(limit) = route.grpc_timeout_header_max
         && let Some(asked) = headers.get("grpc-timeout").and_then(|value| value.to_str().ok())
         && let Some(asked) = parse_grpc_timeout(asked)
     {
-        global = Some(if limit.is_zero() { asked } else { asked.min(limit) });
+        max_stream = Some(if limit.is_zero() { asked } else { asked.min(limit) });
     }
     let per_try = header_millis(headers, "x-envoy-upstream-rq-per-try-timeout-ms").or(per_try);
     // A try that may take longer than the whole is no limit.
     let per_try = per_try.filter(|t| !t.is_zero() && global.is_none_or(|whole| *t < whole));
-    Timeouts { global, per_try, max_stream: route.max_stream_duration.filter(|d| !d.is_zero()) }
+    Timeouts { global, per_try, max_stream: max_stream.filter(|limit| !limit.is_zero()) }
 }
 
 fn header_millis(headers: &HeaderMap, name: &str) -> Option<Duration> {

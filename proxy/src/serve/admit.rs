@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, Request, StatusCode};
 use super::connection::Connection;
 use super::exchange::Exchange;
 use super::headers;
+use super::read;
 use super::reply::{self, Answer};
 use crate::cluster::{Cluster, Live, RequestPermit};
 use crate::http::body::RequestBody;
@@ -15,8 +16,8 @@ use crate::http::target;
 use crate::model::http::RouteSource;
 use crate::model::matcher::RequestView;
 use crate::model::route::{
-    Forward, HostRewrite, RequireTls, Route, RouteTable, Target, VirtualHost, Weighted,
-    WeightedCluster,
+    Forward, HostRewrite, RequireTls, RetryPolicy, Route, RouteTable, Target, VirtualHost,
+    Weighted, WeightedCluster,
 };
 use crate::policy::hash::{self, Hashed};
 use crate::policy::retry::Retries;
@@ -27,13 +28,13 @@ use crate::telemetry::reason::{Reason, Refusal};
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Headers that the router consumes (Envoy: router filter, "HTTP headers").
-const CONSUMED: [&str; 6] = [
-    "x-envoy-retry-on",
-    "x-envoy-retry-grpc-on",
-    "x-envoy-max-retries",
+const RETRY_HEADERS: [&str; 3] =
+    ["x-envoy-retry-on", "x-envoy-retry-grpc-on", "x-envoy-max-retries"];
+const TIMEOUT_HEADERS: [&str; 3] = [
     "x-envoy-upstream-rq-timeout-ms",
     "x-envoy-upstream-rq-per-try-timeout-ms",
     "x-envoy-hedge-on-per-try-timeout",
@@ -111,7 +112,7 @@ impl<'a> Plan<'a> {
         };
         exchange.facts.cluster = Some(Arc::clone(&cluster));
         let permit = cluster.admit(forward.priority)?;
-        let policy = forward.retry.as_deref().or(host.retry.as_deref());
+        let policy = policy(forward, host);
         let hashed = Hashed {
             headers: request.headers,
             target: request.path,
@@ -139,6 +140,11 @@ impl<'a> Plan<'a> {
             permit,
         })
     }
+}
+
+/// The route's retry policy, else its virtual host's.
+fn policy<'a>(forward: &'a Forward, host: &'a VirtualHost) -> Option<&'a RetryPolicy> {
+    forward.retry.as_deref().or(host.retry.as_deref())
 }
 
 fn target_cluster<'a: 'r, 'r>(
@@ -184,13 +190,20 @@ fn draw<'a>(weighted: &'a Weighted, request: &RequestView<'_>) -> &'a WeightedCl
 /// The rewritten path is no path.
 pub(super) fn prepare(
     exchange: &Exchange,
-    plan: &Plan<'_>,
+    plan: &mut Plan<'_>,
     mut request: Request<RequestBody>,
 ) -> Result<Request<RequestBody>, Refusal> {
-    for name in CONSUMED {
+    for name in TIMEOUT_HEADERS {
         request.headers_mut().remove(name);
     }
     headers::to_upstream(exchange, plan, &mut request);
+    // After the route's changes: those may ask for retries too.
+    if RETRY_HEADERS.iter().any(|name| request.headers().contains_key(*name)) {
+        plan.retries = Retries::new(policy(plan.forward, plan.host), &read::view(&request));
+        for name in RETRY_HEADERS {
+            request.headers_mut().remove(name);
+        }
+    }
     rewrite(plan, &mut request)?;
     let timeout = plan.timeouts.per_try.or(plan.timeouts.global);
     if let Some(timeout) = timeout {
@@ -231,11 +244,13 @@ fn rewrite(plan: &Plan<'_>, request: &mut Request<RequestBody>) -> Result<(), Re
 
 /// Replace the authority, telling the upstream the old one where the route asks for that.
 pub(super) fn set_host(plan: &Plan<'_>, request: &mut Request<RequestBody>, host: &HeaderValue) {
-    if plan.forward.append_x_forwarded_host {
-        let before = target::authority(request.uri(), request.headers());
-        if let Ok(before) = HeaderValue::from_str(before) {
-            request.headers_mut().append(FORWARDED_HOST, before);
+    let before = target::authority(request.uri(), request.headers());
+    if let Ok(before) = HeaderValue::from_str(before) {
+        let headers = request.headers_mut();
+        if plan.forward.append_x_forwarded_host {
+            headers.append(FORWARDED_HOST, before.clone());
         }
+        headers.entry(ORIGINAL_HOST).or_insert(before);
     }
     target::set_authority(request, host);
 }

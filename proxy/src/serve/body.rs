@@ -1,5 +1,6 @@
 //! The body of an answer, on its way to the downstream.
 
+use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -163,7 +164,7 @@ impl Upstream {
             }
             Poll::Ready(None) => Poll::Ready(Ok(None)),
             Poll::Ready(Some(Err(error))) => {
-                Poll::Ready(Err(Failure { reason: Reason::ConnectionTermination, error }))
+                Poll::Ready(Err(Failure { reason: broken(&*error), error }))
             }
             Poll::Pending => self.poll_deadline(cx),
         }
@@ -190,6 +191,29 @@ impl Upstream {
             timer.as_mut().reset(at.into());
         }
     }
+}
+
+/// What an answer that breaks off says about its endpoint.
+fn broken(error: &(dyn Error + 'static)) -> Reason {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            return if error.is_reset() {
+                Reason::RemoteReset
+            } else {
+                Reason::ConnectionTermination
+            };
+        }
+        // The end came before the length that was promised, or before the last chunk.
+        let short = |error: &std::io::Error| error.kind() == std::io::ErrorKind::UnexpectedEof;
+        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message)
+            || error.downcast_ref().is_some_and(short)
+        {
+            return Reason::UpstreamProtocolError;
+        }
+        next = error.source();
+    }
+    Reason::ConnectionTermination
 }
 
 fn keep_trailers(exchange: Option<&mut Exchange>, trailers: &HeaderMap) {

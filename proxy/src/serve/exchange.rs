@@ -127,10 +127,11 @@ impl Exchange {
         };
         // admit
         let mut plan = Plan::new(self, table, (matched.host, route), forward, &view)?;
-        let request = admit::prepare(self, &plan, request)?;
+        let request = admit::prepare(self, &mut plan, request)?;
         // pick, forward
         let response = attempt::run(self, &mut plan, request).await?;
         // reply
+        self.facts.status = Some(response.status());
         Ok(reply::from_upstream(self, plan, response))
     }
 

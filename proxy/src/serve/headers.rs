@@ -3,13 +3,14 @@
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Request, Response};
 
-use super::admit::Plan;
+use super::admit::{self, Plan};
 use super::exchange::Exchange;
 use super::record;
 use crate::cluster::ResponseBody;
 use crate::http::body::RequestBody;
 use crate::http::target;
 use crate::model::headers::{HeaderAdd, HeaderAppend, HeaderOps};
+use crate::model::route::RouteTable;
 use crate::telemetry::format;
 
 /// Apply every level's changes to a request: the weighted cluster's, the route's, the virtual
@@ -26,7 +27,7 @@ pub(super) fn to_upstream(
         Some(&plan.host.request_headers),
         Some(&plan.table.request_headers),
     ];
-    for ops in ordered(plan, levels) {
+    for ops in ordered(plan.table, levels) {
         let values = values(exchange, ops, Some(request), None);
         for (add, value) in ops.add.iter().zip(values) {
             if add.name == HOST {
@@ -52,20 +53,42 @@ pub(super) fn to_downstream(
         Some(&plan.host.response_headers),
         Some(&plan.table.response_headers),
     ];
-    for ops in ordered(plan, levels) {
-        let values = values(exchange, ops, None, Some(response.headers()));
+    change(exchange, ordered(plan.table, levels), response.headers_mut());
+}
+
+/// The same for an answer of our own: once there is a route, its changes hold for that as well.
+pub(super) fn to_own_answer(exchange: &Exchange, headers: &mut HeaderMap) {
+    let (Some(host), Some(route)) = (&exchange.facts.host, &exchange.facts.route) else { return };
+    let routes = &exchange.connection.http.manager.routes;
+    let Ok(table) = admit::route_table(&exchange.live, routes) else { return };
+    let levels = [
+        None,
+        Some(&route.response_headers),
+        Some(&host.response_headers),
+        Some(&table.response_headers),
+    ];
+    change(exchange, ordered(table, levels), headers);
+}
+
+fn change<'a>(
+    exchange: &Exchange,
+    levels: impl Iterator<Item = &'a HeaderOps>,
+    headers: &mut HeaderMap,
+) {
+    for ops in levels {
+        let values = values(exchange, ops, None, Some(headers));
         for (add, value) in ops.add.iter().zip(values) {
-            put(response.headers_mut(), add, value);
+            put(headers, add, value);
         }
-        remove(response.headers_mut(), ops);
+        remove(headers, ops);
     }
 }
 
 fn ordered<'a>(
-    plan: &Plan<'_>,
+    table: &RouteTable,
     mut levels: [Option<&'a HeaderOps>; 4],
 ) -> impl Iterator<Item = &'a HeaderOps> {
-    if plan.table.most_specific_header_mutations_wins {
+    if table.most_specific_header_mutations_wins {
         levels.reverse();
     }
     levels.into_iter().flatten().filter(|ops| !ops.is_empty())

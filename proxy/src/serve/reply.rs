@@ -28,6 +28,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// tried elsewhere whatever its method.
 const RETRIABLE: HeaderName = HeaderName::from_static("x-pillion-retriable");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const DEADLINE_EXCEEDED: u16 = 4;
+const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// What an exchange is answered with.
@@ -160,7 +162,11 @@ fn refused(exchange: &mut Exchange, refusal: &Refusal) -> Response<Bytes> {
         let mut response = Response::new(Bytes::new());
         let map = response.headers_mut();
         map.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        map.insert(GRPC_STATUS, HeaderValue::from(u16::from(grpc::status_of(refusal.status))));
+        let status = match refusal.reason {
+            Reason::MaxDuration => DEADLINE_EXCEEDED,
+            _ => u16::from(grpc::status_of(refusal.status)),
+        };
+        map.insert(GRPC_STATUS, HeaderValue::from(status));
         map.insert(GRPC_MESSAGE, grpc::message(&text));
         response
     } else {
@@ -169,6 +175,9 @@ fn refused(exchange: &mut Exchange, refusal: &Refusal) -> Response<Bytes> {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         response
     };
+    if refusal.reason == Reason::Overflow {
+        response.headers_mut().insert(OVERLOADED, HeaderValue::from_static("true"));
+    }
     let inbound = exchange.connection.http.direction == Direction::Inbound;
     if inbound
         && refusal.sent == Sent::No
@@ -182,6 +191,8 @@ fn refused(exchange: &mut Exchange, refusal: &Refusal) -> Response<Bytes> {
 fn local(mut exchange: Box<Exchange>, response: Response<Bytes>) -> Response<ReplyBody> {
     let (mut head, body) = response.into_parts();
     head.headers.insert(SERVER, exchange.connection.http.manager.server_name.clone());
+    exchange.facts.status = Some(head.status);
+    headers::to_own_answer(&exchange, &mut head.headers);
     echo_request_id(&exchange, &mut head.headers);
     if !exchange.grpc {
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));

@@ -19,13 +19,12 @@ pub(super) async fn serve(proxy: &Tcp, ends: &Ends, io: Io, drain: Watch) {
     let (started, wall) = (Instant::now(), SystemTime::now());
     let mut told = Told::default();
     match connect(proxy, ends, &mut told).await {
-        Ok((cluster, upstream, _permit)) => {
-            told.cluster = Some(cluster);
+        Ok((upstream, _permit)) => {
             copy(proxy, io, upstream, &drain, &mut told).await;
         }
         Err(refusal) => {
             proxy.stats.downstream_cx_no_route.inc();
-            told.flag = Some(refusal.reason.flag());
+            told.flags.insert(0, refusal.reason.flag());
             told.failure = Some(refusal.to_string());
             tracing::debug!(%refusal, "no upstream for a TCP connection");
         }
@@ -39,7 +38,7 @@ struct Told {
     cluster: Option<Arc<Cluster>>,
     endpoint: Option<Arc<Endpoint>>,
     attempts: u32,
-    flag: Option<&'static str>,
+    flags: Vec<&'static str>,
     failure: Option<String>,
     received: u64,
     sent: u64,
@@ -49,13 +48,14 @@ async fn connect(
     proxy: &Tcp,
     ends: &Ends,
     told: &mut Told,
-) -> Result<(Arc<Cluster>, Io, ConnectionPermit), Refusal> {
+) -> Result<(Io, ConnectionPermit), Refusal> {
     let live = proxy.context.clusters.load();
     let name = draw(proxy, fastrand::u64(..));
     let cluster = live.cluster(name).cloned().ok_or_else(|| {
         let detail = format!("cluster `{name}` does not exist");
         Refusal::upstream(Reason::NoCluster, crate::telemetry::reason::Sent::No, detail)
     })?;
+    told.cluster = Some(Arc::clone(&cluster));
     let mut tried = Vec::new();
     loop {
         told.attempts += 1;
@@ -70,11 +70,12 @@ async fn connect(
         match cluster.connect(&endpoint).await {
             Ok((io, permit)) => {
                 cluster.record(&endpoint, Outcome::Success);
-                return Ok((cluster, io, permit));
+                return Ok((io, permit));
             }
             Err(refusal) => {
                 cluster.record(&endpoint, Outcome::LocalFailure(refusal.reason));
                 if told.attempts >= proxy.config.max_connect_attempts.max(1) {
+                    told.flags.push(Reason::RetryLimitExceeded.flag());
                     return Err(refusal);
                 }
                 tried.push(endpoint);
@@ -125,14 +126,13 @@ fn log(proxy: &Tcp, ends: &Ends, told: &Told, (started, wall): (Instant, SystemT
         Address::Socket(address) => Some(*address),
         Address::Pipe(_) => None,
     };
-    let flags: Vec<&'static str> = told.flag.into_iter().collect();
     let address = told.endpoint.as_ref().map(|endpoint| Arc::clone(&endpoint.address_text));
     proxy.logger.log(&Record {
         start: Some(wall),
         duration: Some(started.elapsed()),
         bytes_received: told.received,
         bytes_sent: told.sent,
-        flags: &flags,
+        flags: &told.flags,
         upstream_host: address.as_deref(),
         upstream_cluster: told.cluster.as_ref().map(|cluster| &*cluster.config.name),
         upstream_attempts: told.attempts,

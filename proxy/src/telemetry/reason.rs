@@ -78,13 +78,13 @@ impl Reason {
             Self::DropOverload => "DO",
             Self::RequestTimeout | Self::PerTryTimeout => "UT",
             Self::StreamIdleTimeout => "SI",
-            Self::MaxDuration => "UMSDR",
             Self::DownstreamTermination => "DC",
             Self::DownstreamProtocolError | Self::HeadersTooLarge => "DPE",
             Self::RetryLimitExceeded => "URX",
             Self::Denied => "UAEX",
             Self::DownstreamRequestTimeout
             | Self::Draining
+            | Self::MaxDuration
             | Self::DirectResponse
             | Self::Redirect => "-",
         }
@@ -116,7 +116,7 @@ impl Reason {
             Self::RequestTimeout => "response_timeout",
             Self::PerTryTimeout => "upstream_per_try_timeout",
             Self::StreamIdleTimeout => "stream_idle_timeout",
-            Self::MaxDuration => "upstream_max_stream_duration_reached",
+            Self::MaxDuration => "max_duration_timeout",
             Self::DownstreamRequestTimeout => "request_overall_timeout",
             Self::DownstreamTermination => "downstream_remote_disconnect",
             Self::DownstreamProtocolError => "http1.codec_error",
