@@ -1,17 +1,57 @@
 //! What counts as different, and what differs on purpose.
 //!
-//! On purpose, and only so:
+//! On purpose, everywhere:
 //! * The text of a reply that a proxy makes because something failed: ours says more. Whether there
 //!   is a text at all, its length and its type differ with it. (Replies that the configuration
 //!   spells out are compared to the letter.)
 //! * `server`: `envoy` there, `pillion` here. Whether it is there is compared.
 //! * Times, dates and random ids: whether they are there is compared.
+//! * One header in several lines or in one line, which is the same (RFC 9110 section 5.3).
+//! * Envoy puts the machine's address into `x-forwarded-for` in place of a loopback peer.
+//!
+//! And in single cases: [`ON_PURPOSE`].
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
 use super::observe::Observed;
+
+/// Case, what differs (the start of the line that says it), and why that is so.
+pub(crate) const ON_PURPOSE: &[(&str, &str, &str)] = &[
+    (
+        "hop-by-hop-headers-of-the-answer.0",
+        "headers: only envoy {x-hop: 1} | only ours {}",
+        "what `connection` names stays on this hop (RFC 9110 section 7.6.1); Envoy passes it on",
+    ),
+    (
+        "no-host.0",
+        "access log: envoy 400 - - - | ours 400 DPE - -",
+        "the flag says that the client broke the protocol; Envoy keeps that for its parser",
+    ),
+    (
+        "http-1-0.0",
+        "",
+        "refused by Envoy's parser and not logged, refused and logged here; closing goes without \
+         saying in HTTP/1.0",
+    ),
+    (
+        "http-1-0-if-it-is-allowed.0",
+        "headers: only envoy {connection: close} | only ours {}",
+        "closing goes without saying in HTTP/1.0",
+    ),
+    (
+        "bad-requests.0",
+        "",
+        "both lengths: the chunks count and the other length is dropped (RFC 9112 section 6.3), \
+         where Envoy refuses",
+    ),
+    (
+        "bad-requests",
+        "headers: only envoy {server: …} | only ours {}",
+        "said by the parser, which does not know our name",
+    ),
+];
 
 /// Headers whose values cannot be equal.
 const VALUES_DIFFER: &[&str] = &[
@@ -20,10 +60,13 @@ const VALUES_DIFFER: &[&str] = &[
     "x-request-id",
     "x-envoy-upstream-service-time",
     "x-envoy-expected-rq-timeout-ms",
-    "grpc-message",
 ];
 /// Headers that go with the text of a reply.
-const OF_THE_TEXT: &[&str] = &["content-length", "content-type"];
+const OF_THE_TEXT: &[&str] = &["content-length", "content-type", "grpc-message"];
+/// What the cases send as addresses of others; any other address is the peer's.
+const ADDRESSES: &[&str] = &["1.2.3.4", "5.6.7.8", "10.0.0.1"];
+
+type Headers = BTreeMap<String, String>;
 
 /// Every difference, each as `what: envoy … ours …`.
 pub(crate) fn differences(envoy: &Observed, ours: &Observed) -> Vec<String> {
@@ -45,87 +88,101 @@ pub(crate) fn differences(envoy: &Observed, ours: &Observed) -> Vec<String> {
     differ("status", theirs.status.to_string(), own.status.to_string());
     differ("cut", theirs.cut.to_string(), own.cut.to_string());
     let local = failed_here(envoy);
-    set_difference(
-        "headers",
-        headers(&theirs.headers, local),
-        headers(&own.headers, local),
-        &mut found,
-    );
-    set_difference(
-        "trailers",
-        headers(&theirs.trailers, local),
-        headers(&own.trailers, local),
-        &mut found,
-    );
-    match (envoy.echo(), ours.echo()) {
-        (Some(theirs), Some(own)) => echo_differences(&theirs, &own, &mut found),
-        _ if local => {}
-        _ if theirs.body != own.body => {
+    let echoes = envoy.echo().zip(ours.echo());
+    let without: &[&str] = match (&echoes, local) {
+        (None, false) => &[],
+        (None, true) => OF_THE_TEXT,
+        // The echo says how long it is by what it says.
+        (Some(_), _) => &["content-length"],
+    };
+    let read = |pairs: &[(String, String)]| {
+        headers(pairs.iter().filter(|(name, _)| !without.contains(&name.as_str())))
+    };
+    found.extend(set_difference("headers", &read(&theirs.headers), &read(&own.headers)));
+    found.extend(set_difference("trailers", &read(&theirs.trailers), &read(&own.trailers)));
+    match echoes {
+        Some((theirs, own)) => found.extend(echo_differences(&theirs, &own)),
+        None if local || theirs.body == own.body => {}
+        None => {
             found.push(format!("body: envoy {} | ours {}", brief(&theirs.body), brief(&own.body)));
         }
-        _ => {}
     }
+    found.retain(|text| !on_purpose(&envoy.name, text));
     found
+}
+
+fn on_purpose(name: &str, text: &str) -> bool {
+    ON_PURPOSE.iter().any(|(case, start, _)| name.starts_with(case) && text.starts_with(start))
 }
 
 /// The proxy itself answered, because something failed.
 fn failed_here(observed: &Observed) -> bool {
     let from_backend = observed.answer.as_ref().is_some_and(|a| a.header("x-endpoint").is_some());
-    let direct = observed.log.as_ref().is_some_and(|log| log.flags.contains("-"));
-    !from_backend && !direct
+    let spelled_out = |details: &str| details == "direct_response";
+    let configured = observed.log.as_ref().is_some_and(|log| spelled_out(&log.details));
+    !from_backend && !configured
 }
 
-fn headers(pairs: &[(String, String)], local: bool) -> BTreeSet<String> {
-    let kept = pairs.iter().filter(|(name, _)| !(local && OF_THE_TEXT.contains(&name.as_str())));
-    kept.map(|(name, value)| header(name, value)).collect()
-}
-
-fn header(name: &str, value: &str) -> String {
-    let lower = name.to_ascii_lowercase();
-    if VALUES_DIFFER.contains(&lower.as_str()) {
-        format!("{name}: …")
-    } else {
-        format!("{name}: {value}")
-    }
-}
-
-fn set_difference(
-    what: &str,
-    theirs: BTreeSet<String>,
-    own: BTreeSet<String>,
-    found: &mut Vec<String>,
-) {
-    let only = |a: &BTreeSet<String>, b: &BTreeSet<String>| {
-        a.difference(b).cloned().collect::<Vec<_>>().join("; ")
-    };
-    if theirs != own {
-        found.push(format!(
-            "{what}: only envoy {{{}}} | only ours {{{}}}",
-            only(&theirs, &own),
-            only(&own, &theirs)
-        ));
-    }
-}
-
-fn echo_differences(theirs: &Value, own: &Value, found: &mut Vec<String>) {
-    for field in ["method", "target", "authority", "version", "body"] {
-        if theirs[field] != own[field] {
-            found.push(format!(
-                "upstream saw {field}: envoy {} | ours {}",
-                theirs[field], own[field]
-            ));
+fn headers<'a>(pairs: impl Iterator<Item = &'a (String, String)>) -> Headers {
+    let mut all = Headers::new();
+    for (name, value) in pairs {
+        let value = comparable(&name.to_ascii_lowercase(), value);
+        let joined = all.entry(name.clone()).or_default();
+        if !joined.is_empty() {
+            joined.push_str(", ");
         }
+        joined.push_str(&value);
     }
-    for field in ["headers", "trailers"] {
-        let what = format!("upstream saw {field}");
-        set_difference(&what, echoed(&theirs[field]), echoed(&own[field]), found);
-    }
+    all
 }
 
-fn echoed(pairs: &Value) -> BTreeSet<String> {
-    let pairs = pairs.as_array().map(Vec::as_slice).unwrap_or_default();
+fn comparable(name: &str, value: &str) -> String {
+    if VALUES_DIFFER.contains(&name) {
+        return "…".to_owned();
+    }
+    if name == "x-forwarded-for" {
+        let known = |address| if ADDRESSES.contains(&address) { address } else { "peer" };
+        return value.split(',').map(|one| known(one.trim())).collect::<Vec<_>>().join(",");
+    }
+    value.to_owned()
+}
+
+fn set_difference(what: &str, theirs: &Headers, own: &Headers) -> Option<String> {
+    let only = |a: &Headers, b: &Headers| {
+        let missing = a.iter().filter(|(name, value)| b.get(*name) != Some(value));
+        missing.map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join("; ")
+    };
+    (theirs != own).then(|| {
+        format!(
+            "{what}: only envoy {{{}}} | only ours {{{}}}",
+            only(theirs, own),
+            only(own, theirs)
+        )
+    })
+}
+
+fn echo_differences(theirs: &Value, own: &Value) -> Vec<String> {
+    let field = |name: &str| {
+        (theirs[name] != own[name])
+            .then(|| format!("upstream saw {name}: envoy {} | ours {}", theirs[name], own[name]))
+    };
+    let pairs = |name: &str| {
+        set_difference(&format!("upstream saw {name}"), &echoed(&theirs[name]), &echoed(&own[name]))
+    };
+    let fields = ["method", "target", "authority", "version", "body"].into_iter().filter_map(field);
+    fields.chain(["headers", "trailers"].into_iter().filter_map(pairs)).collect()
+}
+
+fn echoed(pairs: &Value) -> Headers {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    pairs.iter().map(|pair| header(&text(&pair[0]), &text(&pair[1]))).collect()
+    let pairs: Vec<_> = pairs
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default()
+        .iter()
+        .map(|pair| (text(&pair[0]), text(&pair[1])))
+        .collect();
+    headers(pairs.iter())
 }
 
 fn brief(body: &[u8]) -> String {

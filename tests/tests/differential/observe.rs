@@ -21,13 +21,15 @@ pub(crate) struct Observed {
     pub(crate) log: Option<LogLine>,
 }
 
-/// `%RESPONSE_CODE% %RESPONSE_FLAGS% %ROUTE_NAME% %UPSTREAM_CLUSTER%`
+/// `%RESPONSE_CODE% %RESPONSE_FLAGS% %ROUTE_NAME% %UPSTREAM_CLUSTER% %RESPONSE_CODE_DETAILS%`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LogLine {
     pub(crate) code: String,
     /// In the order of the alphabet.
     pub(crate) flags: BTreeSet<String>,
     pub(crate) rest: String,
+    /// `%RESPONSE_CODE_DETAILS%` up to what is in braces, where words differ.
+    pub(crate) details: String,
 }
 
 impl LogLine {
@@ -37,7 +39,9 @@ impl LogLine {
         let name = words.next()?.to_owned();
         let code = words.next()?.to_owned();
         let flags = words.next()?.split(',').map(str::to_owned).collect();
-        Some((name, Self { code, flags, rest: words.collect::<Vec<_>>().join(" ") }))
+        let rest = format!("{} {}", words.next()?, words.next()?);
+        let details = words.next()?.split('{').next()?.to_owned();
+        Some((name, Self { code, flags, rest, details }))
     }
 }
 

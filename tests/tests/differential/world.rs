@@ -20,23 +20,28 @@ use super::observe::{LogLine, Observed};
 
 /// One side: a proxy, with backends of its own.
 pub(crate) struct World {
-    pub(crate) trust: Trust,
+    pub(crate) trust: Arc<Trust>,
     proxy: Proxy,
     listeners: BTreeMap<&'static str, SocketAddr>,
     _backends: Vec<Backend>,
     _refused: Port,
 }
 
-/// Authorities and certificates.
+/// Authorities and certificates, the same on both sides.
 pub(crate) struct Trust {
     ca: Ca,
     other: Ca,
+    right: Leaf,
+    server: Leaf,
     dir: TempDir,
 }
 
 impl World {
-    pub(crate) async fn start(kind: Kind, cases: &[Case]) -> anyhow::Result<Self> {
-        let trust = Trust::new()?;
+    pub(crate) async fn start(
+        kind: Kind,
+        cases: &[Case],
+        trust: Arc<Trust>,
+    ) -> anyhow::Result<Self> {
         let backends = backends(&trust).await?;
         let refused = Port::reserve()?;
         let clusters = clusters(&backends, refused.address(), &trust)?;
@@ -87,24 +92,27 @@ fn read_log(path: &Path) -> BTreeMap<String, LogLine> {
 }
 
 impl Trust {
-    fn new() -> anyhow::Result<Self> {
-        Ok(Self { ca: Ca::new("right")?, other: Ca::new("other")?, dir: tempfile::tempdir()? })
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let ca = Ca::new("right")?;
+        let (right, server) = (ca.leaf(&spiffe("client"))?, ca.leaf(&spiffe("server"))?);
+        let other = Ca::new("other")?;
+        Ok(Self { ca, other, right, server, dir: tempfile::tempdir()? })
     }
 
     /// What a client of the listener `mtls` shows and speaks.
     pub(crate) fn client(&self, client: Client, http2: bool) -> anyhow::Result<Arc<ClientConfig>> {
-        let leaf = match client {
-            Client::Right => Some(self.ca.leaf(&spiffe("client"))?),
+        let made = match client {
             Client::OtherAccount => Some(self.ca.leaf(&spiffe("somebody-else"))?),
             Client::OtherAuthority => Some(self.other.leaf(&spiffe("client"))?),
             Client::Expired => Some(self.ca.expired(&spiffe("client"))?),
-            Client::Nobody => None,
+            Client::Right | Client::Nobody => None,
         };
-        self.ca.client(leaf.as_ref(), if http2 { &["h2"] } else { &["http/1.1"] })
+        let leaf = if client == Client::Right { Some(&self.right) } else { made.as_ref() };
+        self.ca.client(leaf, if http2 { &["h2"] } else { &["http/1.1"] })
     }
 
-    fn files(&self, name: &str, ca: &Ca, leaf: &Leaf) -> anyhow::Result<Files> {
-        ca.write(self.dir.path(), name, leaf)
+    fn files(&self, name: &str, leaf: &Leaf) -> anyhow::Result<Files> {
+        self.ca.write(self.dir.path(), name, leaf)
     }
 }
 
@@ -120,13 +128,12 @@ async fn backends(trust: &Trust) -> anyhow::Result<Vec<Backend>> {
     ] {
         all.push(Backend::with(name, speaks, None, Arc::clone(&ledger)).await?);
     }
-    let server = trust.ca.leaf(&spiffe("server"))?;
     let stranger = trust.other.leaf(&spiffe("server"))?;
     let expired = trust.ca.expired(&spiffe("server"))?;
     for (name, ca, leaf, mutual, speaks) in [
-        ("tls", &trust.ca, &server, false, Speaks::Http1),
-        ("tls-h2", &trust.ca, &server, false, Speaks::Http2),
-        ("tls-mutual", &trust.ca, &server, true, Speaks::Http1),
+        ("tls", &trust.ca, &trust.server, false, Speaks::Http1),
+        ("tls-h2", &trust.ca, &trust.server, false, Speaks::Http2),
+        ("tls-mutual", &trust.ca, &trust.server, true, Speaks::Http1),
         ("tls-stranger", &trust.other, &stranger, false, Speaks::Http1),
         ("tls-expired", &trust.ca, &expired, false, Speaks::Http1),
     ] {
@@ -156,6 +163,8 @@ fn clusters(
         names.iter().map(|name| endpoint(name, "UNKNOWN")).collect()
     };
     let one = |name: &str, more: &str| cluster(name, &[well(&[name])], more);
+    // A half of the endpoints is enough for everything.
+    let enough = "load_assignment: {policy: {overprovisioning_factor: 200}}";
     let panic0 = "common_lb_config: {healthy_panic_threshold: {value: 0}}";
     let breaker = |name: &str, limit: &str| {
         let more = format!("circuit_breakers: {{thresholds: [{{{limit}}}]}}");
@@ -184,7 +193,7 @@ fn clusters(
         )?,
         cluster("sick", &[vec![endpoint("a", "UNHEALTHY")]], panic0)?,
         cluster("panic", &[vec![endpoint("a", "UNHEALTHY")]], "")?,
-        cluster("degraded", &[vec![endpoint("a", "DEGRADED"), endpoint("b", "HEALTHY")]], panic0)?,
+        cluster("degraded", &[vec![endpoint("a", "DEGRADED"), endpoint("b", "HEALTHY")]], enough)?,
         breaker("no-requests", "max_requests: 0")?,
         breaker("no-pending", "max_pending_requests: 0")?,
         breaker("no-retries", "max_retries: 0")?,
@@ -198,7 +207,7 @@ fn clusters(
 }
 
 fn tls_clusters(trust: &Trust, at: impl Fn(&str) -> SocketAddr) -> anyhow::Result<Vec<Value>> {
-    let own = trust.files("client", &trust.ca, &trust.ca.leaf(&spiffe("client"))?)?;
+    let own = trust.files("client", &trust.right)?;
     let mut all = Vec::new();
     for (name, backend, expected, certificate) in [
         ("tls", "tls", "server", false),
@@ -295,7 +304,7 @@ fn filter_chains(cases: &[Case], trust: &Trust) -> anyhow::Result<Vec<(&'static 
             "routes": [{"name": "any", "match": {"prefix": "/"}, "route": {"cluster": "a"}}],
         })]
     };
-    let server = trust.files("server", &trust.ca, &trust.ca.leaf(&spiffe("server"))?)?;
+    let server = trust.files("server", &trust.server)?;
     let mut mtls = http(
         table(anything()),
         "forward_client_cert_details: SANITIZE_SET
@@ -385,7 +394,8 @@ fn log(format: &str) -> Value {
 }
 
 fn http(table: Value, more: &str) -> anyhow::Result<Value> {
-    let line = "%REQ(X-CASE)% %RESPONSE_CODE% %RESPONSE_FLAGS% %ROUTE_NAME% %UPSTREAM_CLUSTER%\n";
+    let line = "%REQ(X-CASE)% %RESPONSE_CODE% %RESPONSE_FLAGS% %ROUTE_NAME% %UPSTREAM_CLUSTER% \
+                %RESPONSE_CODE_DETAILS%\n";
     let mut manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "http",
@@ -405,7 +415,7 @@ fn http(table: Value, more: &str) -> anyhow::Result<Value> {
 }
 
 fn tcp(listener: &str, cluster: &str) -> Value {
-    let line = format!("{listener}.0 %RESPONSE_CODE% %RESPONSE_FLAGS% - %UPSTREAM_CLUSTER%\n");
+    let line = format!("{listener}.0 %RESPONSE_CODE% %RESPONSE_FLAGS% - %UPSTREAM_CLUSTER% -\n");
     json!({"filters": [{
         "name": "envoy.filters.network.tcp_proxy",
         "typed_config": {

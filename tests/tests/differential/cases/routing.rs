@@ -91,7 +91,13 @@ fn matchers() -> Vec<Case> {
             {name: first, match: {prefix: /, headers: [{name: x-two, string_match: {exact: one}}]}, route: {cluster: a}},
             {name: last, match: {prefix: /, headers: [{name: x-two, string_match: {exact: two}}]}, route: {cluster: a}}]}")
             .ask(get("/").header("x-two", "one").header("x-two", "two"), "200 - first a")
-            .ask(get("/").header("x-two", "one"), "200 - first a"),
+            .ask(get("/").header("x-two", "one"), "200 - first a")
+            .ask(get("/").header("x-two", "zero").header("x-two", "two"), "200 - last a")
+            .ask(get("/").header("x-two", "two").header("x-two", "zero"), "200 - last a")
+            .ask(get("/").header("x-two", "one,two"), "200 - joined a"),
+        Case::new("header twice and not", "{routes: [{name: r, match: {prefix: /, headers: [{name: x-two, string_match: {exact: one}, invert_match: true}]}, route: {cluster: a}}]}")
+            .ask(get("/").header("x-two", "one").header("x-two", "two"), "404 NR - -")
+            .ask(get("/").header("x-two", "two").header("x-two", "three"), "200 - r a"),
         Case::new("query parameters", "{routes: [
             {name: exact, match: {prefix: /, query_parameters: [{name: color, string_match: {exact: blue}}]}, route: {cluster: a}},
             {name: present, match: {prefix: /, query_parameters: [{name: debug, present_match: true}]}, route: {cluster: b}}]}")
