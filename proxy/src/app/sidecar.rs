@@ -54,7 +54,8 @@ pub(super) fn plan(flags: &Flags) -> Result<Plan, String> {
     Ok(Plan {
         bootstrap: bootstrap(flags, (service, account, &name), (tls, &authority)),
         joining: Joining {
-            spiffe_hint: format!("spiffe://mesh/ns/{}/sa/{account}", sidecar.namespace),
+            namespace: sidecar.namespace.clone(),
+            service_account: account.to_owned(),
             authority,
             tls,
             token: Arc::new(token),

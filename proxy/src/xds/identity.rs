@@ -33,8 +33,10 @@ pub struct Joining {
     pub tls: bool,
     /// Proves that we may join.
     pub token: Arc<JoinToken>,
-    /// Who we want to be.
-    pub spiffe_hint: String,
+    /// Who we want to be, in the trust domain that the control plane names.
+    pub namespace: String,
+    /// The other half of it.
+    pub service_account: String,
 }
 
 /// A call over one connection that is made for it.
@@ -73,7 +75,13 @@ pub async fn join(joining: &Joining) -> Result<Identity, String> {
     let mut client = CertificateServiceClient::new(direct);
     let bearer = MetadataValue::try_from(joining.token.bearer().as_str())
         .map_err(|_| "the join token has characters that no header may have".to_owned())?;
-    let key = KeyAndCsr::generate(&joining.spiffe_hint).map_err(|error| error.to_string())?;
+    let mut request = tonic::Request::new(pb::GetTrustBundleRequest {});
+    request.metadata_mut().insert("authorization", bearer.clone());
+    let bundle = client.get_trust_bundle(request).await.map_err(refused)?.into_inner();
+    let domain = bundle.trust_domain;
+    let (namespace, account) = (&joining.namespace, &joining.service_account);
+    let id = format!("spiffe://{domain}/ns/{namespace}/sa/{account}");
+    let key = KeyAndCsr::generate(&id).map_err(|error| error.to_string())?;
     let mut request = tonic::Request::new(sign_request(&key));
     request.metadata_mut().insert("authorization", bearer);
     let answer = client.sign_certificate(request).await.map_err(refused)?;
