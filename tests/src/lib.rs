@@ -4,6 +4,8 @@
 //! Everything binds loopback ports that the kernel chose, and every process ends when its handle is
 //! dropped. Nothing here measures time: [`wait::until`] waits for conditions, with a generous limit.
 
+#![allow(clippy::large_futures, reason = "a test waits for one future; its size does not matter")]
+
 pub mod backend;
 pub mod ca;
 pub mod client;

@@ -102,7 +102,7 @@ fn profile_dir() -> anyhow::Result<PathBuf> {
 
 fn target_dir() -> anyhow::Result<PathBuf> {
     let profile = profile_dir()?;
-    Ok(profile.parent().map(Path::to_owned).context("the profile's folder has a parent")?)
+    profile.parent().map(Path::to_owned).context("the profile's folder has a parent")
 }
 
 fn run(command: &mut Command) -> anyhow::Result<()> {

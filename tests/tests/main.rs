@@ -1,3 +1,5 @@
 //! Pillion through real sockets. One binary, so that the harness is linked once.
 
+#![allow(clippy::large_futures, reason = "a test waits for one future; its size does not matter")]
+
 mod differential;

@@ -16,6 +16,7 @@ pub(crate) struct Observed {
     /// `None`: there was no answer at all, for the reason in `failure`.
     pub(crate) answer: Option<Answer>,
     /// Differs in words between the sides.
+    #[expect(dead_code, reason = "read through Debug, when a comparison fails")]
     pub(crate) failure: String,
     /// The line of the access log that names this case.
     pub(crate) log: Option<LogLine>,
