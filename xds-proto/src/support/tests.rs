@@ -104,20 +104,18 @@ fn metadata_of_an_unknown_type_is_no_extension() {
 
 #[test]
 fn map_keys_stand_in_quotes() {
-    let routes: RouteConfiguration = json::from_text(
+    // The map itself is applied; what is in it is not known.
+    let cluster: crate::envoy::config::cluster::v3::Cluster = json::from_text(
         r#"
-name: r
-virtual_hosts:
-- name: v
-  domains: ["*"]
-  typed_per_filter_config:
-    my.filter: {"@type": type.googleapis.com/io.example.PerRoute}
+name: c
+typed_extension_protocol_options:
+  my.options: {"@type": type.googleapis.com/io.example.Options}
 "#,
     )
     .expect("the test's own YAML is valid");
     assert_eq!(
-        paths(&check(&routes)),
-        [("virtual_hosts[0].typed_per_filter_config[\"my.filter\"]", false)]
+        paths(&check(&cluster)),
+        [("typed_extension_protocol_options[\"my.options\"]", false)]
     );
 }
 
