@@ -93,7 +93,7 @@ impl Answer {
 /// # Errors
 /// When there was no answer at all.
 pub async fn send(address: SocketAddr, ask: &Ask) -> anyhow::Result<Answer> {
-    timeout(LIMIT, exchange(address, ask)).await.context("no answer in time")?
+    timeout(LIMIT, Box::pin(exchange(address, ask))).await.context("no answer in time")?
 }
 
 async fn exchange(address: SocketAddr, ask: &Ask) -> anyhow::Result<Answer> {
@@ -189,5 +189,5 @@ fn pairs(headers: &HeaderMap) -> Vec<(String, String)> {
 /// When there is no answer within two seconds: a process that starts is asked again.
 pub async fn get(address: SocketAddr, path: &str) -> anyhow::Result<Answer> {
     let ask = Ask { host: address.to_string(), ..Ask::new(Method::GET, path) };
-    timeout(Duration::from_secs(2), exchange(address, &ask)).await?
+    timeout(Duration::from_secs(2), Box::pin(exchange(address, &ask))).await?
 }

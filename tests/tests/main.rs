@@ -3,3 +3,4 @@
 #![allow(clippy::large_futures, reason = "a test waits for one future; its size does not matter")]
 
 mod differential;
+mod layers;

@@ -5,7 +5,6 @@ use super::*;
 use crate::any::pack;
 use crate::envoy::config::cluster::v3::Cluster;
 use crate::envoy::config::listener::v3::Listener;
-use crate::envoy::config::route::v3::RouteConfiguration;
 use crate::json;
 
 fn paths(findings: &[Finding]) -> Vec<(&str, bool)> {
@@ -105,7 +104,7 @@ fn metadata_of_an_unknown_type_is_no_extension() {
 #[test]
 fn map_keys_stand_in_quotes() {
     // The map itself is applied; what is in it is not known.
-    let cluster: crate::envoy::config::cluster::v3::Cluster = json::from_text(
+    let cluster: Cluster = json::from_text(
         r#"
 name: c
 typed_extension_protocol_options:
