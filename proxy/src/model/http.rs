@@ -8,6 +8,7 @@ use http::HeaderValue;
 use super::Name;
 use super::access_log::AccessLog;
 use super::cluster::Http2Options;
+use super::filter::HttpFilter;
 use super::route::RouteTable;
 use super::tracing::Tracing;
 
@@ -127,10 +128,6 @@ pub enum RouteSource {
     /// `rds`: this name in the snapshot.
     Rds(Name),
 }
-
-/// An HTTP filter before the router.
-#[derive(Clone, Debug)]
-pub enum HttpFilter {}
 
 /// Limits of time. None: no limit.
 #[derive(Clone, Debug, PartialEq)]

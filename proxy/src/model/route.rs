@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use regex::Regex;
 
+use super::filter::Overrides;
 use super::headers::HeaderOps;
 use super::matcher::{HeaderMatcher, QueryMatcher};
 use super::{Map, Name};
@@ -28,6 +29,8 @@ pub struct RouteTable {
     pub response_headers: HeaderOps,
     /// Apply the table's header changes first and the route's last, so that the route's win.
     pub most_specific_header_mutations_wins: bool,
+    /// What it changes about HTTP filters.
+    pub filters: Overrides,
 }
 
 /// Domains of all virtual hosts, lower case, each pointing into [`RouteTable::hosts`].
@@ -62,6 +65,8 @@ pub struct VirtualHost {
     pub include_request_attempt_count: bool,
     /// Tell the downstream how many tries it took.
     pub include_attempt_count_in_response: bool,
+    /// What it changes about HTTP filters; wins over the table's.
+    pub filters: Overrides,
 }
 
 /// `VirtualHost.TlsRequirementType`
@@ -91,6 +96,8 @@ pub struct Route {
     pub response_headers: HeaderOps,
     /// Name of the span (`decorator.operation`).
     pub operation: Option<Name>,
+    /// What it changes about HTTP filters; wins over the virtual host's.
+    pub filters: Overrides,
 }
 
 /// `RouteMatch`

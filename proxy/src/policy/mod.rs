@@ -1,5 +1,6 @@
 //! Decisions about a request, one a file. Pure: clock and chance are arguments.
 
 pub mod hash;
+pub mod rbac;
 pub mod retry;
 pub mod timeout;

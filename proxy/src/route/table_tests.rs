@@ -15,6 +15,7 @@ fn route(name: &str, path: PathMatch) -> Route {
         request_headers: Default::default(),
         response_headers: Default::default(),
         operation: None,
+        filters: Vec::new(),
     }
 }
 

@@ -149,7 +149,7 @@ fn choose(
     chosen
 }
 
-fn socket(address: &Address) -> Option<SocketAddr> {
+pub(super) fn socket(address: &Address) -> Option<SocketAddr> {
     match address {
         Address::Socket(address) => Some(*address),
         Address::Pipe(_) => None,

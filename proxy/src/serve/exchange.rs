@@ -11,6 +11,7 @@ use super::admit::{self, Plan};
 use super::attempt;
 use super::body::ReplyBody;
 use super::connection::Connection;
+use super::filter::{self, OnReply, Routed};
 use super::read;
 use super::reply::{self, Answer};
 use crate::cluster::{Cluster, Endpoint, Live};
@@ -18,7 +19,7 @@ use crate::http::body::RequestBody;
 use crate::http::meter::Meter;
 use crate::model::route::{Action, Route, VirtualHost};
 use crate::policy::hash::NewCookie;
-use crate::route;
+use crate::route::{self, Match};
 use crate::telemetry::reason::{Reason, Refusal};
 use crate::telemetry::trace::Span;
 
@@ -46,6 +47,10 @@ pub(crate) struct Exchange {
     pub(crate) head: Option<Box<Parts>>,
     /// `x-request-id` of the answer, where the answer carries it.
     pub(crate) echo_request_id: Option<http::HeaderValue>,
+    /// What filters have to say about the answer. Mostly empty.
+    pub(super) on_reply: Vec<OnReply>,
+    /// `grpc-status` of a refusal, where a filter chose it.
+    pub(super) grpc_status: Option<u16>,
 }
 
 /// What the access log tells about an exchange.
@@ -57,6 +62,8 @@ pub(crate) struct Facts {
     pub(crate) flags: Vec<&'static str>,
     /// `%RESPONSE_CODE_DETAILS%`
     pub(crate) details: Option<&'static str>,
+    /// The same where it carries a name, such as that of a policy; wins.
+    pub(crate) why: Option<String>,
     /// What failed towards the upstream, in words.
     pub(crate) failure: Option<String>,
     /// Tries.
@@ -101,7 +108,7 @@ impl Exchange {
     /// Steps three to seven; the eighth, the reply, is made of what this returns.
     async fn answer(&mut self, request: Request<Incoming>) -> Result<Answer, Refusal> {
         // read
-        let request = match read::accept(self, request)? {
+        let mut request = match read::accept(self, request)? {
             read::Accepted::Request(request) => request,
             read::Accepted::Answer(answer) => return Ok(answer),
         };
@@ -109,13 +116,27 @@ impl Exchange {
         let live = Arc::clone(&self.live);
         let connection = Arc::clone(&self.connection);
         let table = admit::route_table(&live, &connection.http.manager.routes)?;
-        let view = read::view(&request);
-        let matched = route::select(table, &view, fastrand::u64(..))
-            .ok_or_else(|| self.no_route("no virtual host serves this authority"))?;
-        self.facts.host = Some(Arc::clone(matched.host));
-        if let Some(answer) = admit::tls_required(&connection, matched.host, &view) {
+        let matched = route::select(table, &read::view(&request), fastrand::u64(..));
+        if let Some(matched) = matched
+            && let Some(answer) =
+                admit::tls_required(&connection, matched.host, &read::view(&request))
+        {
+            self.facts.host = Some(Arc::clone(matched.host));
             return Ok(answer);
         }
+        // filters
+        let filters = &connection.http.filters;
+        if !filters.is_empty() {
+            let routed = Routed::of(table, matched);
+            self.note(routed, matched);
+            if let Some(answer) = filter::run(self, filters, routed, &mut request).await? {
+                return Ok(answer);
+            }
+        }
+        let view = read::view(&request);
+        let matched =
+            matched.ok_or_else(|| self.no_route("no virtual host serves this authority"))?;
+        self.facts.host = Some(Arc::clone(matched.host));
         let route =
             matched.route.ok_or_else(|| self.no_route("no route of the virtual host matches"))?;
         self.facts.route = Some(Arc::clone(route));
@@ -135,6 +156,14 @@ impl Exchange {
         Ok(reply::from_upstream(self, plan, response))
     }
 
+    /// What the log tells where a filter answers: where the request would have gone.
+    fn note(&mut self, routed: Routed<'_>, matched: Option<Match<'_>>) {
+        let Some(Match { host, route: Some(route) }) = matched else { return };
+        self.facts.host = Some(Arc::clone(host));
+        self.facts.route = Some(Arc::clone(route));
+        self.facts.cluster = routed.cluster().and_then(|name| self.live.cluster(name).cloned());
+    }
+
     fn begin(connection: Arc<Connection>, request: &Request<Incoming>) -> Self {
         let stats = &connection.http.stats;
         stats.begin(request.version(), connection.is_mutual_tls());
@@ -148,6 +177,8 @@ impl Exchange {
             span: None,
             head: None,
             echo_request_id: None,
+            on_reply: Vec::new(),
+            grpc_status: None,
             connection,
         }
     }

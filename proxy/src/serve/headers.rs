@@ -70,7 +70,17 @@ pub(super) fn to_own_answer(exchange: &Exchange, headers: &mut HeaderMap) {
     change(exchange, ordered(table, levels), headers);
 }
 
-fn change<'a>(
+/// Changes of a filter to a request that goes on.
+pub(super) fn to_request(exchange: &Exchange, ops: &HeaderOps, request: &mut Request<RequestBody>) {
+    let values = values(exchange, ops, Some(request), None);
+    for (add, value) in ops.add.iter().zip(values) {
+        put(request.headers_mut(), add, value);
+    }
+    remove(request.headers_mut(), ops);
+}
+
+/// Changes to the headers of an answer, level by level.
+pub(super) fn change<'a>(
     exchange: &Exchange,
     levels: impl Iterator<Item = &'a HeaderOps>,
     headers: &mut HeaderMap,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::filter::{self, Filter};
 use super::server::Context;
 use super::stats::{HttpStats, ListenerStats, TcpStats};
 use crate::model::http::HttpManager;
@@ -88,6 +89,8 @@ pub(super) enum Terminal {
 pub(crate) struct Http {
     pub(super) context: Arc<Context>,
     pub(super) manager: Arc<HttpManager>,
+    /// What is asked of a request between its route and its admission.
+    pub(super) filters: Vec<Filter>,
     pub(super) stats: HttpStats,
     pub(super) logger: Logger,
     pub(super) tracer: Option<Tracer>,
@@ -160,6 +163,7 @@ impl Chain {
         let terminal = match &config.terminal {
             model::Terminal::Http(manager) => Terminal::Http(Arc::new(Http {
                 context: Arc::clone(context),
+                filters: filter::all(&manager.filters, &context.registry, &manager.stat_prefix),
                 stats: HttpStats::new(&context.registry, &manager.stat_prefix),
                 logger: Logger::new(&manager.access_log, &context.sinks),
                 tracer: manager

@@ -9,7 +9,7 @@
 //! | accept | [`server`], [`listener`] |
 //! | identify | [`connection`] |
 //! | read | [`read`] |
-//! | route, admit | [`exchange`], [`admit`] |
+//! | route, admit | [`exchange`], [`filter`], [`admit`] |
 //! | pick, forward | [`attempt`] |
 //! | reply | [`reply`], [`body`] |
 
@@ -19,6 +19,7 @@ mod body;
 mod clock;
 mod connection;
 mod exchange;
+mod filter;
 mod headers;
 mod listener;
 mod mirror;

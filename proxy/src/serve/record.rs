@@ -95,7 +95,7 @@ pub(super) fn with(
         response_trailers: facts.trailers.as_deref(),
         status: facts.status.map(|status| status.as_u16()),
         flags: &facts.flags,
-        details: facts.details,
+        details: facts.why.as_deref().or(facts.details),
         grpc: exchange.grpc,
         bytes_received: meter.map_or(0, crate::http::meter::Meter::bytes),
         bytes_sent: facts.bytes_sent,

@@ -2,14 +2,16 @@
 //! refusal becomes HTTP or gRPC.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LOCATION, SERVER, SET_COOKIE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LOCATION, SERVER, SET_COOKIE,
+};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::admit::Plan;
 use super::body::ReplyBody;
 use super::clock::Clock;
 use super::exchange::Exchange;
-use super::headers;
+use super::{filter, headers};
 use crate::cluster::{RequestPermit, ResponseBody};
 use crate::http::{grpc, hop};
 use crate::model::duration::millis;
@@ -58,11 +60,12 @@ pub(super) fn send(
         }
         Ok(Answer::Local(reason, response)) => {
             exchange.facts.details = Some(reason.details());
-            local(exchange, response)
+            // A preflight is no answer of the route: its changes are not for it.
+            local(exchange, response, reason != Reason::Preflight)
         }
         Err(refusal) => {
             let response = refused(&mut exchange, &refusal);
-            local(exchange, response)
+            local(exchange, response, true)
         }
     }
 }
@@ -115,6 +118,7 @@ pub(super) fn from_upstream(
         map.append(http::header::VIA, via.clone());
     }
     headers::to_downstream(exchange, &plan, &mut response);
+    filter::reply(exchange, response.headers_mut());
     Answer::Upstream(response, clock, plan.permit)
 }
 
@@ -162,9 +166,10 @@ fn refused(exchange: &mut Exchange, refusal: &Refusal) -> Response<Bytes> {
         let mut response = Response::new(Bytes::new());
         let map = response.headers_mut();
         map.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        let status = match refusal.reason {
-            Reason::MaxDuration => DEADLINE_EXCEEDED,
-            _ => u16::from(grpc::status_of(refusal.status)),
+        let status = match (exchange.grpc_status, refusal.reason) {
+            (Some(chosen), _) => chosen,
+            (None, Reason::MaxDuration) => DEADLINE_EXCEEDED,
+            (None, _) => u16::from(grpc::status_of(refusal.status)),
         };
         map.insert(GRPC_STATUS, HeaderValue::from(status));
         map.insert(GRPC_MESSAGE, grpc::message(&text));
@@ -188,12 +193,24 @@ fn refused(exchange: &mut Exchange, refusal: &Refusal) -> Response<Bytes> {
     response
 }
 
-fn local(mut exchange: Box<Exchange>, response: Response<Bytes>) -> Response<ReplyBody> {
+fn local(
+    mut exchange: Box<Exchange>,
+    response: Response<Bytes>,
+    routed: bool,
+) -> Response<ReplyBody> {
     let (mut head, body) = response.into_parts();
     head.headers.insert(SERVER, exchange.connection.http.manager.server_name.clone());
     exchange.facts.status = Some(head.status);
-    headers::to_own_answer(&exchange, &mut head.headers);
+    if routed {
+        headers::to_own_answer(&exchange, &mut head.headers);
+    }
+    filter::reply(&exchange, &mut head.headers);
     echo_request_id(&exchange, &mut head.headers);
+    // Rather than read a body that nobody wants, HTTP/1 begins anew.
+    let unread = exchange.meter.as_ref().is_some_and(|meter| meter.ended().is_none());
+    if unread && !exchange.connection.is_http2() {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if !exchange.grpc {
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     }

@@ -55,6 +55,12 @@ pub enum Reason {
     RetryLimitExceeded,
     /// A policy said no.
     Denied,
+    /// Too many requests for a local rate limit.
+    RateLimited,
+    /// A fault was asked for.
+    FaultInjected,
+    /// Answered for the upstream: a CORS preflight.
+    Preflight,
     /// The proxy is shutting down.
     Draining,
     /// The route answers by itself.
@@ -81,8 +87,11 @@ impl Reason {
             Self::DownstreamTermination => "DC",
             Self::DownstreamProtocolError | Self::HeadersTooLarge => "DPE",
             Self::RetryLimitExceeded => "URX",
-            Self::Denied => "UAEX",
+            Self::RateLimited => "RL",
+            Self::FaultInjected => "FI",
             Self::DownstreamRequestTimeout
+            | Self::Denied
+            | Self::Preflight
             | Self::Draining
             | Self::MaxDuration
             | Self::DirectResponse
@@ -123,6 +132,9 @@ impl Reason {
             Self::HeadersTooLarge => "request_headers_too_large",
             Self::RetryLimitExceeded => "upstream_retry_limit_exceeded",
             Self::Denied => "rbac_access_denied",
+            Self::RateLimited => "local_rate_limited",
+            Self::FaultInjected => "fault_filter_abort",
+            Self::Preflight => "cors_response",
             Self::Draining => "draining",
             Self::DirectResponse => "direct_response",
             Self::Redirect => "redirect",

@@ -124,6 +124,17 @@ impl Registry {
         .scope(kind, label)
     }
 
+    /// A counter whose flat name begins with a label's value, as those of some filters do.
+    pub fn prefixed_counter(&self, flat: &str, family: &str, label: Label) -> Counter {
+        let root = Scope {
+            registry: self.clone(),
+            prefix: String::new(),
+            family: String::new(),
+            labels: Arc::from([]),
+        };
+        root.labelled_counter(flat, family, label)
+    }
+
     /// All metrics, ordered by flat name.
     pub fn entries(&self) -> Vec<(String, Entry)> {
         self.lock().iter().map(|(name, entry)| (name.clone(), entry.clone())).collect()

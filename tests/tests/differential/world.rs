@@ -328,7 +328,7 @@ set_current_client_cert_details: {uri: true}",
         },
     });
     Ok(vec![
-        ("http", http(table(shared), "")?),
+        ("http", with_filters(http(table(shared), "")?)),
         ("edge", http(table(anything()), "use_remote_address: true")?),
         (
             "second-hop",
@@ -381,6 +381,24 @@ merge_slashes: true",
         ("tcp-empty", tcp("tcp-empty", "empty")),
         ("tcp-unknown", tcp("tcp-unknown", "no-such-cluster")),
     ])
+}
+
+/// Filters that do nothing until a virtual host or a route has settings for them.
+fn with_filters(mut chain: Value) -> Value {
+    const HTTP: &str = "type.googleapis.com/envoy.extensions.filters.http";
+    let filters = &mut chain["filters"][0]["typed_config"]["http_filters"];
+    let router = filters[0].take();
+    *filters = json!([
+        {"name": "cors", "typed_config": {"@type": format!("{HTTP}.cors.v3.Cors")}},
+        {"name": "rbac", "typed_config": {"@type": format!("{HTTP}.rbac.v3.RBAC")}},
+        {"name": "fault", "typed_config": {"@type": format!("{HTTP}.fault.v3.HTTPFault")}},
+        {"name": "limit", "typed_config": {
+            "@type": format!("{HTTP}.local_ratelimit.v3.LocalRateLimit"),
+            "stat_prefix": "limit",
+        }},
+        router,
+    ]);
+    chain
 }
 
 fn log(format: &str) -> Value {

@@ -9,7 +9,7 @@ use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v
 use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as hcm;
 
 use super::at::At;
-use super::{access_log, common, route, tracing, upstream_http};
+use super::{access_log, common, filter, route, tracing, upstream_http};
 use crate::model::http::{
     ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, HttpLimits, HttpManager,
     HttpTimeouts, PathOptions, RouteSource, ServerHeader, StripPort, Underscores,
@@ -17,7 +17,6 @@ use crate::model::http::{
 
 /// `HttpConnectionManager`
 pub(super) fn manager(at: &At<'_>, config: &pb::HttpConnectionManager) -> Option<HttpManager> {
-    check_filters(&at.field("http_filters"), &config.http_filters)?;
     let defaults = HttpManager::default();
     let header = |field: &str, text: &str, default: HeaderValue| match text {
         "" => Some(default),
@@ -35,7 +34,7 @@ pub(super) fn manager(at: &At<'_>, config: &pb::HttpConnectionManager) -> Option
         stat_prefix: config.stat_prefix.replace(':', "_").as_str().into(),
         codec: codec(at, config)?,
         routes: routes(at, config)?,
-        filters: Vec::new(),
+        filters: filter::all(&at.field("http_filters"), &config.http_filters)?,
         access_log: access_log::all(&at.field("access_log"), &config.access_log),
         tracing: match &config.tracing {
             Some(config) => tracing::tracing(&at.field("tracing"), config)?.map(Arc::new),
@@ -65,34 +64,6 @@ pub(super) fn manager(at: &At<'_>, config: &pb::HttpConnectionManager) -> Option
         strip_port: strip_port(config),
         add_user_agent: false,
     })
-}
-
-/// Only the router is known, and it must be the last; filters marked optional are passed over.
-fn check_filters(at: &At<'_>, filters: &[pb::HttpFilter]) -> Option<()> {
-    use pb::http_filter::ConfigType;
-    let mut router = false;
-    for (i, filter) in filters.iter().enumerate() {
-        let at = at.index(i);
-        let kind = match &filter.config_type {
-            Some(ConfigType::TypedConfig(packed)) => common::type_of(packed),
-            _ => return at.field("typed_config").refuse("is missing"),
-        };
-        let last = i + 1 == filters.len();
-        match kind {
-            "envoy.extensions.filters.http.router.v3.Router" => {
-                at.expect(last, "the router must be the last HTTP filter")?;
-                router = true;
-            }
-            _ if filter.is_optional => {}
-            other => {
-                return at.refuse(format!("HTTP filter `{other}` is not supported"));
-            }
-        }
-    }
-    at.expect(
-        router,
-        "expected `envoy.extensions.filters.http.router.v3.Router` as the last filter",
-    )
 }
 
 fn check_http1(at: &At<'_>, options: Option<&core::Http1ProtocolOptions>) -> Option<()> {

@@ -9,6 +9,7 @@ pub mod bootstrap;
 mod cluster;
 mod common;
 mod endpoint;
+mod filter;
 mod headers;
 mod http_manager;
 mod listener;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use pillion_xds::envoy::config::route::v3 as pb;
 
 use super::at::At;
+use super::filter;
 use super::headers;
 use super::retry;
 use super::route_action;
@@ -37,6 +38,7 @@ pub(super) fn table(at: &At<'_>, config: &pb::RouteConfiguration) -> Option<Rout
             ("response_headers_to_remove", &config.response_headers_to_remove),
         ),
         most_specific_header_mutations_wins: config.most_specific_header_mutations_wins,
+        filters: filter::overrides(at, &config.typed_per_filter_config),
     })
 }
 
@@ -109,6 +111,7 @@ fn virtual_host(at: &At<'_>, host: &pb::VirtualHost, limit: usize) -> Option<Arc
         },
         include_request_attempt_count: host.include_request_attempt_count,
         include_attempt_count_in_response: host.include_attempt_count_in_response,
+        filters: filter::overrides(at, &host.typed_per_filter_config),
     }))
 }
 
@@ -130,5 +133,6 @@ fn one(at: &At<'_>, route: &pb::Route, limit: usize) -> Option<Route> {
             ("response_headers_to_remove", &route.response_headers_to_remove),
         ),
         operation: route.decorator.as_ref().map(|decorator| decorator.operation.as_str().into()),
+        filters: filter::overrides(at, &route.typed_per_filter_config),
     })
 }

@@ -1,6 +1,7 @@
 //! The table.
 
 mod failures;
+mod filters;
 mod headers;
 mod protocols;
 mod retries;
@@ -15,6 +16,7 @@ pub(crate) fn all() -> Vec<Case> {
         routing::cases(),
         headers::cases(),
         failures::cases(),
+        filters::cases(),
         retries::cases(),
         protocols::cases(),
         tls::cases(),

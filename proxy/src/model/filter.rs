@@ -1,0 +1,122 @@
+//! HTTP filters before the router, and what routes change about them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, StatusCode};
+
+use super::Name;
+use super::matcher::{HeaderMatcher, StringMatcher};
+use super::rate_limit::LocalRateLimit;
+use super::rbac::Rbac;
+
+/// An HTTP filter of a connection manager.
+#[derive(Clone, Debug)]
+pub struct HttpFilter {
+    /// Its name; routes change it under this.
+    pub name: Name,
+    /// Off until a route switches it on.
+    pub disabled: bool,
+    /// What it does.
+    pub kind: FilterKind,
+}
+
+/// What a filter does.
+#[derive(Clone, Debug)]
+pub enum FilterKind {
+    /// `rbac.v3.RBAC`
+    Rbac(Arc<RbacFilter>),
+    /// `local_ratelimit.v3.LocalRateLimit`
+    LocalRateLimit(Arc<LocalRateLimit>),
+    /// `fault.v3.HTTPFault`
+    Fault(Arc<Fault>),
+    /// `cors.v3.Cors`: the policy stands on virtual hosts and routes.
+    Cors(Option<Arc<Cors>>),
+}
+
+/// What a route, virtual host or route configuration says about one filter.
+#[derive(Clone, Debug)]
+pub enum Override {
+    /// It is switched off here.
+    Off,
+    /// It is switched on here, with its own settings.
+    On,
+    /// It has other settings here.
+    Settings(FilterKind),
+}
+
+/// `typed_per_filter_config`, by the filter's name. Mostly empty.
+pub type Overrides = Vec<(Name, Override)>;
+
+/// `rbac.v3.RBAC` of HTTP and network filters.
+#[derive(Clone, Debug, Default)]
+pub struct RbacFilter {
+    /// Enforced. None: everything is allowed.
+    pub rules: Option<Rbac>,
+    /// Only counted.
+    pub shadow: Option<Rbac>,
+    /// Put before the names of the counters of `rules`.
+    pub prefix: Name,
+    /// The same for `shadow`.
+    pub shadow_prefix: Name,
+}
+
+/// `fault.v3.HTTPFault`
+#[derive(Clone, Debug, Default)]
+pub struct Fault {
+    /// Before the request goes on.
+    pub delay: Option<(FaultDelay, u32)>,
+    /// Instead of forwarding it.
+    pub abort: Option<(FaultAbort, u32)>,
+    /// Only requests whose route leads there. None: all.
+    pub upstream_cluster: Option<Name>,
+    /// All have to match.
+    pub headers: Vec<HeaderMatcher>,
+    /// One of these in `x-envoy-downstream-service-node`. Empty: all.
+    pub downstream_nodes: Vec<String>,
+    /// Delays and aborts at the same time. None: no limit.
+    pub max_active: Option<u32>,
+}
+
+/// How long a fault waits; beside it the share of requests, out of a million.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultDelay {
+    /// So long.
+    Fixed(Duration),
+    /// As `x-envoy-fault-delay-request` says, in milliseconds.
+    Header,
+}
+
+/// What a fault answers; beside it the share of requests, out of a million.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultAbort {
+    /// This status.
+    Http(StatusCode),
+    /// This status of gRPC.
+    Grpc(u16),
+    /// As `x-envoy-fault-abort-request` or `x-envoy-fault-abort-grpc-request` says.
+    Header,
+}
+
+/// `cors.v3.CorsPolicy`
+#[derive(Clone, Debug, Default)]
+pub struct Cors {
+    /// Any may match.
+    pub allow_origin: Vec<StringMatcher>,
+    /// `access-control-allow-methods`
+    pub allow_methods: Option<HeaderValue>,
+    /// `access-control-allow-headers`
+    pub allow_headers: Option<HeaderValue>,
+    /// `access-control-expose-headers`
+    pub expose_headers: Option<HeaderValue>,
+    /// `access-control-max-age`
+    pub max_age: Option<HeaderValue>,
+    /// `access-control-allow-credentials: true`
+    pub allow_credentials: bool,
+    /// Answer `access-control-request-private-network` with true.
+    pub allow_private_network: bool,
+    /// Share of requests, out of a million.
+    pub enabled: u32,
+    /// Preflights of other origins go on to the upstream. Default true.
+    pub forward_not_matching_preflights: bool,
+}

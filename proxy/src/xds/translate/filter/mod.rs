@@ -1,0 +1,125 @@
+//! HTTP filters of a connection manager, and what routes change about them; one filter a file.
+
+mod cors;
+mod fault;
+mod rate_limit;
+mod rbac;
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use pillion_xds::envoy::config::route::v3::FilterConfig;
+use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
+use prost_types::Any;
+
+use super::at::At;
+use super::common;
+use crate::model::filter::{FilterKind, HttpFilter, Override, Overrides};
+
+const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
+const PER_ROUTE: &str = "envoy.config.route.v3.FilterConfig";
+/// Counts only what our metrics tell anyway.
+const GRPC_STATS: &str = "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig";
+
+/// Every filter but the router, which must be the last. Unknown ones that are marked optional are
+/// passed over.
+pub(super) fn all(at: &At<'_>, filters: &[pb::HttpFilter]) -> Option<Vec<HttpFilter>> {
+    use pb::http_filter::ConfigType;
+    let mut made = Vec::new();
+    let mut router = false;
+    for (i, filter) in filters.iter().enumerate() {
+        let at = at.index(i);
+        let config_at = at.field("typed_config");
+        let Some(ConfigType::TypedConfig(packed)) = &filter.config_type else {
+            return config_at.refuse("is missing");
+        };
+        if common::type_of(packed) == ROUTER {
+            let last = i + 1 == filters.len();
+            at.expect(last, "the router must be the last HTTP filter")?;
+            router = true;
+            continue;
+        }
+        at.expect(!filter.name.is_empty(), "a filter needs a name")?;
+        match settings(&config_at, packed) {
+            Known::Filter(kind) => made.push(HttpFilter {
+                name: filter.name.as_str().into(),
+                disabled: filter.disabled,
+                kind: kind?,
+            }),
+            Known::Harmless => {}
+            Known::No if filter.is_optional => {}
+            Known::No => {
+                let kind = common::type_of(packed);
+                return at.refuse(format!("HTTP filter `{kind}` is not supported"));
+            }
+        }
+    }
+    at.expect(router, format!("expected `{ROUTER}` as the last filter"))?;
+    Some(made)
+}
+
+/// `typed_per_filter_config`; what is wrong in it is refused and left out.
+pub(super) fn overrides<S: BuildHasher>(
+    at: &At<'_>,
+    configs: &HashMap<String, Any, S>,
+) -> Overrides {
+    let at = at.field("typed_per_filter_config");
+    let mut names: Vec<_> = configs.iter().collect();
+    names.sort_by_key(|(name, _)| *name);
+    let made = names.into_iter().filter_map(|(name, packed)| {
+        Some((Arc::from(name.as_str()), one(&at.key(name), packed)??))
+    });
+    made.collect()
+}
+
+/// Outer None: refused. Inner None: nothing to do.
+#[expect(clippy::option_option, reason = "refused, without effect, and taken are three things")]
+fn one(at: &At<'_>, packed: &Any) -> Option<Option<Override>> {
+    let mut optional = false;
+    let mut packed = packed.clone();
+    if common::type_of(&packed) == PER_ROUTE {
+        let wrapper: FilterConfig = common::unpack(at, &packed)?;
+        match (wrapper.disabled, wrapper.config) {
+            (true, _) => return Some(Some(Override::Off)),
+            (false, None) => return Some(Some(Override::On)),
+            (false, Some(config)) => packed = config,
+        }
+        optional = wrapper.is_optional;
+    }
+    if let Some(found) = rbac::per_route(at, &packed) {
+        return found.map(Some);
+    }
+    match settings(at, &packed) {
+        Known::Filter(kind) => kind.map(|kind| Some(Override::Settings(kind))),
+        Known::Harmless => Some(None),
+        Known::No if optional => Some(None),
+        Known::No => {
+            let kind = common::type_of(&packed);
+            at.refuse(format!("`{kind}` is not supported here"))
+        }
+    }
+}
+
+enum Known {
+    /// None: its settings were refused.
+    Filter(Option<FilterKind>),
+    Harmless,
+    No,
+}
+
+fn settings(at: &At<'_>, packed: &Any) -> Known {
+    let name = common::type_of(packed);
+    let Some(short) = name.strip_prefix("envoy.extensions.filters.http.") else {
+        return Known::No;
+    };
+    Known::Filter(match short {
+        "rbac.v3.RBAC" => rbac::filter(at, packed),
+        "local_ratelimit.v3.LocalRateLimit" => rate_limit::filter(at, packed),
+        "fault.v3.HTTPFault" => fault::filter(at, packed),
+        "cors.v3.Cors" => Some(FilterKind::Cors(None)),
+        "cors.v3.CorsPolicy" => cors::policy(at, packed),
+        _ if name == GRPC_STATS => return Known::Harmless,
+        _ => return Known::No,
+    })
+}
