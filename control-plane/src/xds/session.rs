@@ -255,11 +255,15 @@ impl Session {
         let changes = match self.dialect {
             Dialect::StateOfTheWorld => diff::state_of_the_world(subscription, &visible),
             Dialect::Delta => diff::delta(subscription, &visible),
-        }?;
+        };
         let version = diff::version(subscription, &visible);
+        let Some(changes) = changes else {
+            subscription.is_current(version);
+            return None;
+        };
         self.last_nonce += 1;
         let nonce = format!("{:x}-{}", self.stream, self.last_nonce);
-        subscription.sent(&nonce, version, &changes.removed);
+        subscription.sent(&nonce, version, &changes);
         let (resources, removed) = (changes.resources, changes.removed);
         self.owe_endpoints_of(&changes.changed_clusters);
         Some(Response { kind, version, nonce, resources, removed })

@@ -211,6 +211,8 @@ impl Rig {
 
     fn client_reads(&mut self, refuse: bool) -> bool {
         let Some(response) = self.down.pop_front() else { return false };
+        // Nobody refuses a response in which there is nothing.
+        let refuse = refuse && !response.resources.is_empty();
         let kind = KINDS.iter().position(|kind| *kind == response.kind).unwrap();
         let known = &mut self.client[kind];
         known.nonce.clone_from(&response.nonce);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::diff::Changes;
 use super::{
     DeltaRequest, MAX_NAMES, MAX_OUTSTANDING, Outcome, SessionError, SotwRequest, TypeStatus,
 };
@@ -23,6 +24,9 @@ pub(super) struct Subscription {
     pub(super) names: BTreeSet<Arc<str>>,
     /// What the client holds as far as we told it; `None` when we do not know the version.
     pub(super) client: BTreeMap<Arc<str>, Option<Version>>,
+    /// Delta: what was sent under a wildcard that was given up since. It may still be on its way, and
+    /// a client that takes up the wildcard again will keep it.
+    given_up: BTreeSet<Arc<str>>,
     /// Names to send although the client may have them.
     pub(super) owed: BTreeSet<Arc<str>>,
     /// An answer is owed even if there is nothing in it.
@@ -31,7 +35,8 @@ pub(super) struct Subscription {
     pub(super) dirty: bool,
     outstanding: VecDeque<Outstanding>,
     last_nonce: String,
-    rejected: bool,
+    /// The version of the last answered response, if it was refused.
+    rejected: Option<Version>,
     sent: Option<Version>,
     acked: Option<Version>,
     error: Option<String>,
@@ -43,6 +48,7 @@ struct Outstanding {
     nonce: String,
     version: Version,
     removed: Vec<Arc<str>>,
+    is_empty: bool,
 }
 
 impl Subscription {
@@ -54,12 +60,13 @@ impl Subscription {
             named: false,
             names: BTreeSet::new(),
             client: BTreeMap::new(),
+            given_up: BTreeSet::new(),
             owed: BTreeSet::new(),
             answer_owed: false,
             dirty: false,
             outstanding: VecDeque::new(),
             last_nonce: String::new(),
-            rejected: false,
+            rejected: None,
             sent: None,
             acked: None,
             error: None,
@@ -148,7 +155,8 @@ impl Subscription {
 
     /// Whether the client has everything of this type, and accepted it.
     pub(super) fn is_settled(&self) -> bool {
-        !self.is_active() || !(self.dirty || self.rejected || !self.outstanding.is_empty())
+        !self.is_active()
+            || !(self.dirty || self.rejected.is_some() || !self.outstanding.is_empty())
     }
 
     /// Whether the client has answered all responses of this type that matter to it.
@@ -158,15 +166,24 @@ impl Subscription {
 
     /// Whether the client refused the last response that it answered.
     pub(super) fn is_rejected(&self) -> bool {
-        self.rejected
+        self.rejected.is_some()
+    }
+
+    /// There is nothing to send at `version`: what was refused in another one is gone.
+    pub(super) fn is_current(&mut self, version: Version) {
+        self.rejected = self.rejected.filter(|rejected| *rejected == version);
     }
 
     /// Remembers a response that is sent now.
-    pub(super) fn sent(&mut self, nonce: &str, version: Version, removed: &[Arc<str>]) {
+    pub(super) fn sent(&mut self, nonce: &str, version: Version, changes: &Changes) {
         self.sent = Some(version);
         nonce.clone_into(&mut self.last_nonce);
-        let removed = removed.to_vec();
-        self.outstanding.push_back(Outstanding { nonce: nonce.to_owned(), version, removed });
+        self.outstanding.push_back(Outstanding {
+            nonce: nonce.to_owned(),
+            version,
+            removed: changes.removed.clone(),
+            is_empty: changes.resources.is_empty() && changes.removed.is_empty(),
+        });
     }
 
     pub(super) fn status(&self) -> TypeStatus {
@@ -197,7 +214,8 @@ impl Subscription {
         let Some(response) = self.outstanding.drain(..=position).next_back() else {
             return (Outcome::Stale(self.kind), false);
         };
-        self.rejected = error.is_some();
+        // In an empty response there is nothing that could be put right later.
+        self.rejected = error.filter(|_| !response.is_empty).map(|_| response.version);
         let Some(error) = error else {
             self.acked = Some(response.version);
             self.error = None;
@@ -248,6 +266,9 @@ impl Subscription {
         if self.is_whole() && name == WILDCARD {
             self.answer_owed |= !self.wildcard;
             self.wildcard = true;
+            for name in std::mem::take(&mut self.given_up) {
+                self.client.entry(name).or_insert(None);
+            }
             return;
         }
         let name: Arc<str> = name.into();
@@ -260,6 +281,7 @@ impl Subscription {
     fn unsubscribe(&mut self, name: &str) {
         if self.is_whole() && name == WILDCARD {
             self.wildcard = false;
+            self.given_up.extend(self.client.keys().cloned());
         } else if self.names.remove(name) && self.wildcard {
             self.owed.insert(name.into());
         }
@@ -280,6 +302,8 @@ impl Subscription {
         let names = &self.names;
         self.client.retain(|name, _| names.contains(name));
         self.owed.retain(|name| names.contains(name));
-        self.rejected &= !names.is_empty();
+        if names.is_empty() {
+            self.rejected = None;
+        }
     }
 }
