@@ -1,0 +1,282 @@
+//! A mesh of real processes: a control plane, and sidecars that joined it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::client::{self, Answer, Ask};
+use crate::port::Port;
+use crate::process::Process;
+use crate::venv::program;
+use crate::wait;
+
+/// A control plane with its folders. Everything ends when this is dropped.
+#[derive(Debug)]
+pub struct Mesh {
+    dir: TempDir,
+    process: Option<Process>,
+    xds: Port,
+    xds_tls: Port,
+    admin: Port,
+}
+
+/// A sidecar that joined, with its ports.
+#[derive(Debug)]
+pub struct Sidecar {
+    /// The process.
+    pub process: Process,
+    /// Its admin endpoint.
+    pub admin: SocketAddr,
+    /// Where its application sends requests.
+    pub outbound: SocketAddr,
+    /// Where other sidecars reach it.
+    pub inbound: SocketAddr,
+    _ports: [Port; 3],
+}
+
+/// What a sidecar stands beside.
+#[derive(Debug, Clone)]
+pub struct Beside {
+    /// Name of the instance, and of its folder.
+    pub name: String,
+    /// Its service.
+    pub service: String,
+    /// Port of the application. None: a client.
+    pub app: Option<u16>,
+    /// Labels of the instance.
+    pub labels: Vec<(String, String)>,
+}
+
+impl Beside {
+    /// An instance of `service` whose application listens on `app`, labelled with both.
+    pub fn new(service: &str, version: &str, app: SocketAddr) -> Self {
+        let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        Self {
+            name: format!("{service}-{version}"),
+            service: service.to_owned(),
+            app: Some(app.port()),
+            labels: vec![label("app", service), label("version", version)],
+        }
+    }
+
+    /// One that only asks.
+    pub fn client(name: &str) -> Self {
+        Self { name: name.to_owned(), service: name.to_owned(), app: None, labels: Vec::new() }
+    }
+}
+
+impl Mesh {
+    /// Starts a control plane with these files, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not get ready; the message has its log.
+    pub async fn start(files: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        std::fs::create_dir(dir.path().join("mesh"))?;
+        let ports = [Port::reserve()?, Port::reserve()?, Port::reserve()?];
+        let [xds, xds_tls, admin] = ports;
+        let mut mesh = Self { dir, process: None, xds, xds_tls, admin };
+        for (name, text) in files {
+            mesh.write(name, text)?;
+        }
+        mesh.start_control_plane().await?;
+        Ok(mesh)
+    }
+
+    /// Writes a file of the mesh folder, in one step.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, name: &str, text: &str) -> std::io::Result<()> {
+        let path = self.dir().join("mesh").join(name);
+        let new = path.with_extension("new");
+        std::fs::write(&new, text)?;
+        std::fs::rename(new, path)
+    }
+
+    /// Starts the control plane (again), on the same ports and with the same data.
+    ///
+    /// # Errors
+    /// When it does not get ready; the message has its log.
+    pub async fn start_control_plane(&mut self) -> anyhow::Result<()> {
+        let mut command = self.command("control-plane")?;
+        command.arg("--config").arg(self.dir().join("mesh"));
+        command.arg("--data-dir").arg(self.data_dir());
+        for (flag, port) in [
+            ("--xds-port", &self.xds),
+            ("--xds-tls-port", &self.xds_tls),
+            ("--admin-port", &self.admin),
+        ] {
+            command.arg(flag).arg(port.number().to_string());
+        }
+        let log = self.dir().join("control-plane.log");
+        let process = Process::start("control-plane", &mut command, &log)?;
+        let admin = self.admin.address();
+        let ready = || async {
+            let answer = client::get(admin, "/ready").await.ok()?;
+            (answer.status == 200).then_some(())
+        };
+        process.ready("the control plane is ready", ready).await?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Kills the control plane, as a crash would.
+    pub fn kill_control_plane(&mut self) {
+        self.process = None;
+    }
+
+    /// What the control plane wrote so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir().join("control-plane.log")).unwrap_or_default()
+    }
+
+    /// Starts a sidecar, and waits until it serves.
+    ///
+    /// # Errors
+    /// When it does not get ready; the message has its log.
+    pub async fn sidecar(&self, beside: &Beside) -> anyhow::Result<Sidecar> {
+        let ports = [Port::reserve()?, Port::reserve()?, Port::reserve()?];
+        let [admin, inbound, outbound] = ports.each_ref().map(Port::address);
+        let mut command = Command::new(program("pillion-proxy")?);
+        command
+            .args(["--control-plane", &self.xds_tls.address().to_string()])
+            .arg("--token-file")
+            .arg(self.data_dir().join("join-token"))
+            .arg("--data-dir")
+            .arg(self.dir().join(&beside.name))
+            .args(["--service", &beside.service, "--name", &beside.name, "--concurrency", "1"])
+            .args(["--admin-port", &admin.port().to_string()])
+            .args(["--inbound-port", &inbound.port().to_string()])
+            .args(["--outbound-port", &outbound.port().to_string()]);
+        for (key, value) in &beside.labels {
+            command.arg("--label").arg(format!("{key}={value}"));
+        }
+        if let Some(app) = beside.app {
+            command.args(["--app", &app.to_string()]);
+        }
+        let log = self.dir().join(format!("{}.log", beside.name));
+        let process = Process::start(&beside.name, &mut command, &log)?;
+        let ready = || async {
+            let answer = client::get(admin, "/ready").await.ok()?;
+            (answer.status == 200).then_some(())
+        };
+        process.ready("the sidecar is ready", ready).await?;
+        Ok(Sidecar { process, admin, outbound, inbound, _ports: ports })
+    }
+
+    /// Runs `pillion` with these arguments to its end.
+    ///
+    /// # Errors
+    /// When the program is missing.
+    pub fn pillion(&self, args: &[&str]) -> anyhow::Result<Output> {
+        let mut command = Command::new(program("pillion")?);
+        command.args(args).output().with_context(|| format!("cannot run {command:?}"))
+    }
+
+    /// What `pillion status --output json` prints.
+    ///
+    /// # Errors
+    /// When it prints something else.
+    pub fn status(&self) -> anyhow::Result<Value> {
+        let admin = self.admin.address().to_string();
+        let output = self.pillion(&["status", "--admin", &admin, "--output", "json"])?;
+        serde_json::from_slice(&output.stdout).with_context(|| {
+            format!(
+                "not JSON: {}",
+                String::from_utf8_lossy(&[output.stdout, output.stderr].concat())
+            )
+        })
+    }
+
+    /// A certificate for a workload without a sidecar of ours, by `pillion ca issue`: the folder.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn issue(&self, account: &str) -> anyhow::Result<PathBuf> {
+        let out = self.dir().join(format!("issued-{account}"));
+        let (data, folder) = (self.data_dir(), out.to_string_lossy().into_owned());
+        let data = data.to_string_lossy().into_owned();
+        let args =
+            ["ca", "issue", "--data-dir", &data, "--service-account", account, "--out", &folder];
+        let output = self.pillion(&args)?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(out)
+    }
+
+    /// The port of xDS in plain text, on loopback.
+    pub fn xds(&self) -> SocketAddr {
+        self.xds.address()
+    }
+
+    /// The folder of everything.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.dir().join("data")
+    }
+
+    fn command(&self, name: &str) -> anyhow::Result<Command> {
+        let mut command = Command::new(program("pillion")?);
+        command.arg(name).args(["--address", &Ipv4Addr::LOCALHOST.to_string()]);
+        Ok(command)
+    }
+}
+
+impl Sidecar {
+    /// Asks for `path` of a mesh service, as the application beside this sidecar would.
+    ///
+    /// # Errors
+    /// When there is no answer at all.
+    pub async fn ask(&self, host: &str, path: &str) -> anyhow::Result<Answer> {
+        ask(self.outbound, host, path).await
+    }
+
+    /// Waits until `host` is answered with 200 by the backend of this name.
+    ///
+    /// # Errors
+    /// After [`wait::LIMIT`].
+    pub async fn reaches(&self, host: &str, endpoint: &str) -> anyhow::Result<()> {
+        reaches(self.outbound, host, endpoint).await
+    }
+}
+
+/// Asks a proxy for `path` of `host`.
+///
+/// # Errors
+/// When there is no answer at all.
+pub async fn ask(proxy: SocketAddr, host: &str, path: &str) -> anyhow::Result<Answer> {
+    let mut ask = Ask::new(http::Method::GET, path);
+    host.clone_into(&mut ask.host);
+    client::send(proxy, &ask).await
+}
+
+/// Waits until `host` is answered with 200 by the backend of this name.
+///
+/// # Errors
+/// After [`wait::LIMIT`].
+pub async fn reaches(proxy: SocketAddr, host: &str, endpoint: &str) -> anyhow::Result<()> {
+    let last = std::cell::RefCell::new(String::new());
+    let probe = || async {
+        let answer = ask(proxy, host, "/").await;
+        if let Ok(answer) = &answer
+            && answer.status == 200
+            && answer.header("x-endpoint") == Some(endpoint)
+        {
+            return Some(());
+        }
+        *last.borrow_mut() = match answer {
+            Ok(answer) => format!("{} {:?} {}", answer.status, answer.headers, answer.text()),
+            Err(error) => format!("{error:#}"),
+        };
+        None
+    };
+    let found = wait::until(&format!("{host} is answered by {endpoint}"), probe).await;
+    found.with_context(|| last.borrow().clone())
+}
