@@ -7,11 +7,11 @@ use pillion_xds::any::pack;
 use pillion_xds::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use pillion_xds::envoy::config::cluster::v3::circuit_breakers::thresholds::RetryBudget;
 use pillion_xds::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, TransportSocketMatch,
+    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy, TransportSocketMatch,
 };
 use pillion_xds::envoy::config::cluster::v3::{CircuitBreakers, Cluster, OutlierDetection};
 use pillion_xds::envoy::config::core::v3::{
-    Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonHttpOptions,
+    Address, Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonHttpOptions,
 };
 use pillion_xds::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
@@ -19,19 +19,22 @@ use pillion_xds::envoy::config::endpoint::v3::{
 use pillion_xds::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use pillion_xds::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use pillion_xds::envoy::extensions::upstreams::http::v3::http_protocol_options::{
-    ExplicitHttpConfig, UpstreamProtocolOptions,
+    ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
 };
 
 use super::balancing;
+use super::capture::PASSTHROUGH;
 use super::members::Wire;
 use super::node::Certificates;
-use super::proto::{duration, host_and_port, millis, over_ads, percent, text_struct};
+use super::proto::{duration, host_and_port, millis, over_ads, percent, pipe, text_struct};
 use super::shape::{Face, Shape, cluster_name};
 use super::tls;
 use crate::intent::{self, AppProtocol, Service, ServicePort, TrafficPolicy};
 
 /// The cluster of the OTLP receiver.
 pub(crate) const OTEL: &str = "otel";
+
+const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// To another sidecar, whose own side waits an hour.
@@ -156,8 +159,7 @@ fn http_options(cluster: &mut Cluster, http2: bool, idle: Duration) {
         )),
         ..HttpProtocolOptions::default()
     };
-    let name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned();
-    cluster.typed_extension_protocol_options = [(name, pack(&options))].into();
+    cluster.typed_extension_protocol_options = [(HTTP_OPTIONS.to_owned(), pack(&options))].into();
 }
 
 /// No limits but those that are asked for, and a budget for retries in any case.
@@ -225,9 +227,10 @@ fn outlier_detection(policy: Option<&TrafficPolicy>) -> OutlierDetection {
 }
 
 /// A sidecar's own workload.
-pub(crate) fn inbound(app_port: u16, protocol: AppProtocol) -> Cluster {
+pub(crate) fn inbound(app_port: u16, socket: Option<&str>, protocol: AppProtocol) -> Cluster {
     let name = inbound_name(app_port);
-    let mut cluster = fixed(&name, "127.0.0.1", app_port);
+    let address = socket.map_or_else(|| host_and_port("127.0.0.1".to_owned(), app_port), pipe);
+    let mut cluster = fixed(&name, address);
     cluster.circuit_breakers = Some(circuit_breakers(None));
     cluster.connect_timeout = Some(millis(1000));
     if protocol.is_http() {
@@ -240,9 +243,32 @@ pub(crate) fn inbound_name(app_port: u16) -> String {
     format!("inbound:{app_port}")
 }
 
+/// Where a captured connection was going, in whatever it speaks.
+pub(crate) fn passthrough() -> Cluster {
+    let options = HttpProtocolOptions {
+        upstream_protocol_options: Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(
+            UseDownstreamHttpConfig {
+                http_protocol_options: Some(Http1ProtocolOptions::default()),
+                http2_protocol_options: Some(Http2ProtocolOptions::default()),
+                ..UseDownstreamHttpConfig::default()
+            },
+        )),
+        ..HttpProtocolOptions::default()
+    };
+    Cluster {
+        name: PASSTHROUGH.to_owned(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst.into())),
+        lb_policy: LbPolicy::ClusterProvided.into(),
+        connect_timeout: Some(millis(10_000)),
+        circuit_breakers: Some(circuit_breakers(None)),
+        typed_extension_protocol_options: [(HTTP_OPTIONS.to_owned(), pack(&options))].into(),
+        ..Cluster::default()
+    }
+}
+
 /// The OTLP receiver.
 pub(crate) fn otel(host: &str, port: u16) -> Cluster {
-    let mut cluster = fixed(OTEL, host, port);
+    let mut cluster = fixed(OTEL, host_and_port(host.to_owned(), port));
     if host.parse::<IpAddr>().is_err() {
         cluster.cluster_discovery_type =
             Some(ClusterDiscoveryType::Type(DiscoveryType::StrictDns.into()));
@@ -252,10 +278,10 @@ pub(crate) fn otel(host: &str, port: u16) -> Cluster {
 }
 
 /// A cluster of one endpoint that is known beforehand.
-fn fixed(name: &str, host: &str, port: u16) -> Cluster {
+fn fixed(name: &str, address: Address) -> Cluster {
     let endpoint = LbEndpoint {
         host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(Endpoint {
-            address: Some(host_and_port(host.to_owned(), port)),
+            address: Some(address),
             ..Endpoint::default()
         })),
         ..LbEndpoint::default()

@@ -7,7 +7,7 @@ use pillion_xds::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
 };
 
-use super::members::{Members, Wire, app_port};
+use super::members::{Members, Wire, app_port, captured_port};
 use super::proto::{metadata, socket};
 use crate::intent::{Locality, Mtls, ServicePort, Workload};
 
@@ -65,7 +65,10 @@ struct Reach {
 }
 
 fn reach(workload: &Workload, port: &ServicePort, view: View, mtls: Mtls) -> Option<Reach> {
-    let sidecar = || Some(Reach { port: workload.sidecar_port?, is_plain: false });
+    let sidecar = || {
+        let port = captured_port(workload, port).or(workload.sidecar_port)?;
+        Some(Reach { port, is_plain: false })
+    };
     let own = || {
         let port = app_port(workload, port).filter(|_| mtls == Mtls::Permissive)?;
         Some(Reach { port, is_plain: true })

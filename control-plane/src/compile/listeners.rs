@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use pillion_xds::any::{Packable, pack};
-use pillion_xds::envoy::config::core::v3::{TrafficDirection, TransportSocket};
+use pillion_xds::envoy::config::core::v3::{Address, TrafficDirection, TransportSocket};
 use pillion_xds::envoy::config::listener::v3::{
     Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, filter, listener_filter,
 };
@@ -12,6 +12,7 @@ use pillion_xds::envoy::config::route::v3::route_match::PathSpecifier;
 use pillion_xds::envoy::config::route::v3::{
     Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route,
 };
+use pillion_xds::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
 use pillion_xds::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
@@ -19,10 +20,11 @@ use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v
 };
 use pillion_xds::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy};
 
+use super::capture;
 use super::clusters::inbound_name;
 use super::http_manager::{access_log, base, over_rds};
-use super::node::{Node, Sidecar};
-use super::proto::{millis, socket};
+use super::node::{Certificates, Interception, Node, Place, Sidecar};
+use super::proto::{everywhere, millis, pipe, socket};
 use super::retry;
 use super::routes::OUTBOUND;
 use super::shape::cluster_name;
@@ -31,48 +33,94 @@ use crate::intent::{AppProtocol, Mesh, Mtls, Service, ServicePort};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// The listener at which peers reach the workload. `None` if there is no workload, or if the mesh demands mTLS
-/// and the sidecar has no certificates.
+/// The listener at which peers reach the workload, whose ports are given with what is spoken there, the main one
+/// first. `None` if there is no workload, or if the mesh demands mTLS and the sidecar has no certificates.
 pub(crate) fn inbound(
     mesh: &Mesh,
     node: &Node,
     sidecar: &Sidecar,
-    protocol: AppProtocol,
+    ports: &[(u16, AppProtocol)],
 ) -> Option<Listener> {
-    let ((address, port), app_port) = (sidecar.inbound?, sidecar.app_port?);
-    let alpn = if protocol.is_http() { tls::H2_OR_HTTP1 } else { tls::NO_ALPN };
+    let (address, port) = sidecar.inbound?;
+    let captures = sidecar.interception.captures();
+    let (main, _) = ports.first()?;
+    let mut filter_chains = Vec::new();
+    for (app_port, protocol) in ports {
+        // Who names the sidecar itself means the main port; any other port is nobody's.
+        let reached: &[Option<u16>] = match (captures, app_port == main) {
+            (false, true) => &[None],
+            (false, false) => &[],
+            (true, true) => &[Some(port), Some(*app_port)],
+            (true, false) => &[Some(*app_port)],
+        };
+        for destination in reached {
+            let to = To { app_port: *app_port, protocol: *protocol, destination: *destination };
+            filter_chains.append(&mut chains(mesh, (node, sidecar), port, &to));
+        }
+    }
+    if filter_chains.is_empty() {
+        return None;
+    }
+    let by_transport = mesh.mtls == Mtls::Permissive && sidecar.certificates != Certificates::None;
+    let mut listener_filters = Vec::new();
+    if captures {
+        listener_filters.push(original_dst());
+    }
+    if by_transport {
+        listener_filters.push(tls_inspector());
+    }
+    Some(Listener {
+        name: "inbound".to_owned(),
+        address: Some(if captures { everywhere(port) } else { socket(address, port) }),
+        filter_chains,
+        listener_filters,
+        transparent: (sidecar.interception == Interception::Tproxy).then_some(true),
+        // A client that waits for the server to speak first must not wait long for the look inside.
+        listener_filters_timeout: by_transport.then(|| millis(200)),
+        continue_on_listener_filters_timeout: by_transport,
+        traffic_direction: TrafficDirection::Inbound.into(),
+        ..Listener::default()
+    })
+}
+
+/// One port of the workload, and the port that its clients connected to, where that tells it from others.
+struct To {
+    app_port: u16,
+    protocol: AppProtocol,
+    destination: Option<u16>,
+}
+
+/// The filter chains to one port of the workload.
+fn chains(mesh: &Mesh, (node, sidecar): (&Node, &Sidecar), port: u16, to: &To) -> Vec<FilterChain> {
+    let alpn = if to.protocol.is_http() { tls::H2_OR_HTTP1 } else { tls::NO_ALPN };
     let secure = tls::downstream(&sidecar.certificates, &mesh.trust_domain, alpn);
     let workload = |knows_peer| {
-        if protocol.is_http() {
+        if to.protocol.is_http() {
             let stat_prefix = format!("inbound_{port}");
             let mut manager = base(mesh, node, sidecar, &stat_prefix);
-            to_workload(&mut manager, node, app_port, knows_peer);
+            to_workload(&mut manager, node, to.app_port, knows_peer);
             http(&manager)
         } else {
-            tcp(mesh, &format!("inbound_{port}"), inbound_name(app_port))
+            tcp(mesh, &format!("inbound_{port}"), inbound_name(to.app_port))
         }
     };
-    let filter_chains = match (mesh.mtls, secure) {
+    let mut found = match (mesh.mtls, secure) {
         (Mtls::Strict, Some(secure)) => vec![chain(workload(true), Some(secure), None)],
-        (Mtls::Strict, None) => return None,
+        (Mtls::Strict, None) => Vec::new(),
         (Mtls::Permissive, Some(secure)) => vec![
             chain(workload(true), Some(secure), Some("tls")),
             chain(workload(false), None, Some("raw_buffer")),
         ],
         (Mtls::Permissive, None) => vec![chain(workload(false), None, None)],
     };
-    let looks_inside = filter_chains.len() > 1;
-    Some(Listener {
-        name: "inbound".to_owned(),
-        address: Some(socket(address, port)),
-        filter_chains,
-        listener_filters: if looks_inside { vec![tls_inspector()] } else { Vec::new() },
-        // A client that waits for the server to speak first must not wait long for the look inside.
-        listener_filters_timeout: looks_inside.then(|| millis(200)),
-        continue_on_listener_filters_timeout: looks_inside,
-        traffic_direction: TrafficDirection::Inbound.into(),
-        ..Listener::default()
-    })
+    if let Some(destination) = to.destination {
+        for chain in &mut found {
+            let matches = chain.filter_chain_match.get_or_insert_default();
+            matches.destination_port = Some(destination.into());
+            chain.name = format!("{destination}_{}", chain.name).trim_end_matches('_').to_owned();
+        }
+    }
+    found
 }
 
 /// Everything goes to the workload; what a certificate says about the peer goes along in
@@ -121,17 +169,21 @@ fn to_workload(manager: &mut HttpConnectionManager, node: &Node, app_port: u16, 
 
 /// The listener at which the workload reaches the mesh, by host name.
 pub(crate) fn outbound(mesh: &Mesh, node: &Node, sidecar: &Sidecar) -> Option<Listener> {
+    if sidecar.interception.captures() {
+        return capture::outbound(mesh, node, sidecar);
+    }
     let mut manager = base(mesh, node, sidecar, OUTBOUND);
     manager.route_specifier = Some(over_rds(OUTBOUND));
-    Some(on_loopback(OUTBOUND.to_owned(), sidecar.outbound_port?, http(&manager)))
+    let address = socket(LOOPBACK, sidecar.outbound_port?);
+    Some(on_loopback(OUTBOUND.to_owned(), address, http(&manager)))
 }
 
-/// A loopback port that stands for one service port.
+/// A place on loopback that stands for one service port.
 pub(crate) fn upstream(
     mesh: &Mesh,
     (node, sidecar): (&Node, &Sidecar),
     (service, port): (&Service, &ServicePort),
-    local: u16,
+    local: &Place,
 ) -> Listener {
     let cluster = cluster_name(&service.name, port.port);
     let name = format!("{OUTBOUND}|{cluster}");
@@ -142,20 +194,28 @@ pub(crate) fn upstream(
     } else {
         tcp(mesh, &name, cluster)
     };
-    on_loopback(name, local, filter)
+    let address = match local {
+        Place::Socket(address) => socket(address.ip(), address.port()),
+        Place::Pipe(path) => pipe(path),
+    };
+    on_loopback(name, address, filter)
 }
 
-fn on_loopback(name: String, port: u16, filter: Filter) -> Listener {
+fn on_loopback(name: String, address: Address, filter: Filter) -> Listener {
     Listener {
         name,
-        address: Some(socket(LOOPBACK, port)),
+        address: Some(address),
         filter_chains: vec![chain(filter, None, None)],
         traffic_direction: TrafficDirection::Outbound.into(),
         ..Listener::default()
     }
 }
 
-fn chain(filter: Filter, tls: Option<TransportSocket>, transport: Option<&str>) -> FilterChain {
+pub(crate) fn chain(
+    filter: Filter,
+    tls: Option<TransportSocket>,
+    transport: Option<&str>,
+) -> FilterChain {
     FilterChain {
         filter_chain_match: transport.map(|transport| FilterChainMatch {
             transport_protocol: transport.to_owned(),
@@ -168,11 +228,11 @@ fn chain(filter: Filter, tls: Option<TransportSocket>, transport: Option<&str>) 
     }
 }
 
-fn http(manager: &HttpConnectionManager) -> Filter {
+pub(crate) fn http(manager: &HttpConnectionManager) -> Filter {
     network_filter("envoy.filters.network.http_connection_manager", manager)
 }
 
-fn tcp(mesh: &Mesh, stat_prefix: &str, cluster: String) -> Filter {
+pub(crate) fn tcp(mesh: &Mesh, stat_prefix: &str, cluster: String) -> Filter {
     let proxy = TcpProxy {
         stat_prefix: stat_prefix.to_owned(),
         cluster_specifier: Some(tcp_proxy::ClusterSpecifier::Cluster(cluster)),
@@ -189,10 +249,18 @@ fn network_filter<M: Packable>(name: &str, config: &M) -> Filter {
     }
 }
 
-fn tls_inspector() -> ListenerFilter {
+pub(crate) fn tls_inspector() -> ListenerFilter {
+    listener_filter("envoy.filters.listener.tls_inspector", &TlsInspector::default())
+}
+
+pub(crate) fn original_dst() -> ListenerFilter {
+    listener_filter("envoy.filters.listener.original_dst", &OriginalDst::default())
+}
+
+pub(crate) fn listener_filter<M: Packable>(name: &str, config: &M) -> ListenerFilter {
     ListenerFilter {
-        name: "envoy.filters.listener.tls_inspector".to_owned(),
-        config_type: Some(listener_filter::ConfigType::TypedConfig(pack(&TlsInspector::default()))),
+        name: name.to_owned(),
+        config_type: Some(listener_filter::ConfigType::TypedConfig(pack(config))),
         ..ListenerFilter::default()
     }
 }

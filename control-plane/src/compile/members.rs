@@ -156,6 +156,20 @@ pub(crate) fn app_port(workload: &Workload, port: &ServicePort) -> Option<u16> {
     }
 }
 
+/// The port at which a captured workload takes connections for a port of its service: the application's own.
+pub(crate) fn captured_port(workload: &Workload, port: &ServicePort) -> Option<u16> {
+    workload.sidecar_port.filter(|_| workload.captured)?;
+    let known = |number: &u16| {
+        workload.app_port == Some(*number) || workload.ports.values().any(|port| port == number)
+    };
+    let target = match &port.target {
+        TargetPort::Name(name) => workload.ports.get(name).copied(),
+        TargetPort::Number(number) => Some(*number).filter(known),
+    };
+    let named = || port.name.as_ref().and_then(|name| workload.ports.get(name)).copied();
+    target.or_else(named).or(workload.app_port)
+}
+
 impl<'a> Index<'a> {
     fn new(all: &[&'a Arc<Workload>]) -> Self {
         let mut index = Self { by_service: HashMap::new(), by_label: HashMap::new() };

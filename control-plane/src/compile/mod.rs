@@ -6,6 +6,7 @@
 
 mod action;
 mod balancing;
+mod capture;
 mod clusters;
 mod endpoints;
 mod grpc;
@@ -21,7 +22,7 @@ mod shape;
 mod tls;
 mod world;
 
-pub use node::{Certificates, Node, NodeError, NodeKind, Sidecar};
+pub use node::{Certificates, Interception, Node, NodeError, NodeKind, Place, Sidecar};
 pub use world::World;
 
 #[cfg(test)]

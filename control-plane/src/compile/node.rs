@@ -1,7 +1,7 @@
 //! Who asks: `envoy.config.core.v3.Node` to a typed [`Node`].
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use pillion_xds::envoy::config::core::v3 as core;
 use prost_types::{Struct, Value, value::Kind};
@@ -42,14 +42,41 @@ pub struct Sidecar {
     pub inbound: Option<(IpAddr, u16)>,
     /// Port of the workload, if it has an inbound side.
     pub app_port: Option<u16>,
+    /// Further ports of the workload, by name. Only a captured workload can be reached at them.
+    pub app_ports: BTreeMap<String, u16>,
+    /// How connections come to it.
+    pub interception: Interception,
     /// Loopback port at which the workload reaches the mesh.
     pub outbound_port: Option<u16>,
-    /// Loopback ports that stand for one service each: `service.namespace:port` to port.
-    pub upstream_ports: BTreeMap<String, u16>,
+    /// Places on its machine that stand for one service each, by `service.namespace:port`.
+    pub upstream_ports: BTreeMap<String, Place>,
+    /// Unix socket at which the workload listens, in place of its port.
+    pub app_socket: Option<String>,
     /// Where its certificates are.
     pub certificates: Certificates,
     /// OTLP receiver of its own, in place of the mesh's.
     pub otlp: Option<(String, u16)>,
+}
+
+/// A place on a sidecar's machine where it listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A TCP socket on loopback.
+    Socket(SocketAddr),
+    /// A Unix socket.
+    Pipe(String),
+}
+
+/// How connections of the workload come to its sidecar (node metadata `INTERCEPTION`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Interception {
+    /// They name the sidecar (`NONE`).
+    #[default]
+    None,
+    /// nftables redirects them (`REDIRECT`).
+    Redirect,
+    /// nftables redirects outgoing ones, and hands incoming ones over as they are (`TPROXY`).
+    Tproxy,
 }
 
 /// Where a sidecar's certificates are.
@@ -117,7 +144,25 @@ impl Node {
     }
 }
 
+impl Interception {
+    /// Whether connections come to the sidecar that name somebody else.
+    pub(crate) fn captures(self) -> bool {
+        self != Self::None
+    }
+}
+
 impl Sidecar {
+    /// Every port of the workload, its main one first.
+    pub(crate) fn all_app_ports(&self) -> Vec<u16> {
+        let mut all: Vec<u16> = self.app_port.into_iter().collect();
+        for port in self.app_ports.values() {
+            if !all.contains(port) {
+                all.push(*port);
+            }
+        }
+        all
+    }
+
     fn parse(metadata: &Metadata<'_>) -> Result<Self, NodeError> {
         let inbound_port = metadata.port("INBOUND_PORT")?;
         let app_port = metadata.port("APP_PORT")?;
@@ -132,8 +177,11 @@ impl Sidecar {
         Ok(Self {
             inbound,
             app_port,
+            app_ports: metadata.ports("APP_PORTS")?,
+            interception: metadata.interception("INTERCEPTION")?,
             outbound_port: metadata.port("OUTBOUND_PORT")?,
-            upstream_ports: metadata.ports("UPSTREAM_PORTS")?,
+            upstream_ports: metadata.places("UPSTREAM_PORTS")?,
+            app_socket: metadata.text("APP_SOCKET")?,
             certificates: metadata.certificates()?,
             otlp: metadata.otlp("OTLP_ENDPOINT")?,
         })
@@ -166,12 +214,28 @@ impl Metadata<'_> {
     }
 
     fn ports(&self, key: &str) -> Result<BTreeMap<String, u16>, NodeError> {
+        self.struct_of(key, "port number from 1 to 65535", parse_port)
+    }
+
+    fn places(&self, key: &str) -> Result<BTreeMap<String, Place>, NodeError> {
+        self.struct_of(key, "port number from 1 to 65535, IP:PORT on loopback or unix:PATH", place)
+    }
+
+    /// A struct of texts or numbers, each read by `read`.
+    fn struct_of<T>(
+        &self,
+        key: &str,
+        expected: &str,
+        read: fn(&str) -> Option<T>,
+    ) -> Result<BTreeMap<String, T>, NodeError> {
         let fields = match self.kind(key) {
             None | Some(Kind::NullValue(_)) => return Ok(BTreeMap::new()),
             Some(Kind::StructValue(fields)) => &fields.fields,
             Some(_) => {
-                let expected = "expected a struct of `service.namespace:port` to port";
-                return Err(error(&format!("metadata.{key}"), expected));
+                return Err(error(
+                    &format!("metadata.{key}"),
+                    "expected a struct of names to ports",
+                ));
             }
         };
         let entry = |(name, value): (&String, &Value)| {
@@ -180,11 +244,25 @@ impl Metadata<'_> {
                 Some(Kind::NumberValue(number)) => number.to_string(),
                 _ => String::new(),
             };
-            let port = parse_port(&text)
-                .ok_or_else(|| port_error(&format!("metadata.{key}.{name}"), &text))?;
-            Ok((name.clone(), port))
+            let found = read(&text).ok_or_else(|| {
+                let field = format!("metadata.{key}.{name}");
+                error(&field, &format!("expected a {expected}, found {text:?}"))
+            })?;
+            Ok((name.clone(), found))
         };
         fields.iter().map(entry).collect()
+    }
+
+    fn interception(&self, key: &str) -> Result<Interception, NodeError> {
+        match self.text(key)?.as_deref() {
+            None | Some("NONE") => Ok(Interception::None),
+            Some("REDIRECT") => Ok(Interception::Redirect),
+            Some("TPROXY") => Ok(Interception::Tproxy),
+            Some(other) => Err(error(
+                &format!("metadata.{key}"),
+                &format!("expected NONE, REDIRECT or TPROXY, found {other:?}"),
+            )),
+        }
     }
 
     fn address(&self, key: &str) -> Result<IpAddr, NodeError> {
@@ -221,6 +299,15 @@ impl Metadata<'_> {
             .map(Some)
             .ok_or_else(|| error(&format!("metadata.{key}"), &message()))
     }
+}
+
+fn place(text: &str) -> Option<Place> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return path.starts_with(['/', '@']).then(|| Place::Pipe(path.to_owned()));
+    }
+    let port = parse_port(text).map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let address = port.or_else(|| text.parse().ok())?;
+    (address.ip().is_loopback() && address.port() > 0).then_some(Place::Socket(address))
 }
 
 fn parse_port(text: &str) -> Option<u16> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pillion_xds::any::pack;
 use pillion_xds::envoy::config::core::v3::{
     Address, AggregatedConfigSource, ApiVersion, ConfigSource, DataSource, HeaderValue,
-    HeaderValueOption, Metadata, SocketAddress, TransportSocket, address, config_source,
+    HeaderValueOption, Metadata, Pipe, SocketAddress, TransportSocket, address, config_source,
     data_source, header_value_option::HeaderAppendAction, socket_address, transport_socket,
 };
 use pillion_xds::envoy::r#type::matcher::v3::{RegexMatcher, StringMatcher, string_matcher};
@@ -58,6 +58,24 @@ pub(crate) fn over_ads() -> ConfigSource {
 
 pub(crate) fn socket(ip: IpAddr, port: u16) -> Address {
     host_and_port(ip.to_string(), port)
+}
+
+/// A Unix socket.
+pub(crate) fn pipe(path: &str) -> Address {
+    let pipe = Pipe { path: path.to_owned(), ..Pipe::default() };
+    Address { address: Some(address::Address::Pipe(pipe)) }
+}
+
+/// Every address of the machine, IPv6 and IPv4.
+pub(crate) fn everywhere(port: u16) -> Address {
+    Address {
+        address: Some(address::Address::SocketAddress(SocketAddress {
+            address: "::".to_owned(),
+            ipv4_compat: true,
+            port_specifier: Some(socket_address::PortSpecifier::PortValue(port.into())),
+            ..SocketAddress::default()
+        })),
+    }
 }
 
 pub(crate) fn host_and_port(address: String, port: u16) -> Address {

@@ -1,25 +1,31 @@
 //! Routes of host names: `HTTPRoute`, `GRPCRoute` and the policies on them.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use pillion_xds::envoy::config::core::v3::RuntimeFractionalPercent;
 use pillion_xds::envoy::config::route::v3::route_action::{ClusterSpecifier, MaxStreamDuration};
+use pillion_xds::envoy::config::route::v3::route_match::PathSpecifier;
 use pillion_xds::envoy::config::route::v3::{
-    Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route,
+    DirectResponseAction, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route,
 };
 
 use super::action::{Action, Forward, Headers, action};
 use super::balancing::hash_policy;
-use super::proto::{duration, fraction, matching};
+use super::capture::PASSTHROUGH;
+use super::proto::{duration, fraction, inline, matching};
 use super::retry::{self, Plan};
 use super::route_match::{Precedence, grpc_matches, header_matcher, route_match};
 use super::shape::{Client, Shape, cluster_name};
 use crate::intent::{
-    AppProtocol, HashOn, HttpRoute, Match, Rule, Service, ServicePort, TrafficPolicy,
+    AppProtocol, HashOn, HttpRoute, Match, Outbound, Rule, Service, ServicePort, TrafficPolicy,
 };
 
 /// The route configuration behind the one outbound port.
 pub(crate) const OUTBOUND: &str = "outbound";
+
+/// The answer for hosts outside, where the mesh allows none.
+const NOT_IN_MESH: &str = "no service of the mesh has this host name, and the mesh allows no other hosts (Mesh outbound: RegistryOnly)\n";
 
 /// Methods that may be repeated whatever became of the first try (RFC 9110, 9.2.1).
 const SAFE_METHODS: &str = "GET|HEAD|OPTIONS|TRACE";
@@ -44,7 +50,39 @@ pub(crate) fn outbound(shape: &Shape, client: &Client<'_>) -> RouteConfiguration
             });
         }
     }
+    virtual_hosts.push(strangers(shape.intent.mesh.outbound));
     RouteConfiguration { name: OUTBOUND.to_owned(), virtual_hosts, ..RouteConfiguration::default() }
+}
+
+/// Hosts that no service of the mesh has.
+fn strangers(outbound: Outbound) -> VirtualHost {
+    let action = match outbound {
+        Outbound::Passthrough => route::Action::Route(RouteAction {
+            cluster_specifier: Some(ClusterSpecifier::Cluster(PASSTHROUGH.to_owned())),
+            // Nobody here knows how long such a request may take.
+            timeout: Some(prost_types::Duration::default()),
+            ..RouteAction::default()
+        }),
+        Outbound::RegistryOnly => route::Action::DirectResponse(DirectResponseAction {
+            status: 502,
+            body: Some(inline(NOT_IN_MESH.to_owned())),
+            ..DirectResponseAction::default()
+        }),
+    };
+    VirtualHost {
+        name: PASSTHROUGH.to_owned(),
+        domains: vec!["*".to_owned()],
+        routes: vec![Route {
+            name: PASSTHROUGH.to_owned(),
+            r#match: Some(RouteMatch {
+                path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
+                ..RouteMatch::default()
+            }),
+            action: Some(action),
+            ..Route::default()
+        }],
+        ..VirtualHost::default()
+    }
 }
 
 /// One service port alone, whatever host name the request bears.
@@ -78,6 +116,10 @@ pub(crate) fn domains(service: &Service, port: &ServicePort, namespace: &str) ->
     hosts.push(format!("{name}.{own}"));
     hosts.push(format!("{name}.{own}.svc"));
     hosts.push(format!("{name}.{own}.svc.cluster.local"));
+    hosts.extend(service.addresses.iter().map(|address| match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }));
     let bare = service.default_port().is_some_and(|default| default.port == port.port);
     let with_port: Vec<String> = hosts.iter().map(|host| format!("{host}:{}", port.port)).collect();
     if !bare {

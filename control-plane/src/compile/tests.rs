@@ -1,5 +1,6 @@
 //! Compiled resources, decoded again and looked at.
 
+mod capture;
 mod clusters;
 mod fleet;
 mod nodes;
@@ -15,7 +16,7 @@ use pillion_xds::envoy::config::listener::v3::Listener;
 use pillion_xds::envoy::config::route::v3::{Route, RouteConfiguration};
 use prost::Message;
 
-use super::{Certificates, Node, NodeKind, Sidecar, World};
+use super::{Certificates, Interception, Node, NodeKind, Place, Sidecar, World};
 use crate::intent::{Intent, Locality, Name, Severity, Workload, assemble, read};
 use crate::snapshot::{ResourceSet, ResourceType};
 
@@ -77,6 +78,7 @@ fn registered(service: &str, last: u8, labels: &[(&str, &str)]) -> Workload {
         weight: 1,
         ready: true,
         sidecar_port: Some(15006),
+        captured: false,
     }
 }
 
@@ -98,12 +100,20 @@ fn sidecar(service: &str) -> Node {
         kind: NodeKind::Sidecar(Box::new(Sidecar {
             inbound: Some(([10, 0, 0, 9].into(), 15006)),
             app_port: Some(8080),
+            app_ports: BTreeMap::new(),
+            interception: Interception::None,
             outbound_port: Some(15001),
             upstream_ports: BTreeMap::new(),
+            app_socket: None,
             certificates: Certificates::Own,
             otlp: None,
         })),
     }
+}
+
+/// A port on loopback for one service.
+fn loopback(port: u16) -> Place {
+    Place::Socket(([127, 0, 0, 1], port).into())
 }
 
 fn grpc_client(provider: Option<&str>) -> Node {

@@ -1,8 +1,10 @@
 //! Everything at one moment, and each node's part of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use prost::Message;
 
 use super::clusters::{self, Flavor};
 use super::endpoints::{View, assignment};
@@ -11,7 +13,7 @@ use super::node::{Certificates, Node, NodeKind, Sidecar};
 use super::proto::resource;
 use super::routes::{self, OUTBOUND, Reader};
 use super::shape::{Client, Shape, cluster_name};
-use super::{grpc, http_manager, listeners};
+use super::{capture, grpc, http_manager, listeners};
 use crate::intent::{
     AppProtocol, Intent, Mtls, Name, Problem, Service, ServicePort, TargetPort, Workload,
 };
@@ -200,20 +202,26 @@ impl World {
     /// What is a sidecar's alone: its listeners, its workload, its loopback ports, its trace receiver.
     fn add_own(&self, set: &mut ResourceSet, node: &Node, sidecar: &Sidecar) {
         let mesh = &self.intent().mesh;
-        let protocol = self.app_protocol(node, sidecar.app_port);
-        if let Some(app_port) = sidecar.app_port
-            && let Some(listener) = listeners::inbound(mesh, node, sidecar, protocol)
-        {
-            let cluster = clusters::inbound(app_port, protocol);
+        let ports = sidecar.all_app_ports();
+        let ports: Vec<(u16, AppProtocol)> =
+            ports.into_iter().map(|port| (port, self.app_protocol(node, sidecar, port))).collect();
+        if let Some(listener) = listeners::inbound(mesh, node, sidecar, &ports) {
             set.insert(resource(ResourceType::Listener, &listener.name, &listener));
-            set.insert(resource(ResourceType::Cluster, &cluster.name, &cluster));
+            for (port, protocol) in ports {
+                let socket = sidecar.app_socket.as_deref();
+                let cluster = clusters::inbound(port, socket, protocol);
+                set.insert(resource(ResourceType::Cluster, &cluster.name, &cluster));
+            }
+        }
+        if sidecar.interception.captures() {
+            self.add_captured(set, node, sidecar);
         }
         if let Some(listener) = listeners::outbound(mesh, node, sidecar) {
             set.insert(resource(ResourceType::Listener, &listener.name, &listener));
         }
         for (name, local) in &sidecar.upstream_ports {
             let Some(of) = self.service_port(name) else { continue };
-            let listener = listeners::upstream(mesh, (node, sidecar), of, *local);
+            let listener = listeners::upstream(mesh, (node, sidecar), of, local);
             set.insert(resource(ResourceType::Listener, &listener.name, &listener));
             if of.1.protocol.is_http() {
                 let routes = routes::of_port(&self.shape, of, &node.namespace, Reader::Proxy);
@@ -226,14 +234,46 @@ impl World {
         }
     }
 
+    /// What a sidecar needs to whom connections come that name somebody else.
+    fn add_captured(&self, set: &mut ResourceSet, node: &Node, sidecar: &Sidecar) {
+        let (mesh, flavor) = (&self.intent().mesh, Flavor::Proxy(sidecar.certificates.clone()));
+        let cluster = clusters::passthrough();
+        set.insert(resource(ResourceType::Cluster, &cluster.name, &cluster));
+        let mut taken = BTreeSet::new();
+        for (name, service) in self.shape.visible(&self.client(node)) {
+            for port in &service.ports {
+                let of = (&**service, port);
+                let workloads = self.members(name);
+                let found = capture::of_port(mesh, (node, sidecar), of, workloads);
+                if found.is_empty() {
+                    continue;
+                }
+                // Services may share workloads: their addresses mean the first of them.
+                for listener in found {
+                    if taken.insert(listener.address.as_ref().map(Message::encode_to_vec)) {
+                        set.insert(resource(ResourceType::Listener, &listener.name, &listener));
+                    }
+                }
+                if port.protocol.is_http() {
+                    let routes = routes::of_port(&self.shape, of, &node.namespace, Reader::Proxy);
+                    set.insert(resource(ResourceType::Route, &routes.name, &routes));
+                } else {
+                    let balanced = clusters::of_port(&self.shape, service, port, &flavor);
+                    let cluster = capture::direct(service, port, balanced);
+                    set.insert(resource(ResourceType::Cluster, &cluster.name, &cluster));
+                }
+            }
+        }
+    }
+
     /// What the workload of a sidecar speaks: what its service says about the port that leads to it.
-    fn app_protocol(&self, node: &Node, app_port: Option<u16>) -> AppProtocol {
+    fn app_protocol(&self, node: &Node, sidecar: &Sidecar, app_port: u16) -> AppProtocol {
         let name = node.service.as_ref().map(|service| Name::new(node.namespace.as_str(), service));
         let service = name.and_then(|name| self.intent().services.get(&name));
         let Some(service) = service else { return AppProtocol::Http };
-        let leads_there = |port: &&ServicePort| match (&port.target, app_port) {
-            (TargetPort::Number(number), Some(app_port)) => *number == app_port,
-            _ => false,
+        let leads_there = |port: &&ServicePort| match &port.target {
+            TargetPort::Number(number) => *number == app_port,
+            TargetPort::Name(name) => sidecar.app_ports.get(name) == Some(&app_port),
         };
         let port = service.ports.iter().find(leads_there).or_else(|| service.ports.first());
         port.map_or(AppProtocol::Http, |port| port.protocol)

@@ -1,6 +1,7 @@
 //! `Service` (core/v1), as far as a mesh needs it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use super::decode::{At, Context, Object, any_text, dns_label, port, text};
 use super::document::{Reference, Referent};
@@ -23,6 +24,9 @@ pub struct Service {
     pub selector: BTreeMap<String, String>,
     /// Ports, in the order they are written, TCP only.
     pub ports: Vec<ServicePort>,
+    /// Its own addresses (`clusterIP`, `clusterIPs`), by which captured connections to it are recognised. Empty:
+    /// none is written, or it is headless (`None`).
+    pub addresses: Vec<IpAddr>,
     /// Services that its workloads call; `None` is all of them.
     pub depends_on: Option<Vec<Name>>,
     /// Service accounts that may serve it; `None` is those of its workloads.
@@ -126,6 +130,7 @@ impl Service {
         let selector = object.map(cx, "selector", any_text);
         let ports: Vec<ServicePort> =
             object.list(cx, "ports", service_port).into_iter().flatten().collect();
+        let addresses = cluster_addresses(cx, &mut object);
         ignore_what_has_no_meaning_here(&mut object);
         let unique: BTreeSet<u16> = ports.iter().map(|port| port.port).collect();
         if unique.len() != ports.len() {
@@ -139,6 +144,7 @@ impl Service {
             name: meta.name.clone(),
             selector,
             ports,
+            addresses,
             depends_on: depends_on(cx, meta),
             service_accounts: meta
                 .annotations
@@ -148,15 +154,32 @@ impl Service {
     }
 }
 
+/// `clusterIP` and `clusterIPs`, where the first of the latter repeats the former.
+fn cluster_addresses(cx: &mut Context, object: &mut Object<'_>) -> Vec<IpAddr> {
+    let one = object.optional(cx, "clusterIP", address);
+    let more = object.list(cx, "clusterIPs", address);
+    let mut found = Vec::new();
+    for address in one.into_iter().chain(more).flatten() {
+        if !found.contains(&address) {
+            found.push(address);
+        }
+    }
+    found
+}
+
+/// `None` and the empty text are a headless service.
+fn address(cx: &mut Context, at: &At<'_>) -> Option<Option<IpAddr>> {
+    match any_text(cx, at)?.as_str() {
+        "" | "None" => Some(None),
+        written => match written.parse() {
+            Ok(address) => Some(Some(address)),
+            Err(_) => cx.expected(at, "an IPv4 or IPv6 address, or `None`"),
+        },
+    }
+}
+
 fn ignore_what_has_no_meaning_here(object: &mut Object<'_>) {
-    object.ignore(&[
-        "type",
-        "clusterIP",
-        "clusterIPs",
-        "ipFamilies",
-        "ipFamilyPolicy",
-        "sessionAffinity",
-    ]);
+    object.ignore(&["type", "ipFamilies", "ipFamilyPolicy", "sessionAffinity"]);
     object.ignore(&[
         "sessionAffinityConfig",
         "internalTrafficPolicy",

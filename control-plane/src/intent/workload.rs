@@ -32,6 +32,8 @@ pub struct Workload {
     pub ready: bool,
     /// Inbound port of its sidecar; `None` has no sidecar and speaks plain text.
     pub sidecar_port: Option<u16>,
+    /// Every port of its address leads to its sidecar, so that peers connect to the application's own port.
+    pub captured: bool,
 }
 
 /// Where a workload runs. Empty parts are not known.
@@ -73,6 +75,7 @@ impl Workload {
             weight: object.optional(cx, "weight", whole(1..=1_000_000)).unwrap_or(1),
             ready: true,
             sidecar_port: object.optional(cx, "sidecarPort", port),
+            captured: false,
         };
         object.finish(cx);
         address.map(|_| workload)

@@ -209,6 +209,8 @@ struct StoredWorkload {
     weight: u32,
     ready: bool,
     sidecar_port: Option<u16>,
+    #[serde(default)]
+    captured: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -245,6 +247,7 @@ mod tests {
             weight: 1,
             ready: true,
             sidecar_port: Some(15006),
+            captured: false,
         }
     }
 

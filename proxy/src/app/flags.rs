@@ -1,18 +1,24 @@
 //! The command line and the environment.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
+
+use super::redirect::Redirect;
 
 /// A light proxy that speaks Envoy's xDS v3.
 ///
 /// With -c it runs an Envoy v3 bootstrap (YAML or JSON). Without, the flags make the bootstrap of
 /// a sidecar that joins a Pillion control plane.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "pillion-proxy", version, about)]
+#[command(name = "pillion-proxy", version, about, args_conflicts_with_subcommands = true)]
 pub struct Flags {
+    /// Something else than to run the proxy.
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// Envoy v3 bootstrap, YAML or JSON.
     #[arg(short = 'c', long = "config-path", value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -45,6 +51,13 @@ pub struct Flags {
     pub sidecar: Sidecar,
 }
 
+/// What the program can do besides running the proxy.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Bring this machine's TCP connections to its sidecar, by nftables; needs root.
+    Redirect(Box<Redirect>),
+}
+
 /// What a sidecar without a bootstrap needs to know.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Sidecar of a Pillion mesh")]
@@ -64,9 +77,17 @@ pub struct Sidecar {
     /// Name of this instance. Default: service and process id.
     #[arg(long, env = "PILLION_INSTANCE")]
     pub name: Option<String>,
-    /// Port of the application on loopback. None: a client without a service of its own.
-    #[arg(long, value_name = "PORT", env = "PILLION_APP_PORT")]
-    pub app: Option<u16>,
+    /// Where the application listens: PORT (on loopback), NAME=PORT, or unix:PATH. None: a client
+    /// without a service of its own. Several, the main one first, where connections are captured.
+    #[arg(long, value_name = "PORT", value_delimiter = ',', env = "PILLION_APP_PORT")]
+    pub app: Vec<App>,
+    /// A place of its own for one service: SERVICE.NAMESPACE:PORT=WHERE, which is a port on
+    /// loopback, IP:PORT, or unix:PATH; may be repeated.
+    #[arg(long = "upstream", value_name = "SERVICE=WHERE", value_parser = upstream)]
+    pub upstreams: Vec<(String, String)>,
+    /// How the application's connections come here, as `pillion-proxy redirect` has arranged it.
+    #[arg(long, value_enum, default_value = "none", env = "PILLION_INTERCEPTION")]
+    pub interception: Interception,
     /// File with the join token.
     #[arg(long, value_name = "FILE", env = "PILLION_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
@@ -96,11 +117,104 @@ pub enum Mode {
     Validate,
 }
 
+/// How the application's connections come to the sidecar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Interception {
+    /// They name it.
+    None,
+    /// All are redirected to it.
+    Redirect,
+    /// All are redirected to it; incoming ones by TPROXY, which needs CAP_NET_ADMIN.
+    Tproxy,
+}
+
+impl Interception {
+    /// As the control plane calls it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "NONE",
+            Self::Redirect => "REDIRECT",
+            Self::Tproxy => "TPROXY",
+        }
+    }
+}
+
+/// Where the application listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum App {
+    /// A port on loopback, with a name if it has one.
+    Port(Option<String>, u16),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl FromStr for App {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("`{text}`: expected PORT, NAME=PORT or unix:PATH");
+        if let Some(path) = text.strip_prefix("unix:") {
+            return if path.is_empty() { Err(bad()) } else { Ok(Self::Unix(path.into())) };
+        }
+        let (name, port) = match text.split_once('=') {
+            Some((name, port)) => (Some(name.to_owned()), port),
+            None => (None, text),
+        };
+        let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(bad)?;
+        Ok(Self::Port(name, port))
+    }
+}
+
 impl Sidecar {
+    /// The port of the application that its service means; for a Unix socket, the inbound port
+    /// stands in.
+    pub fn main_port(&self) -> Option<u16> {
+        Some(match self.app.first()? {
+            App::Port(_, port) => *port,
+            App::Unix(_) => self.inbound_port,
+        })
+    }
+
+    /// The socket that the application listens at, if it is one.
+    pub fn app_socket(&self) -> Option<&std::path::Path> {
+        match self.app.first()? {
+            App::Port(..) => None,
+            App::Unix(path) => Some(path),
+        }
+    }
+
+    /// Ports with names, and those behind the main one.
+    pub fn named_ports(&self) -> BTreeMap<String, u16> {
+        let named = self.app.iter().enumerate().filter_map(|(index, app)| match app {
+            App::Port(Some(name), port) => Some((name.clone(), *port)),
+            App::Port(None, port) if index > 0 => Some((format!("port-{port}"), *port)),
+            App::Port(..) | App::Unix(_) => None,
+        });
+        named.collect()
+    }
+
     /// Labels by name.
     pub fn label_map(&self) -> HashMap<String, String> {
         self.labels.iter().cloned().collect()
     }
+}
+
+/// The place is understood by the control plane too: here it is only made complete.
+fn upstream(text: &str) -> Result<(String, String), String> {
+    let bad = || {
+        format!("`{text}`: expected SERVICE.NAMESPACE:PORT=WHERE, such as catalog.default:80=9001")
+    };
+    let (service, place) = text.split_once('=').ok_or_else(bad)?;
+    let named = service.rsplit_once(':').is_some_and(|(host, port)| {
+        host.contains('.') && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    let found = place.strip_prefix("unix:").is_some_and(|path| path.starts_with(['/', '@']))
+        || place.parse::<u16>().is_ok_and(|port| port > 0)
+        || place.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
+    if !named || !found {
+        return Err(bad());
+    }
+    Ok((service.to_owned(), place.to_owned()))
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

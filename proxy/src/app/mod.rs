@@ -2,6 +2,7 @@
 
 pub mod flags;
 mod proxy;
+pub mod redirect;
 mod sidecar;
 mod spans;
 mod state;
@@ -10,7 +11,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
-use flags::{Flags, Mode};
+use flags::{Command, Flags, Mode};
 use pillion_xds::json::{self, UnknownFields};
 use proxy::Proxy;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -35,6 +36,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    match &flags.command {
+        Some(Command::Redirect(args)) => return redirect::run(args),
+        None => {}
+    }
     let logs = start_logging(&flags);
     let (bootstrap, plan) = match read(&flags) {
         Ok(read) => read,

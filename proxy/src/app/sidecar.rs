@@ -1,11 +1,13 @@
 //! The bootstrap of a sidecar, made of flags: one static cluster, the control plane, over ADS.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::flags::{Flags, Sidecar};
+use super::flags::{Flags, Interception, Sidecar};
+use crate::model::listener::Address;
 use crate::tls::join::JoinToken;
 use crate::xds::identity::Joining;
 use crate::xds::register::Workload;
@@ -39,17 +41,19 @@ pub(super) fn plan(flags: &Flags) -> Result<Plan, String> {
     let token = token(sidecar)?;
     let account = sidecar.service_account.as_deref().unwrap_or(service);
     let name = sidecar.name.clone().unwrap_or_else(|| format!("{service}-{}", std::process::id()));
-    let workload = sidecar.app.map(|app| Workload {
+    let workload = sidecar.main_port().map(|app| Workload {
         name: name.clone(),
         namespace: sidecar.namespace.clone(),
         service: service.to_owned(),
         service_account: account.to_owned(),
         address: sidecar.address.to_string(),
-        ports: [("app", app), ("inbound", sidecar.inbound_port)]
-            .map(|(port, number)| (port.to_owned(), number.into()))
-            .into(),
+        ports: ports(sidecar, app),
         labels: sidecar.label_map(),
-        app: SocketAddr::from(([127, 0, 0, 1], app)),
+        captured: sidecar.interception != Interception::None,
+        app: match sidecar.app_socket() {
+            Some(path) => Address::Pipe(path.to_owned()),
+            None => Address::Socket(SocketAddr::from(([127, 0, 0, 1], app))),
+        },
     });
     Ok(Plan {
         bootstrap: bootstrap(flags, (service, account, &name), (tls, &authority)),
@@ -62,6 +66,12 @@ pub(super) fn plan(flags: &Flags) -> Result<Plan, String> {
         },
         workload,
     })
+}
+
+fn ports(sidecar: &Sidecar, app: u16) -> HashMap<String, u32> {
+    let fixed = [("app".to_owned(), app), ("inbound".to_owned(), sidecar.inbound_port)];
+    let all = sidecar.named_ports().into_iter().chain(fixed);
+    all.map(|(name, port)| (name, u32::from(port))).collect()
 }
 
 /// Whether TLS is spoken, and `host:port`.
@@ -108,9 +118,17 @@ fn bootstrap(
         "OUTBOUND_PORT": sidecar.outbound_port.to_string(),
         "INSTANCE": name,
         "LABELS": sidecar.label_map(),
+        "INTERCEPTION": sidecar.interception.as_str(),
     });
-    if let Some(app) = sidecar.app {
+    if let Some(app) = sidecar.main_port() {
         metadata["APP_PORT"] = app.to_string().into();
+        metadata["APP_PORTS"] = json!(texts(sidecar.named_ports()));
+    }
+    if let Some(path) = sidecar.app_socket() {
+        metadata["APP_SOCKET"] = path.display().to_string().into();
+    }
+    if !sidecar.upstreams.is_empty() {
+        metadata["UPSTREAM_PORTS"] = json!(texts(sidecar.upstreams.iter().cloned()));
     }
     if let Some(otlp) = &sidecar.otlp {
         metadata["OTLP_ENDPOINT"] = otlp.as_str().into();
@@ -133,6 +151,10 @@ fn bootstrap(
         },
         "static_resources": {"clusters": [cluster(tls, authority)]},
     })
+}
+
+fn texts<V: ToString>(map: impl IntoIterator<Item = (String, V)>) -> HashMap<String, String> {
+    map.into_iter().map(|(name, value)| (name, value.to_string())).collect()
 }
 
 fn cluster(tls: bool, authority: &str) -> Value {

@@ -49,6 +49,10 @@ pub struct Listener {
     pub name: Name,
     /// Where it binds.
     pub address: Address,
+    /// `::` takes IPv4 connections too (`ipv4_compat`).
+    pub dual_stack: bool,
+    /// Connections to foreign addresses are taken (TPROXY), which needs CAP_NET_ADMIN.
+    pub transparent: bool,
     /// Metric prefix: `listener.<stat_prefix>.`; Envoy's default is the address with `:` as `_`.
     pub stat_prefix: Name,
     /// False: never bound, only reached through another listener's `use_original_dst`.

@@ -7,6 +7,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::time::sleep;
 
 use super::Io;
+use super::original_dst::unmapped;
 use crate::model::listener::Address;
 
 /// Shortest pause after the process ran out of something.
@@ -83,7 +84,7 @@ impl Acceptor {
                 let (stream, peer) = listener.accept().await?;
                 // Fails only for a peer that has left already; then the first read says so.
                 let _ = stream.set_nodelay(true);
-                Ok((Io::Tcp(stream), Address::Socket(peer)))
+                Ok((Io::Tcp(stream), Address::Socket(unmapped(peer))))
             }
             Inner::Unix(listener) => {
                 let (stream, peer) = listener.accept().await?;

@@ -30,6 +30,8 @@ fn listener(filter_chains: Vec<Arc<FilterChain>>) -> Listener {
         stat_prefix: "l".into(),
         bind_to_port: true,
         use_original_dst: false,
+        dual_stack: false,
+        transparent: false,
         direction: Direction::Inbound,
         filter_chains,
         default_filter_chain: None,

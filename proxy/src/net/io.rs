@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector, client, server};
 
+use super::original_dst::unmapped;
 use crate::model::listener::Address;
 
 /// A byte stream: plain, or TLS over another one.
@@ -63,7 +64,7 @@ impl Io {
     /// The socket is not connected any more.
     pub fn peer_address(&self) -> io::Result<Address> {
         match self.socket() {
-            Socket::Tcp(stream) => stream.peer_addr().map(Address::Socket),
+            Socket::Tcp(stream) => stream.peer_addr().map(|at| Address::Socket(unmapped(at))),
             Socket::Unix(stream) => stream.peer_addr().map(|address| pipe(&address)),
         }
     }
@@ -74,7 +75,7 @@ impl Io {
     /// The socket is gone.
     pub fn local_address(&self) -> io::Result<Address> {
         match self.socket() {
-            Socket::Tcp(stream) => stream.local_addr().map(Address::Socket),
+            Socket::Tcp(stream) => stream.local_addr().map(|at| Address::Socket(unmapped(at))),
             Socket::Unix(stream) => stream.local_addr().map(|address| pipe(&address)),
         }
     }

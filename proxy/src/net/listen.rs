@@ -1,6 +1,7 @@
 //! Listening sockets.
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -21,16 +22,46 @@ pub struct Listener {
     file: Option<(PathBuf, u64, u64)>,
 }
 
+/// How a socket listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenOptions {
+    /// Length of the accept queue. Default 1024.
+    pub backlog: u32,
+    /// `::` takes IPv4 connections too; where there is no IPv6, `0.0.0.0` takes its place.
+    pub dual_stack: bool,
+    /// Take connections to foreign addresses (`IP_TRANSPARENT`), which needs `CAP_NET_ADMIN`.
+    pub transparent: bool,
+}
+
+impl Default for ListenOptions {
+    fn default() -> Self {
+        Self { backlog: 1024, dual_stack: false, transparent: false }
+    }
+}
+
 /// Binds and listens, with `SO_REUSEADDR`. A Unix socket file that nobody listens on any more is
 /// removed first; `@name` is an abstract Unix name.
 ///
 /// # Errors
 /// The address is in use, not ours, or not allowed; the text names it.
 pub fn listen(address: &Address, backlog: u32) -> io::Result<Listener> {
-    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+    listen_with(address, &ListenOptions { backlog, ..ListenOptions::default() })
+}
+
+/// Binds and listens with more options; see [`listen`].
+///
+/// # Errors
+/// As of [`listen`], and a transparent socket without `CAP_NET_ADMIN`.
+pub fn listen_with(address: &Address, options: &ListenOptions) -> io::Result<Listener> {
     let bound = match address {
-        Address::Socket(address) => bind_tcp(&SockAddr::from(*address), backlog),
-        Address::Pipe(path) => bind_unix(path, backlog),
+        Address::Socket(socket) => match bind_tcp(&SockAddr::from(*socket), options) {
+            Err(error) if options.dual_stack && has_no_ipv6(&error) => {
+                let instead = SocketAddr::from((Ipv4Addr::UNSPECIFIED, socket.port()));
+                bind_tcp(&SockAddr::from(instead), options)
+            }
+            bound => bound,
+        },
+        Address::Pipe(path) => bind_unix(path, i32::try_from(options.backlog).unwrap_or(i32::MAX)),
     };
     bound.map_err(|error| {
         io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
@@ -76,19 +107,39 @@ impl AsFd for Listener {
     }
 }
 
-fn bind_tcp(address: &SockAddr, backlog: i32) -> io::Result<Listener> {
+fn has_no_ipv6(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        error.raw_os_error().map(Errno::from_raw_os_error),
+        Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)
+    )
+}
+
+fn bind_tcp(address: &SockAddr, options: &ListenOptions) -> io::Result<Listener> {
     let domain = if address.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
     let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), None)?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         // Envoy's default: `[::]` takes no IPv4 connections (`ipv4_compat: false`).
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(!options.dual_stack)?;
+    }
+    if options.transparent {
+        // On an IPv6 socket this option holds for IPv4 connections, the other one for IPv6.
+        socket.set_ip_transparent_v4(true).map_err(needs_privilege)?;
+        if address.is_ipv6() {
+            socket.set_ip_transparent_v6(true).map_err(needs_privilege)?;
+        }
     }
     socket.bind(address)?;
-    socket.listen(backlog)?;
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
     let bound = socket.local_addr()?.as_socket();
     let bound = bound.ok_or_else(|| io::Error::other("the bound address is no IP address"))?;
     Ok(Listener { socket, address: Address::Socket(bound), file: None })
+}
+
+fn needs_privilege(error: io::Error) -> io::Error {
+    let text = format!("a transparent socket (TPROXY) needs the capability CAP_NET_ADMIN: {error}");
+    io::Error::new(error.kind(), text)
 }
 
 fn bind_unix(path: &Path, backlog: i32) -> io::Result<Listener> {
@@ -158,6 +209,19 @@ mod tests {
         drop(two);
         let refused = connect(&address, &ConnectOptions::default()).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[tokio::test]
+    async fn one_socket_takes_both_families_and_tells_ipv4_addresses_as_such() {
+        let any = Address::Socket("[::]:0".parse().unwrap());
+        let options = ListenOptions { dual_stack: true, ..ListenOptions::default() };
+        let listener = listen_with(&any, &options).unwrap();
+        let Address::Socket(bound) = listener.address() else { panic!("{listener:?}") };
+        let client = connect(&loopback(bound.port()), &ConnectOptions::default()).await.unwrap();
+        let (server, peer) = listener.acceptor().unwrap().accept().await.unwrap();
+        assert_eq!(peer, client.local_address().unwrap());
+        assert_eq!(server.local_address().unwrap(), loopback(bound.port()));
+        assert_eq!(server.peer_address().unwrap(), peer);
     }
 
     #[test]

@@ -16,6 +16,6 @@ pub mod sniff;
 pub use accept::Acceptor;
 pub use connect::{ConnectOptions, connect};
 pub use io::Io;
-pub use listen::{Listener, listen};
+pub use listen::{ListenOptions, Listener, listen, listen_with};
 pub use original_dst::{original_dst, unmapped};
 pub use peek::peek;

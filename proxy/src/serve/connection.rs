@@ -14,15 +14,16 @@ use tokio::sync::Notify;
 
 use super::exchange::Exchange;
 use super::listener::{Chain, Http, Listener, Terminal};
+use super::speak_first::{self, Ahead};
 use super::tcp;
 use crate::http::forwarded::{Hop, PeerCertificate};
 use crate::model::http::{Codec, HttpManager};
 use crate::model::listener::{Address, Inspect};
+use crate::net::Io;
 use crate::net::chain_match::{ConnectionFacts, select};
 use crate::net::drain::Watch;
 use crate::net::peek::peek;
 use crate::net::sniff::{self, Sniffed};
-use crate::net::{Io, original_dst};
 use crate::tls::{self, PeerIdentity};
 
 /// One connection of a downstream, and what is known about its peer.
@@ -66,28 +67,42 @@ pub(crate) struct Ends {
     pub(crate) chain: crate::model::Name,
 }
 
+/// A connection that was accepted.
+pub(super) struct Arrival {
+    pub(super) io: Io,
+    /// Address of the peer.
+    pub(super) remote: Address,
+    /// Where it was going before it was redirected.
+    pub(super) original_dst: Option<SocketAddr>,
+}
+
 /// Serve one accepted socket until it closes.
-pub(super) async fn serve(listener: Arc<Listener>, io: Io, remote: Address, drain: Watch) {
+pub(super) async fn serve(listener: Arc<Listener>, arrival: Arrival, drain: Watch) {
     listener.stats.downstream_cx_total.inc();
     let _active = listener.stats.downstream_cx_active.guard();
     let _guard = drain.guard();
-    if let Some((chain, ends, io)) = identify(&listener, io, remote).await {
+    if let Some((chain, ends, io, ahead)) = identify(&listener, arrival).await {
         match &chain.terminal {
             Terminal::Http(http) => serve_http(Arc::clone(http), ends, io, drain).await,
-            Terminal::Tcp(proxy) => tcp::serve(proxy, &ends, io, drain).await,
+            Terminal::Tcp(proxy) => tcp::serve(proxy, &ends, (io, ahead), drain).await,
         }
     }
     listener.stats.downstream_cx_destroy.inc();
 }
 
+type Identified = (Arc<Chain>, Ends, Io, Option<tcp::Upstream>);
+
 /// Look at a new connection, choose its filter chain, and finish its TLS handshake. None: it is
 /// closed; why is counted and logged.
-async fn identify(listener: &Listener, io: Io, remote: Address) -> Option<(Arc<Chain>, Ends, Io)> {
-    let config = &listener.config;
+async fn identify(listener: &Listener, arrival: Arrival) -> Option<Identified> {
+    let Arrival { io, remote, original_dst } = arrival;
     let local = io.local_address().ok()?;
-    let original_dst = if config.inspect.original_dst { recover_destination(&io) } else { None };
-    let sniffed = inspect(listener, &io).await?;
+    let (sniffed, mut ahead) = inspect(listener, &io, original_dst).await?;
     let chain = choose(listener, &sniffed, (&remote, &local), original_dst)?;
+    if ahead.as_ref().is_some_and(|(of, _)| !Arc::ptr_eq(of, &chain)) {
+        ahead = None;
+    }
+    let ahead = ahead.map(|(_, upstream)| upstream);
     let mut ends = Ends {
         remote,
         local,
@@ -97,33 +112,43 @@ async fn identify(listener: &Listener, io: Io, remote: Address) -> Option<(Arc<C
         peer: None,
         chain: Arc::clone(&chain.config.name),
     };
-    let Some(config) = &chain.tls else { return Some((chain, ends, io)) };
+    let Some(config) = &chain.tls else { return Some((chain, ends, io, ahead)) };
     let io = handshake(listener, &chain, io, Arc::clone(&config.load())).await?;
     ends.tls_version = io.tls_version();
     ends.sni = io.sni().map(str::to_owned).or(ends.sni);
     if !io.peer_certificates().is_empty() {
         ends.peer = Some(PeerIdentity::from_der(io.peer_certificates()));
     }
-    Some((chain, ends, io))
+    Some((chain, ends, io, ahead))
 }
 
-fn recover_destination(io: &Io) -> Option<SocketAddr> {
-    io.tcp().and_then(|stream| original_dst(stream).ok().flatten())
-}
-
-async fn inspect(listener: &Listener, io: &Io) -> Option<Sniffed> {
+/// What the first bytes show; and the connection of a chain that was dialled meanwhile, with what
+/// its server had to say first.
+async fn inspect(
+    listener: &Listener,
+    io: &Io,
+    original_dst: Option<SocketAddr>,
+) -> Option<(Sniffed, Option<Ahead>)> {
     let config = &listener.config;
     if !(config.inspect.tls || config.inspect.http) {
-        return Some(Sniffed::default());
+        return Some((Sniffed::default(), None));
     }
-    let sniffed = peek(io, config.inspect, config.inspect_timeout).await.ok()?;
+    let look = peek(io, config.inspect, config.inspect_timeout);
+    let (sniffed, ahead) = match (listener.blind_chain(), original_dst) {
+        (Some(chain), Some(destination)) => {
+            speak_first::race(look, chain, destination).await.ok()?
+        }
+        _ => (Some(look.await.ok()?), None),
+    };
+    // The server spoke: no byte of the client's is needed to know that this is no HTTP.
+    let Some(sniffed) = sniffed else { return Some((Sniffed::default(), ahead)) };
     if sniffed.need_more {
         listener.stats.downstream_pre_cx_timeout.inc();
         if !config.continue_on_inspect_timeout {
             return None;
         }
     }
-    Some(sniffed)
+    Some((sniffed, ahead))
 }
 
 fn choose(

@@ -126,6 +126,13 @@ impl Listener {
         Ok(Self { config, stats, chains })
     }
 
+    /// The chain for connections that show nothing, if it copies bytes in plain text.
+    pub(super) fn blind_chain(&self) -> Option<&Arc<Chain>> {
+        let default = self.config.default_filter_chain.as_ref()?;
+        let chain = self.chains.iter().find(|chain| Arc::ptr_eq(&chain.config, default))?;
+        (chain.tls.is_none() && matches!(chain.terminal, Terminal::Tcp(_))).then_some(chain)
+    }
+
     /// The living side of a chain of this listener's configuration.
     pub(super) fn chain(&self, config: &Arc<model::FilterChain>) -> Option<Arc<Chain>> {
         self.chains.iter().find(|chain| Arc::ptr_eq(&chain.config, config)).cloned()

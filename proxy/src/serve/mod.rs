@@ -20,6 +20,7 @@ mod clock;
 mod connection;
 mod exchange;
 mod filter;
+mod handover;
 mod headers;
 mod listener;
 mod mirror;
@@ -27,6 +28,7 @@ mod read;
 mod record;
 mod reply;
 mod server;
+mod speak_first;
 mod stats;
 mod tcp;
 

@@ -1,6 +1,7 @@
 //! All listeners, kept in step with the snapshot.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,12 +9,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
-use super::connection;
+use super::connection::{self, Arrival};
+use super::handover::Unbound;
 use super::listener::{Listener, ListenerError};
 use crate::cluster::{Clusters, Live};
-use crate::model::listener::Address;
+use crate::model::listener::{self as model, Address};
 use crate::model::{Changes, Name, Snapshot};
-use crate::net::{self, Acceptor, drain::Drain};
+use crate::net::{self, Acceptor, Io, ListenOptions, drain::Drain};
 use crate::telemetry::access_log::Sinks;
 use crate::telemetry::stats::{Counter, Gauge, Registry};
 use crate::telemetry::trace::SpanQueue;
@@ -57,6 +59,8 @@ pub struct Server {
     context: Arc<Context>,
     workers: Vec<Handle>,
     running: Mutex<HashMap<Name, Running>>,
+    /// Listeners that others hand connections over to.
+    unbound: Arc<Unbound>,
     stats: ManagerStats,
 }
 
@@ -99,7 +103,7 @@ impl Server {
             active: scope.gauge("total_listeners_active"),
             draining: scope.gauge("total_listeners_draining"),
         };
-        Self { context, workers, running: Mutex::default(), stats }
+        Self { context, workers, running: Mutex::default(), unbound: Arc::default(), stats }
     }
 
     /// Bring the listeners in step with a published snapshot. A listener that fails leaves the
@@ -109,11 +113,13 @@ impl Server {
         let mut errors = Vec::new();
         for name in self.affected(snapshot, changes) {
             match snapshot.listeners.get(&name) {
-                None => self.remove(&name),
-                Some(config) if !config.bind_to_port => self.remove(&name),
+                None => {
+                    self.remove(&name);
+                    self.unbound.remove(&name);
+                }
                 Some(config) => {
                     let made = Listener::new(Arc::clone(config), &snapshot.secrets, &self.context);
-                    if let Err(error) = made.and_then(|listener| self.put(listener)) {
+                    if let Err(error) = made.and_then(|listener| self.place(listener)) {
                         self.stats.create_failure.inc();
                         errors.push(error);
                     }
@@ -160,7 +166,8 @@ impl Server {
         let mut names = changes.listeners.clone();
         if !changes.secrets.is_empty() {
             let running = self.lock();
-            let waiting = snapshot.listeners.keys().filter(|name| !running.contains_key(*name));
+            let is_here = |name: &Name| running.contains_key(name) || self.unbound.contains(name);
+            let waiting = snapshot.listeners.keys().filter(|name| !is_here(name));
             names.extend(waiting.cloned());
         }
         names.sort();
@@ -168,11 +175,23 @@ impl Server {
         names
     }
 
+    /// Bind a listener, or keep it for those that hand over to it.
+    fn place(&self, listener: Listener) -> Result<(), ListenerError> {
+        let name = Arc::clone(&listener.config.name);
+        if listener.config.bind_to_port {
+            self.unbound.remove(&name);
+            return self.put(listener);
+        }
+        self.remove(&name);
+        self.unbound.put(listener);
+        Ok(())
+    }
+
     fn put(&self, listener: Listener) -> Result<(), ListenerError> {
         let name = Arc::clone(&listener.config.name);
         let mut running = self.lock();
         if let Some(current) = running.get_mut(&name)
-            && current.live.load().config.address == listener.config.address
+            && is_same_socket(&current.live.load().config, &listener.config)
         {
             self.stats.modified.inc();
             // The socket stays; connections of the old version finish in their own time.
@@ -183,7 +202,12 @@ impl Server {
             return Ok(());
         }
         let config = &listener.config;
-        let socket = net::listen(&config.address, config.backlog)
+        let options = ListenOptions {
+            backlog: config.backlog,
+            dual_stack: config.dual_stack,
+            transparent: config.transparent,
+        };
+        let socket = net::listen_with(&config.address, &options)
             .map_err(|error| bind_error(&listener, error))?;
         let new = Running {
             live: Arc::new(ArcSwap::from_pointee(listener)),
@@ -225,7 +249,9 @@ impl Server {
     pub fn renew(&self, snapshot: &Snapshot) -> Vec<ListenerError> {
         let running = self.lock();
         let renewed = running.values().map(|one| one.live.load().renew(&snapshot.secrets));
-        renewed.filter_map(Result::err).collect()
+        let mut errors: Vec<_> = renewed.filter_map(Result::err).collect();
+        errors.extend(self.unbound.renew(snapshot));
+        errors
     }
 
     /// Accept on every worker.
@@ -234,8 +260,9 @@ impl Server {
             // Registers the socket with that worker's poll.
             let _inside = worker.enter();
             let acceptor = running.socket.acceptor()?;
-            let listener = Arc::clone(&running.live);
-            worker.spawn(accept_loop(acceptor, listener, Arc::clone(&running.drain)));
+            let owners =
+                Owners { bound: Arc::clone(&running.live), unbound: Arc::clone(&self.unbound) };
+            worker.spawn(accept_loop(acceptor, owners, Arc::clone(&running.drain)));
         }
         Ok(())
     }
@@ -245,7 +272,32 @@ impl Server {
     }
 }
 
-async fn accept_loop(mut acceptor: Acceptor, listener: Arc<ArcSwap<Listener>>, drain: Arc<Drain>) {
+/// Whose connections a socket accepts.
+struct Owners {
+    bound: Arc<ArcSwap<Listener>>,
+    unbound: Arc<Unbound>,
+}
+
+impl Owners {
+    /// The listener that serves a connection, and where the connection was going, if it was
+    /// redirected.
+    fn of(&self, io: &Io) -> (Arc<Listener>, Option<SocketAddr>) {
+        let bound = self.bound.load_full();
+        if !bound.config.inspect.original_dst {
+            return (bound, None);
+        }
+        let restored = io.tcp().and_then(|stream| net::original_dst(stream).ok().flatten());
+        let wanted = restored.filter(|_| bound.config.use_original_dst);
+        (wanted.and_then(|address| self.unbound.at(address)).unwrap_or(bound), restored)
+    }
+}
+
+fn is_same_socket(one: &model::Listener, other: &model::Listener) -> bool {
+    (&one.address, one.dual_stack, one.transparent)
+        == (&other.address, other.dual_stack, other.transparent)
+}
+
+async fn accept_loop(mut acceptor: Acceptor, owners: Owners, drain: Arc<Drain>) {
     let watch = drain.watch();
     loop {
         let accepted = tokio::select! {
@@ -254,11 +306,13 @@ async fn accept_loop(mut acceptor: Acceptor, listener: Arc<ArcSwap<Listener>>, d
         };
         match accepted {
             Ok((io, remote)) => {
-                let serving = connection::serve(listener.load_full(), io, remote, watch.clone());
+                let (listener, original_dst) = owners.of(&io);
+                let arrival = Arrival { io, remote, original_dst };
+                let serving = connection::serve(listener, arrival, watch.clone());
                 tokio::spawn(serving);
             }
             Err(error) => {
-                let name = &listener.load().config.name;
+                let name = &owners.bound.load().config.name;
                 tracing::error!(listener = %name, %error, "the listening socket is broken");
                 return;
             }

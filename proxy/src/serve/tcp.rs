@@ -1,5 +1,6 @@
 //! Opaque TCP (`envoy.filters.network.tcp_proxy`): pick, connect, copy.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -13,12 +14,53 @@ use crate::net::drain::Watch;
 use crate::telemetry::format::Record;
 use crate::telemetry::reason::{Reason, Refusal};
 
-/// Serve one connection until either side has gone.
-pub(super) async fn serve(proxy: &Tcp, ends: &Ends, io: Io, drain: Watch) {
+/// A connection to an endpoint.
+pub(super) struct Upstream {
+    io: Io,
+    _permit: ConnectionPermit,
+    told: Told,
+}
+
+impl Upstream {
+    /// Its bytes.
+    pub(super) fn io(&self) -> &Io {
+        &self.io
+    }
+}
+
+/// Connect to an endpoint of the proxy's clusters. `original_dst`: where the connection that is
+/// served was going.
+///
+/// # Errors
+/// There is no endpoint, or none took the connection.
+pub(super) async fn dial(
+    proxy: &Tcp,
+    original_dst: Option<SocketAddr>,
+) -> Result<Upstream, Refusal> {
+    let mut told = Told::default();
+    let (io, permit) = connect(proxy, original_dst, &mut told).await?;
+    Ok(Upstream { io, _permit: permit, told })
+}
+
+/// Serve one connection until either side has gone. With `io` comes the upstream connection, where
+/// there is one already.
+pub(super) async fn serve(
+    proxy: &Tcp,
+    ends: &Ends,
+    (io, ahead): (Io, Option<Upstream>),
+    drain: Watch,
+) {
     proxy.stats.downstream_cx_total.inc();
     let (started, wall) = (Instant::now(), SystemTime::now());
     let mut told = Told::default();
-    match connect(proxy, ends, &mut told).await {
+    let connected = match ahead {
+        Some(Upstream { io, _permit, told: before }) => {
+            told = before;
+            Ok((io, _permit))
+        }
+        None => connect(proxy, ends.original_dst, &mut told).await,
+    };
+    match connected {
         Ok((upstream, _permit)) => {
             copy(proxy, io, upstream, &drain, &mut told).await;
         }
@@ -46,7 +88,7 @@ struct Told {
 
 async fn connect(
     proxy: &Tcp,
-    ends: &Ends,
+    original_dst: Option<SocketAddr>,
     told: &mut Told,
 ) -> Result<(Io, ConnectionPermit), Refusal> {
     let live = proxy.context.clusters.load();
@@ -63,7 +105,7 @@ async fn connect(
             hash: None,
             avoid: &tried,
             attempts: 3,
-            original_dst: ends.original_dst,
+            original_dst,
             random: fastrand::u64(..),
         })?;
         told.endpoint = Some(Arc::clone(&endpoint));

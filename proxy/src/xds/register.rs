@@ -2,16 +2,16 @@
 //! application answers, and given back when the proxy drains.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use pillion_xds::pillion::v1 as pb;
 use pillion_xds::pillion::v1::workload_service_client::WorkloadServiceClient;
-use tokio::net::TcpStream;
 use tonic::Code;
 
 use crate::cluster::grpc::Channel;
+use crate::model::listener::Address;
 use crate::net::drain::Watch;
+use crate::net::{self, ConnectOptions};
 
 /// A lease is renewed so often.
 const RENEW: Duration = Duration::from_secs(3);
@@ -35,8 +35,10 @@ pub struct Workload {
     pub ports: HashMap<String, u32>,
     /// Labels.
     pub labels: HashMap<String, String>,
+    /// Every port of the address leads to the sidecar.
+    pub captured: bool,
     /// Where the application listens.
-    pub app: SocketAddr,
+    pub app: Address,
 }
 
 /// Register and renew until the proxy drains, then give the lease back.
@@ -46,7 +48,7 @@ pub async fn run(workload: Workload, channel: Channel, drain: Watch) {
     let mut told = false;
     let mut since_renewal = RENEW;
     while !drain.is_draining() {
-        let ready = TcpStream::connect(workload.app).await.is_ok();
+        let ready = net::connect(&workload.app, &ConnectOptions::default()).await.is_ok();
         if since_renewal >= RENEW || ready != told {
             since_renewal = Duration::ZERO;
             lease = tell(&mut client, &workload, lease, ready).await;
@@ -99,6 +101,7 @@ fn message(workload: &Workload) -> pb::Workload {
         address: workload.address.clone(),
         ports: workload.ports.clone(),
         labels: workload.labels.clone(),
+        captured: workload.captured,
         weight: 1,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..pb::Workload::default()

@@ -51,7 +51,7 @@ fn a_node_says_who_it_is() {
     assert_eq!((parsed.namespace.as_str(), parsed.service.as_deref()), ("shop", Some("cart")));
     assert_eq!(sidecar.inbound, Some(([10, 0, 0, 9].into(), 15006)));
     assert_eq!(sidecar.certificates, Certificates::Own);
-    assert_eq!(sidecar.upstream_ports["db.shop:5432"], 9001);
+    assert_eq!(sidecar.upstream_ports["db.shop:5432"], loopback(9001));
     assert_eq!(sidecar.otlp, Some(("::1".to_owned(), 4317)));
 }
 
@@ -140,8 +140,11 @@ fn a_sidecar_without_certificates_is_told_what_it_misses() {
 fn bytes_are_copied_both_ways() {
     let node = with_sidecar(sidecar("db"), |sidecar| {
         sidecar.app_port = Some(5433);
-        sidecar.upstream_ports =
-            [("db.default:5432".to_owned(), 9001), ("catalog.default:80".to_owned(), 9002)].into();
+        sidecar.upstream_ports = [
+            ("db.default:5432".to_owned(), loopback(9001)),
+            ("catalog.default:80".to_owned(), loopback(9002)),
+        ]
+        .into();
     });
     let set = world("").for_node(&node);
     let tcp = |name: &str| -> TcpProxy {

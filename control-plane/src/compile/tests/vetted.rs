@@ -78,9 +78,16 @@ fn our_proxy_takes_every_resource() {
         let world = World::new(intent(&format!("{}{EVERYTHING}", mesh_with(mtls, format))), all);
         for service in ["catalog", "cart", "db"] {
             let node = with_sidecar(sidecar(service), |sidecar| {
-                sidecar.upstream_ports =
-                    [("db.default:5432".to_owned(), 9001), ("catalog.default:80".to_owned(), 9002)]
-                        .into();
+                sidecar.upstream_ports = [
+                    ("db.default:5432".to_owned(), loopback(9001)),
+                    ("catalog.default:80".to_owned(), Place::Pipe("/run/catalog".to_owned())),
+                ]
+                .into();
+                sidecar.interception = match service {
+                    "catalog" => Interception::Redirect,
+                    "cart" => Interception::Tproxy,
+                    _ => Interception::None,
+                };
             });
             let set = world.for_node(&node);
             assert!(set.len() > 15);

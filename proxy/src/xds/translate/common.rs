@@ -32,6 +32,15 @@ pub(super) fn address(at: &At<'_>, address: Option<&core::Address>) -> Option<Ad
     }
 }
 
+/// Whether a listener at `::` takes IPv4 connections too.
+pub(super) fn is_dual_stack(address: Option<&core::Address>) -> bool {
+    use core::address::Address as Kind;
+    matches!(
+        address.and_then(|address| address.address.as_ref()),
+        Some(Kind::SocketAddress(socket)) if socket.ipv4_compat
+    )
+}
+
 /// The port of a socket address.
 pub(super) fn port(at: &At<'_>, socket: &core::SocketAddress) -> Option<u16> {
     use core::socket_address::PortSpecifier;

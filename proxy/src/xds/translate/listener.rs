@@ -45,6 +45,8 @@ pub(super) fn listener(at: &At<'_>, config: &pb::Listener) -> Option<Listener> {
         stat_prefix: stat_prefix.into(),
         bind_to_port: config.bind_to_port != Some(false),
         use_original_dst: config.use_original_dst == Some(true),
+        dual_stack: common::is_dual_stack(config.address.as_ref()),
+        transparent: config.transparent == Some(true),
         direction: match config.traffic_direction() {
             TrafficDirection::Unspecified => Direction::Unspecified,
             TrafficDirection::Inbound => Direction::Inbound,
