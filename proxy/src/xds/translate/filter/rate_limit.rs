@@ -136,7 +136,7 @@ fn action(at: &At<'_>, action: &route::rate_limit::Action) -> Option<DescribeBy>
         ActionSpecifier::MaskedRemoteAddress(mask) => {
             let at = at.field("masked_remote_address");
             let bits = |value: Option<u32>, most: u8| {
-                let value = value.unwrap_or(u32::from(most));
+                let value = value.unwrap_or_else(|| u32::from(most));
                 u8::try_from(value)
                     .ok()
                     .filter(|bits| *bits <= most)
