@@ -10,6 +10,7 @@ pub mod backend;
 pub mod ca;
 pub mod client;
 pub mod mesh;
+pub mod netns;
 pub mod port;
 pub mod process;
 pub mod proxy;

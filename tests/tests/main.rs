@@ -2,6 +2,7 @@
 
 #![allow(clippy::large_futures, reason = "a test waits for one future; its size does not matter")]
 
+mod capture;
 mod differential;
 mod layers;
 mod mesh;

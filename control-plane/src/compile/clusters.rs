@@ -11,7 +11,7 @@ use pillion_xds::envoy::config::cluster::v3::cluster::{
 };
 use pillion_xds::envoy::config::cluster::v3::{CircuitBreakers, Cluster, OutlierDetection};
 use pillion_xds::envoy::config::core::v3::{
-    Address, Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonHttpOptions,
+    Address, Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonHttpOptions, KeepaliveSettings,
 };
 use pillion_xds::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
@@ -145,7 +145,15 @@ fn speak(
 
 fn http_options(cluster: &mut Cluster, http2: bool, idle: Duration) {
     let config = if http2 {
-        ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default())
+        // A peer whose link was cut says nothing: without a word from it, requests would wait for ever.
+        ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions {
+            connection_keepalive: Some(KeepaliveSettings {
+                interval: Some(millis(10_000)),
+                timeout: Some(millis(5_000)),
+                ..KeepaliveSettings::default()
+            }),
+            ..Http2ProtocolOptions::default()
+        })
     } else {
         ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default())
     };

@@ -55,8 +55,10 @@ fn outbound(args: &Redirect) -> String {
     if !args.no_inbound {
         // The sidecar calls its own workload by its address: that has to come in like anybody's call.
         let port = args.inbound_port;
-        let ports = tcp_ports(&args.exclude_inbound_ports)
-            .map_or("meta l4proto tcp".to_owned(), |ports| ports.replacen("dport", "dport !=", 1));
+        let ports = tcp_ports(&args.exclude_inbound_ports).map_or_else(
+            || "meta l4proto tcp".to_owned(),
+            |ports| ports.replacen("dport", "dport !=", 1),
+        );
         for own in &own {
             for address in ["ip daddr != 127.0.0.0/8", "ip6 daddr != ::1"] {
                 rules.push(format!("oifname \"lo\" {address} {own} {ports} redirect to :{port}"));
