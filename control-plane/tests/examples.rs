@@ -15,8 +15,8 @@ fn check(path: &Path) -> (bool, String) {
 
 fn mesh_folders() -> Vec<PathBuf> {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
-    let entries = std::fs::read_dir(examples).unwrap();
-    let folders = entries.map(|entry| entry.unwrap().path().join("mesh"));
+    let entries = std::fs::read_dir(examples).expect("there is a folder of examples");
+    let folders = entries.map(|entry| entry.expect("it can be read").path().join("mesh"));
     folders.filter(|folder| folder.is_dir()).collect()
 }
 

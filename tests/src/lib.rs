@@ -6,6 +6,7 @@
 
 #![allow(clippy::large_futures, reason = "a test waits for one future; its size does not matter")]
 
+pub mod ads;
 pub mod backend;
 pub mod ca;
 pub mod client;

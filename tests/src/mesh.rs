@@ -140,6 +140,14 @@ impl Mesh {
     /// # Errors
     /// When it does not get ready; the message has its log.
     pub async fn sidecar(&self, beside: &Beside) -> anyhow::Result<Sidecar> {
+        self.sidecar_with(beside, &[]).await
+    }
+
+    /// The same, with more arguments.
+    ///
+    /// # Errors
+    /// When it does not get ready; the message has its log.
+    pub async fn sidecar_with(&self, beside: &Beside, more: &[&str]) -> anyhow::Result<Sidecar> {
         let ports = [Port::reserve()?, Port::reserve()?, Port::reserve()?];
         let [admin, inbound, outbound] = ports.each_ref().map(Port::address);
         let mut command = Command::new(program("pillion-proxy")?);
@@ -153,6 +161,7 @@ impl Mesh {
             .args(["--admin-port", &admin.port().to_string()])
             .args(["--inbound-port", &inbound.port().to_string()])
             .args(["--outbound-port", &outbound.port().to_string()]);
+        command.args(more);
         for (key, value) in &beside.labels {
             command.arg("--label").arg(format!("{key}={value}"));
         }

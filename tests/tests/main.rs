@@ -5,4 +5,5 @@
 mod capture;
 mod differential;
 mod layers;
+mod life;
 mod mesh;

@@ -9,6 +9,7 @@ mod state;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use flags::{Command, Flags, Mode};
@@ -21,10 +22,11 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, reload};
 
 use crate::cluster;
+use crate::model::Map;
 use crate::net::{cgroup, rlimit};
-use crate::tls;
-use crate::xds::translate::Refused;
+use crate::tls::{self, TlsError};
 use crate::xds::translate::bootstrap::{self, Bootstrap};
+use crate::xds::translate::{Refused, Resource};
 
 /// Run the proxy with these arguments (the first is the program's name).
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -51,6 +53,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     if flags.mode == Mode::Validate {
+        let problems = unusable(&bootstrap);
+        if !problems.is_empty() {
+            problems.iter().for_each(|problem| eprintln!("{problem}"));
+            return ExitCode::FAILURE;
+        }
         let place = flags.config.as_ref().map_or_else(String::new, |p| p.display().to_string());
         println!("configuration '{place}' OK");
         return ExitCode::SUCCESS;
@@ -106,6 +113,41 @@ fn compile(text: &str, place: &str, flags: &Flags) -> Result<Bootstrap, Vec<Stri
         };
         refused.iter().map(line).collect()
     })
+}
+
+/// Certificates and keys of the bootstrap that could not be used, one a line. Secrets that are still
+/// to come count as good.
+fn unusable(bootstrap: &Bootstrap) -> Vec<String> {
+    let mut secrets = Map::default();
+    for resource in &bootstrap.resources {
+        if let Resource::Secret(secret) = resource {
+            secrets.insert_mut(Arc::clone(&secret.name), Arc::clone(secret));
+        }
+    }
+    let mut problems = Vec::new();
+    let mut tell = |place: String, made: Result<(), TlsError>| match made {
+        Ok(()) | Err(TlsError::MissingSecret(_)) => {}
+        Err(error) => problems.push(format!("{place}: {error}")),
+    };
+    for resource in &bootstrap.resources {
+        match resource {
+            Resource::Listener(listener) => {
+                let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
+                for config in chains.filter_map(|chain| chain.tls.as_deref()) {
+                    let place = format!("listener `{}`", listener.name);
+                    tell(place, tls::server_config(config, &secrets).map(drop));
+                }
+            }
+            Resource::Cluster(cluster, _) => {
+                if let Some(config) = cluster.tls.as_deref() {
+                    let place = format!("cluster `{}`", cluster.name);
+                    tell(place, tls::client_config(config, &secrets).map(drop));
+                }
+            }
+            _ => {}
+        }
+    }
+    problems
 }
 
 /// The threads: one that controls, and workers that serve.

@@ -78,6 +78,8 @@ impl Proxy {
             quit: Notify::new(),
             drain: Notify::new(),
             trouble: Mutex::default(),
+            fixed: static_listeners(bootstrap),
+            fatal: Mutex::default(),
         };
         Self { state: Arc::new(state), spans: Some(spans), leaving: Drain::new() }
     }
@@ -112,6 +114,9 @@ impl Proxy {
                 _ = reopen.recv() => state.sinks.reopen(),
             }
         }
+        if let Some(why) = state.fatal.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(why);
+        }
         // The control plane's stream stays until the lease has been given back.
         tokio::select! {
             () = &mut working => {}
@@ -124,6 +129,11 @@ impl Proxy {
     async fn work(&self, flags: &Flags, bootstrap: Bootstrap, plan: Option<sidecar::Plan>) {
         let (news, commands) = mpsc::channel(16);
         let mut store = Store::default();
+        if let Some(folder) = &flags.data_dir
+            && let Err(error) = std::fs::create_dir_all(folder)
+        {
+            tracing::warn!(path = %folder.display(), %error, "cannot make the data folder");
+        }
         for resource in bootstrap.resources {
             store.fix(resource);
         }
@@ -166,11 +176,6 @@ impl Proxy {
         news: mpsc::Sender<Command>,
     ) {
         let folder = flags.data_dir.clone();
-        if let Some(folder) = &folder
-            && let Err(error) = std::fs::create_dir_all(folder)
-        {
-            tracing::warn!(path = %folder.display(), %error, "cannot make the data folder");
-        }
         let identity = first_identity(&plan.joining, folder.as_ref()).await;
         tracing::info!(spiffe_id = identity.spiffe_id, "identity is ready");
         store.accept(Resource::Secret(Arc::clone(&identity.certificate)));
@@ -229,7 +234,7 @@ async fn first_identity(
                 tracing::warn!(%error, "cannot get an identity from the control plane");
             }
         }
-        if let Some(kept) = folder.and_then(|folder| keep::load(folder)) {
+        if let Some(kept) = folder.and_then(|folder| keep::load(folder, &joining.path())) {
             tracing::info!(spiffe_id = kept.spiffe_id, "going on with the identity on disk");
             return kept;
         }
@@ -242,9 +247,28 @@ async fn first_identity(
 fn publisher(state: Arc<State>) -> Publish {
     Box::new(move |snapshot: Snapshot, changes: &Changes| {
         state.clusters.publish(snapshot, changes);
-        report(&state, &state.server.apply(&state.clusters.load(), changes));
-        state.published.store(true, Ordering::Release);
+        let errors = state.server.apply(&state.clusters.load(), changes);
+        let first = !state.published.swap(true, Ordering::AcqRel);
+        if first && let Some(error) = errors.iter().find(|error| is_fatal(&state, error)) {
+            *state.fatal.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+            state.quit.notify_one();
+            return;
+        }
+        report(&state, &errors);
     })
+}
+
+/// As in Envoy, what the bootstrap itself asks for must be there from the start.
+fn is_fatal(state: &State, error: &ListenerError) -> bool {
+    !error.is_waiting() && state.fixed.contains(error.listener())
+}
+
+fn static_listeners(bootstrap: &Bootstrap) -> Vec<Name> {
+    let name = |resource: &Resource| match resource {
+        Resource::Listener(listener) => Some(Arc::clone(&listener.name)),
+        _ => None,
+    };
+    bootstrap.resources.iter().filter_map(name).collect()
 }
 
 fn report(state: &State, errors: &[ListenerError]) {

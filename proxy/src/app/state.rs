@@ -41,6 +41,10 @@ pub(super) struct State {
     pub(super) failing: AtomicBool,
     pub(super) quit: Notify,
     pub(super) drain: Notify,
+    /// Listeners of the bootstrap itself: without them the proxy does not start.
+    pub(super) fixed: Vec<Name>,
+    /// Why it does not start.
+    pub(super) fatal: Mutex<Option<String>>,
     /// Listeners that could not be made, by the last attempt.
     pub(super) trouble: Mutex<Vec<String>>,
     /// For `/server_info`.

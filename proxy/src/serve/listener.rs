@@ -39,6 +39,13 @@ pub enum ListenerError {
 }
 
 impl ListenerError {
+    /// Name of the listener.
+    pub fn listener(&self) -> &Name {
+        match self {
+            Self::Bind { name, .. } | Self::Tls { name, .. } => name,
+        }
+    }
+
     /// Whether a secret that has not arrived is the only trouble: then it is waited for.
     pub fn is_waiting(&self) -> bool {
         matches!(self, Self::Tls { error: TlsError::MissingSecret(_), .. })

@@ -120,8 +120,9 @@ fn entry(certificate: &TlsCertificate, place: &str, now: SystemTime) -> Result<E
     match certified.keys_match() {
         Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
         Err(Error::InconsistentKeys(_)) => {
-            let what = "the private key does not match the first certificate of the chain";
-            return Err(TlsError::bad(place, what));
+            return Err(
+                key.bad("the private key does not match the first certificate of the chain")
+            );
         }
         Err(error) => return Err(chain.bad(super::explain(&error))),
     }

@@ -246,7 +246,7 @@ fn our_own_mistakes_are_named() {
     let error = load(mixed);
     assert_eq!(
         error,
-        "tls_certificates[0]: the private key does not match the first certificate of the chain"
+        "tls_certificates[0], private_key: the private key does not match the first certificate of the chain"
     );
 
     let old = two.ca.leaf_with(|params| params.not_after = rcgen::date_time_ymd(2021, 2, 3));

@@ -131,21 +131,15 @@ impl Client {
                 }
                 continue;
             };
-            let opened = wire::open(&stream.ads, stream.channel.clone()).await;
-            match opened {
-                Ok(wire) => {
-                    self.connected.set(1);
-                    self.status.connected(true, None);
-                    let why = self.converse(wire).await;
-                    self.connected.set(0);
-                    self.status.connected(false, Some(why.clone()));
-                    tracing::info!(%why, "the control plane's stream ended; serving by what is held");
-                }
-                Err(why) => {
-                    self.status.connected(false, Some(why.clone()));
-                    tracing::debug!(%why, "the control plane cannot be reached");
-                }
+            let wire = wire::open(&stream.ads, stream.channel.clone());
+            let why = self.converse(wire).await;
+            if self.connected.get() == 1 {
+                tracing::info!(%why, "the control plane's stream ended; serving by what is held");
+            } else {
+                tracing::debug!(%why, "the control plane cannot be reached");
             }
+            self.connected.set(0);
+            self.status.connected(false, Some(why));
             if !self.pause().await {
                 return;
             }
@@ -162,7 +156,11 @@ impl Client {
             let deadline = self.next_deadline();
             tokio::select! {
                 received = wire.receive() => match received {
-                    Ok(response) => self.receive(response, &wire),
+                    Ok(wire::Event::Opened) => {
+                        self.connected.set(1);
+                        self.status.connected(true, None);
+                    }
+                    Ok(wire::Event::Response(response)) => self.receive(response, &wire),
                     Err(why) => {
                         if let Some(stream) = &mut self.ads {
                             stream.session.disconnected();

@@ -39,6 +39,13 @@ pub struct Joining {
     pub service_account: String,
 }
 
+impl Joining {
+    /// Path of the SPIFFE id that we are to get.
+    pub fn path(&self) -> String {
+        format!("/ns/{}/sa/{}", self.namespace, self.service_account)
+    }
+}
+
 /// A call over one connection that is made for it.
 #[derive(Clone)]
 struct Direct {

@@ -34,17 +34,29 @@ pub fn save(folder: &Path, identity: &Identity) {
     }
 }
 
-/// What was kept, if it is still good.
-pub fn load(folder: &Path) -> Option<Identity> {
+/// What was kept, if it is still good, and ours: its SPIFFE path is `wanted` (`/ns/…/sa/…`; the trust
+/// domain is the control plane's to say).
+pub fn load(folder: &Path, wanted: &str) -> Option<Identity> {
     let text = |name: &str| fs::read_to_string(folder.join(name)).ok();
     let key = Zeroizing::new(fs::read(folder.join(KEY)).ok()?);
     match Identity::restore(&text(CHAIN)?, key, &text(ROOTS)?) {
-        Ok(identity) => Some(identity),
+        Ok(identity) if path(&identity.spiffe_id) == Some(wanted) => Some(identity),
+        Ok(identity) => {
+            let found = identity.spiffe_id;
+            tracing::warn!(found, wanted, "the identity on disk is another workload's; not used");
+            None
+        }
         Err(error) => {
             tracing::info!(%error, "the identity on disk is not used");
             None
         }
     }
+}
+
+/// `/ns/…/sa/…` of `spiffe://trust.domain/ns/…/sa/…`.
+fn path(spiffe_id: &str) -> Option<&str> {
+    let rest = spiffe_id.strip_prefix("spiffe://")?;
+    rest.find('/').map(|at| &rest[at..])
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
@@ -54,4 +66,30 @@ fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::identity::KeyAndCsr;
+    use crate::tls::testing::spiffe;
+
+    #[test]
+    fn another_workloads_identity_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let id = &spiffe("web");
+        let authority = crate::tls::testing::Ca::new("root");
+        let key = KeyAndCsr::generate(id).unwrap();
+        let issued = authority.sign(key.csr_der());
+        let identity = key.issued(&[issued.to_vec()], &[authority.der().to_vec()]).unwrap();
+        save(folder.path(), &identity);
+        assert!(load(folder.path(), "/ns/default/sa/cart").is_none());
+        assert_eq!(load(folder.path(), "/ns/default/sa/web").unwrap().spiffe_id, *id);
+    }
+
+    #[test]
+    fn the_path_is_what_follows_the_trust_domain() {
+        assert_eq!(path("spiffe://a.b/ns/x/sa/y"), Some("/ns/x/sa/y"));
+        assert_eq!(path("spiffe://a.b"), None);
+    }
 }

@@ -1,5 +1,6 @@
 //! The stream itself: session messages to and from protobuf, over tonic.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,29 +22,81 @@ const INVALID_ARGUMENT: i32 = 3;
 /// Largest message that is taken: a full push to a large mesh.
 const MAX_MESSAGE: usize = 256 << 20;
 
-/// A stream that stands.
+/// A stream. Requests may be sent at once: many servers say nothing, not even headers, before they
+/// have read one.
 pub(super) enum Wire {
-    Delta(mpsc::UnboundedSender<pb::DeltaDiscoveryRequest>, Streaming<pb::DeltaDiscoveryResponse>),
-    World(mpsc::UnboundedSender<pb::DiscoveryRequest>, Streaming<pb::DiscoveryResponse>),
+    Delta(mpsc::UnboundedSender<pb::DeltaDiscoveryRequest>, Answers<pb::DeltaDiscoveryResponse>),
+    World(mpsc::UnboundedSender<pb::DiscoveryRequest>, Answers<pb::DiscoveryResponse>),
+}
+
+/// The server's side of a stream.
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
+pub(super) enum Answers<T> {
+    /// Its headers have not come.
+    Opening(Opening<T>),
+    /// They have.
+    Open(Streaming<T>),
+}
+
+type Opening<T> =
+    Pin<Box<dyn Future<Output = Result<tonic::Response<Streaming<T>>, Status>> + Send>>;
+
+/// What came from the server.
+pub(super) enum Event {
+    /// It has taken the stream.
+    Opened,
+    /// A response.
+    Response(Response),
 }
 
 /// Open a stream.
-pub(super) async fn open(ads: &Ads, channel: Channel) -> Result<Wire, String> {
+pub(super) fn open(ads: &Ads, channel: Channel) -> Wire {
     let client = AggregatedDiscoveryServiceClient::new(channel);
     let mut client = client.max_decoding_message_size(MAX_MESSAGE);
-    let failed = |status: Status| format!("{:?}: {}", status.code(), status.message());
     match ads.variant {
         Variant::Delta => {
             let (sender, receiver) = mpsc::unbounded_channel();
             let request = with_metadata(UnboundedReceiverStream::new(receiver), ads);
-            let answer = client.delta_aggregated_resources(request).await.map_err(failed)?;
-            Ok(Wire::Delta(sender, answer.into_inner()))
+            let answer = async move { client.delta_aggregated_resources(request).await };
+            Wire::Delta(sender, Answers::Opening(Box::pin(answer)))
         }
         Variant::World => {
             let (sender, receiver) = mpsc::unbounded_channel();
             let request = with_metadata(UnboundedReceiverStream::new(receiver), ads);
-            let answer = client.stream_aggregated_resources(request).await.map_err(failed)?;
-            Ok(Wire::World(sender, answer.into_inner()))
+            let answer = async move { client.stream_aggregated_resources(request).await };
+            Wire::World(sender, Answers::Opening(Box::pin(answer)))
+        }
+    }
+}
+
+impl<T> Answers<T> {
+    /// First the headers, then messages. Nothing is lost when the wait is broken off.
+    async fn next(&mut self) -> Result<Next<T>, String> {
+        let told = |status: Status| format!("{:?}: {}", status.code(), status.message());
+        match self {
+            Self::Opening(opening) => {
+                let opened = opening.await.map_err(told)?;
+                *self = Self::Open(opened.into_inner());
+                Ok(Next::Opened)
+            }
+            Self::Open(stream) => match stream.message().await.map_err(told)? {
+                Some(message) => Ok(Next::Message(message)),
+                None => Err("the control plane closed the stream".to_owned()),
+            },
+        }
+    }
+}
+
+enum Next<T> {
+    Opened,
+    Message(T),
+}
+
+impl<T> Next<T> {
+    fn map(self, response: impl FnOnce(T) -> Response) -> Event {
+        match self {
+            Self::Opened => Event::Opened,
+            Self::Message(message) => Event::Response(response(message)),
         }
     }
 }
@@ -103,17 +156,11 @@ impl Wire {
         }
     }
 
-    /// The next response; an error says why the stream ended.
-    pub(super) async fn receive(&mut self) -> Result<Response, String> {
-        let ended = |status: Status| format!("{:?}: {}", status.code(), status.message());
-        let closed = || "the control plane closed the stream".to_owned();
+    /// What comes next; an error says why the stream ended.
+    pub(super) async fn receive(&mut self) -> Result<Event, String> {
         match self {
-            Self::Delta(_, stream) => {
-                stream.message().await.map_err(ended)?.map(delta).ok_or_else(closed)
-            }
-            Self::World(_, stream) => {
-                stream.message().await.map_err(ended)?.map(world).ok_or_else(closed)
-            }
+            Self::Delta(_, answers) => Ok(answers.next().await?.map(delta)),
+            Self::World(_, answers) => Ok(answers.next().await?.map(world)),
         }
     }
 }
