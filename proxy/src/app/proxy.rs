@@ -71,6 +71,7 @@ impl Proxy {
             sinks,
             status: Arc::new(Status::default()),
             node: bootstrap.node.clone(),
+            bootstrap: bootstrap.source.clone(),
             started: Instant::now(),
             published: AtomicBool::new(false),
             draining: AtomicBool::new(false),

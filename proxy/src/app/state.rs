@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use pillion_xds::envoy::config::core::v3::Node;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -23,6 +24,7 @@ use crate::serve::Server;
 use crate::telemetry::access_log::Sinks;
 use crate::telemetry::stats::Registry;
 use crate::tls::PeerIdentity;
+use crate::xds::dump;
 use crate::xds::status::Status;
 
 /// The parts of a running proxy that people ask about.
@@ -34,6 +36,8 @@ pub(super) struct State {
     pub(super) sinks: Sinks,
     pub(super) status: Arc<Status>,
     pub(super) node: Node,
+    /// The bootstrap, encoded.
+    pub(super) bootstrap: Bytes,
     pub(super) started: Instant,
     /// The first snapshot is in force.
     pub(super) published: AtomicBool,
@@ -102,18 +106,12 @@ impl Source for State {
     }
 
     fn config_dump(&self) -> Value {
-        let live = self.clusters.load();
-        let snapshot = &live.snapshot;
-        json!({"configs": [{
-            "@type": "pillion.v1.ConfigDump",
-            "node": {"id": self.node.id, "cluster": self.node.cluster},
-            "listeners": sorted(snapshot.listeners.keys()),
-            "routes": sorted(snapshot.routes.keys()),
-            "clusters": sorted(snapshot.clusters.keys()),
-            "secrets": sorted(snapshot.secrets.keys()),
-            "control_plane": self.status.to_json(),
-            "listener_errors": self.trouble(),
-        }]})
+        let started = SystemTime::now() - self.started.elapsed();
+        let mut configs = dump::configs(&self.status, &self.bootstrap, started);
+        if let Some(own) = configs.last_mut() {
+            own["listener_errors"] = json!(self.trouble());
+        }
+        json!({"configs": configs})
     }
 
     fn certs(&self) -> Value {
@@ -222,10 +220,4 @@ fn certificate(secret: &Secret) -> Option<Value> {
         "valid_from_unix": seconds(identity.not_before),
         "expiration_unix": seconds(identity.not_after),
     }]}))
-}
-
-fn sorted<'a>(names: impl Iterator<Item = &'a Name>) -> Vec<&'a str> {
-    let mut names: Vec<&str> = names.map(|name| &**name).collect();
-    names.sort_unstable();
-    names
 }

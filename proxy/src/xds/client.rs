@@ -5,7 +5,7 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use pillion_xds::envoy::config::core::v3::Node;
 use tokio::sync::mpsc;
@@ -226,6 +226,7 @@ impl Client {
             {
                 // Sent again, as state of the world does: nothing may be drained for that.
                 same.version = accepted.version;
+                self.status.hold(same, SystemTime::now());
                 continue;
             }
             warn_unknown(kind, &accepted.name, &accepted.body);
@@ -235,10 +236,12 @@ impl Client {
                 version: accepted.version,
                 body: accepted.body,
             };
+            self.status.hold(&kept, SystemTime::now());
             stream.kept.insert(key, kept);
             self.store.accept(accepted.resource);
         }
         for name in &received.removed {
+            self.status.forget(kind, name);
             stream.kept.remove(&(kind, Arc::clone(name)));
             self.store.remove(kind, name);
         }
@@ -271,6 +274,7 @@ impl Client {
             let fresh = wanted.difference(&have).map(|name| (Arc::clone(name), FETCH_TIMEOUT));
             requests.extend(stream.session.subscribe(kind, fresh.collect(), &gone, now));
             for name in gone {
+                self.status.forget(kind, &name);
                 stream.kept.remove(&(kind, name));
             }
             self.status.subscribe(kind, wanted);
@@ -285,6 +289,7 @@ impl Client {
         let due = stream.session.due(now);
         for (kind, name) in due.expired {
             tracing::info!(%kind, %name, "the resource's time to live ended");
+            self.status.forget(kind, &name);
             stream.kept.remove(&(kind, Arc::clone(&name)));
             self.store.remove(kind, &name);
         }
@@ -331,6 +336,7 @@ impl Client {
             if let (Some(_), Ok(resource)) = translate::resource(one.kind, &one.body) {
                 let name = Name::from(one.name.as_str());
                 stream.session.restore(one.kind, Arc::clone(&name), one.version.clone());
+                self.status.hold(&one, SystemTime::now());
                 stream.kept.insert((one.kind, name), one);
                 self.store.accept(resource);
             }

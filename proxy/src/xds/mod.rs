@@ -2,6 +2,7 @@
 //! resources into the [`model`](crate::model).
 
 pub mod client;
+pub mod dump;
 pub mod identity;
 pub mod keep;
 pub mod kind;

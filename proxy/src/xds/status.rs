@@ -2,8 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use bytes::Bytes;
 
 use super::kind::Kind;
+use super::last_good::Kept;
 use super::session::Received;
 use super::translate::Resource;
 use crate::model::Name;
@@ -21,6 +25,18 @@ struct Inner {
     subscribed: BTreeMap<Kind, BTreeSet<Name>>,
     refused: BTreeMap<(Kind, String), Vec<String>>,
     warming: Vec<(Kind, Name)>,
+    held: BTreeMap<(Kind, Name), Held>,
+}
+
+/// A resource that is in force, as it came.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) name: Name,
+    pub(super) version: String,
+    /// Empty for secrets: they are not kept here.
+    pub(super) body: Bytes,
+    /// When it came.
+    pub(super) at: SystemTime,
 }
 
 impl Status {
@@ -55,6 +71,33 @@ impl Status {
             "refused": refused.collect::<Vec<_>>(),
             "warming": inner.warming.iter().map(|(k, n)| format!("{k} {n}")).collect::<Vec<_>>(),
         })
+    }
+
+    /// What is in force of this kind, by name.
+    pub(super) fn held(&self, kind: Kind) -> Vec<Held> {
+        let inner = self.lock();
+        let held = inner.held.iter().filter(|((of, _), _)| *of == kind);
+        held.map(|(_, held)| held.clone()).collect()
+    }
+
+    /// What was refused of this kind, with the reasons.
+    pub(super) fn refused(&self, kind: Kind) -> Vec<(String, Vec<String>)> {
+        let inner = self.lock();
+        let refused = inner.refused.iter().filter(|((of, _), _)| *of == kind);
+        refused.map(|((_, name), reasons)| (name.clone(), reasons.clone())).collect()
+    }
+
+    /// A resource is in force.
+    pub(super) fn hold(&self, kept: &Kept, at: SystemTime) {
+        let name = Name::from(kept.name.as_str());
+        let body = if kept.kind == Kind::Secret { Bytes::new() } else { kept.body.clone() };
+        let held = Held { name: Name::clone(&name), version: kept.version.clone(), body, at };
+        self.lock().held.insert((kept.kind, name), held);
+    }
+
+    /// It is not any more.
+    pub(super) fn forget(&self, kind: Kind, name: &Name) {
+        self.lock().held.remove(&(kind, Name::clone(name)));
     }
 
     pub(super) fn connected(&self, connected: bool, trouble: Option<String>) {

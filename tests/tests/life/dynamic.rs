@@ -84,6 +84,17 @@ async fn a_refused_resource_is_named_and_the_rest_is_served() -> anyhow::Result<
     let log = proxy.log();
     assert!(log.contains("bad") && log.contains("lrs_server"), "{log}");
 
+    // The dump has what is in force, and what was refused with its reason.
+    let dump = client::get(follower.admin.address(), "/config_dump").await?.text();
+    let dump: Value = serde_json::from_str(&dump)?;
+    let clusters = dump["configs"].as_array().into_iter().flatten();
+    let clusters = clusters.filter_map(|one| one["dynamic_active_clusters"].as_array());
+    let clusters: Vec<_> = clusters.flatten().collect();
+    assert!(clusters.iter().any(|one| one["cluster"]["name"] == "good"), "{clusters:#?}");
+    let bad =
+        clusters.iter().find(|one| one["name"] == "bad").map(|one| one["error_state"].to_string());
+    assert!(bad.as_ref().is_some_and(|text| text.contains("lrs_server")), "{clusters:#?}");
+
     // Once it is right, it is taken.
     ads.serve(&follower.resources("bad", vec![cluster("bad", app.address)]))?;
     let answer = wait::until("the mended cluster is there", || async {

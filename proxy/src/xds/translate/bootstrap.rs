@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use pillion_xds::envoy::config::bootstrap::v3 as pb;
 use pillion_xds::envoy::config::core::v3 as core;
+use prost::Message as _;
 
 use super::at::At;
 use super::{Refused, Resource, cluster, common, listener, message, tls};
@@ -22,6 +24,8 @@ pub struct Bootstrap {
     pub resources: Vec<Resource>,
     /// Where dynamic resources come from. None: there are none.
     pub ads: Option<Ads>,
+    /// The message itself, encoded, for `/config_dump`.
+    pub source: Bytes,
 }
 
 /// `dynamic_resources.ads_config`
@@ -76,6 +80,7 @@ pub fn bootstrap(config: &pb::Bootstrap) -> Result<Bootstrap, Vec<Refused>> {
                 None => None,
             },
             resources,
+            source: config.encode_to_vec().into(),
         })
     })
 }
