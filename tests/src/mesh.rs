@@ -222,6 +222,16 @@ impl Mesh {
         self.xds.address()
     }
 
+    /// The port of xDS over TLS.
+    pub fn xds_tls(&self) -> SocketAddr {
+        self.xds_tls.address()
+    }
+
+    /// The file with the join token.
+    pub fn token(&self) -> PathBuf {
+        self.data_dir().join("join-token")
+    }
+
     /// The folder of everything.
     pub fn dir(&self) -> &Path {
         self.dir.path()

@@ -4,6 +4,7 @@ pub mod ca;
 pub mod check;
 pub mod control_plane;
 pub mod demo;
+pub mod run;
 pub mod status;
 
 use std::ffi::OsString;
@@ -39,6 +40,15 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Runs one command in the mesh: its sidecar first, then the command, which may ask for services by HTTP_PROXY.
+    ///
+    /// `pillion run --service NAME --control-plane HOST:PORT --token-file FILE [--app PORT] -- COMMAND`
+    #[command(disable_help_flag = true)]
+    Run {
+        /// The arguments of a sidecar, `--`, and the command; see `pillion run --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Shows what is connected to a control plane, what it has, and what is wrong.
     Status(status::StatusArgs),
     /// The certificate authority: shows the root, issues certificates into files.
@@ -64,6 +74,7 @@ pub fn main() -> ExitCode {
         Command::Proxy { args } => {
             Ok(pillion_proxy::app::run([OsString::from("pillion-proxy")].into_iter().chain(args)))
         }
+        Command::Run { args } => block_on(run::run(args)),
         Command::Status(args) => block_on(status::run(args)),
         Command::Ca(args) => block_on(ca::run(args)),
         Command::Shop(args) => {

@@ -3,6 +3,7 @@
 mod bad;
 mod clients;
 mod demo;
+mod run;
 
 /// A mesh that takes mTLS only.
 const STRICT: &str = "apiVersion: pillion.io/v1alpha1

@@ -306,7 +306,7 @@ impl FleetPlan {
             program: self.program.clone(),
             args: args.0,
             env,
-            log: self.log_dir.join(format!("{name}.log")),
+            log: Some(self.log_dir.join(format!("{name}.log"))),
             probe,
         }
     }
@@ -326,16 +326,21 @@ impl Arguments {
 
 /// Free ports, all different: each is held until it is handed out, right before its process starts. The processes
 /// keep them when they are started again, so nobody has to learn new ones.
-struct Ports(Vec<TcpListener>);
+pub(crate) struct Ports(Vec<TcpListener>);
 
 impl Ports {
-    fn take(count: usize) -> anyhow::Result<Self> {
+    /// So many.
+    ///
+    /// # Errors
+    /// When the kernel has not so many.
+    pub(crate) fn take(count: usize) -> anyhow::Result<Self> {
         let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
         let held: io::Result<_> = (0..count).map(bind).collect();
         held.map(Self).with_context(|| format!("cannot get {count} free ports on 127.0.0.1"))
     }
 
-    fn next(&mut self) -> u16 {
+    /// The next one; a panic after the last.
+    pub(crate) fn next(&mut self) -> u16 {
         let listener = self.0.pop().expect("as many as were counted before");
         listener.local_addr().expect("a bound socket has an address").port()
     }
@@ -352,7 +357,8 @@ fn check(process: &Process, deadline: Instant) -> anyhow::Result<()> {
         return Ok(());
     };
     let tail = process.last_lines(15);
-    bail!("{}: {reason}\n--- the end of {}:\n{tail}", process.name, process.log.display())
+    let log = process.log.as_deref().unwrap_or(Path::new("its log")).display();
+    bail!("{}: {reason}\n--- the end of {log}:\n{tail}", process.name)
 }
 
 fn loopback(port: u16) -> SocketAddr {

@@ -3,12 +3,12 @@
 //! [`fleet`] starts and supervises the processes, [`load`] sends the traffic, [`scrape`] and [`monitor`] ask the
 //! sidecars, [`screen`] and [`progress`] show, [`summary`] is what remains.
 
-mod fleet;
+pub(crate) mod fleet;
 pub(crate) mod http_get;
 mod leash;
 mod load;
 mod monitor;
-mod process;
+pub(crate) mod process;
 mod progress;
 mod scrape;
 mod screen;
@@ -355,7 +355,7 @@ impl Stage {
 }
 
 /// The program that this process is, even if its file was replaced since.
-fn own_program() -> PathBuf {
+pub(crate) fn own_program() -> PathBuf {
     let link = Path::new("/proc/self/exe");
     if link.exists() {
         return link.to_owned();

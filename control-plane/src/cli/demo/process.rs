@@ -32,8 +32,8 @@ pub(crate) struct Recipe {
     pub(crate) program: PathBuf,
     pub(crate) args: Vec<OsString>,
     pub(crate) env: Vec<(&'static str, String)>,
-    /// Gets both stdout and stderr, appended.
-    pub(crate) log: PathBuf,
+    /// Gets both stdout and stderr, appended. None: our own.
+    pub(crate) log: Option<PathBuf>,
     pub(crate) probe: Probe,
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct Status {
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) name: String,
-    pub(crate) log: PathBuf,
+    pub(crate) log: Option<PathBuf>,
     status: watch::Receiver<Status>,
     task: JoinHandle<()>,
 }
@@ -102,7 +102,7 @@ impl Process {
 
     /// The last `count` lines that the process wrote.
     pub(crate) fn last_lines(&self, count: usize) -> String {
-        last_lines(&self.log, count)
+        self.log.as_deref().map(|log| last_lines(log, count)).unwrap_or_default()
     }
 
     /// Waits for the process to be gone, after its `stop` turned true.
@@ -205,14 +205,16 @@ fn signal(pid: u32, signal: Signal) -> bool {
 
 impl Recipe {
     fn spawn(&self) -> std::io::Result<Child> {
-        let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
-        Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        if let Some(log) = &self.log {
+            let log = OpenOptions::new().create(true).append(true).open(log)?;
+            command.stdout(log.try_clone()?).stderr(log);
+        }
+        command
             .arg0("pillion")
             .args(&self.args)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
-            .stdout(log.try_clone()?)
-            .stderr(log)
             // Ctrl-C in the terminal is for us alone; we stop the others in order.
             .process_group(0)
             .kill_on_drop(true)
@@ -255,7 +257,7 @@ mod tests {
             program: "/bin/sh".into(),
             args: vec!["-c".into(), script.into()],
             env: vec![],
-            log: dir.join("test.log"),
+            log: Some(dir.join("test.log")),
             // Nobody listens there.
             probe: Probe::Accepts(1),
         }
