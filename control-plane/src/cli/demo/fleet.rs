@@ -357,7 +357,7 @@ fn check(process: &Process, deadline: Instant) -> anyhow::Result<()> {
         return Ok(());
     };
     let tail = process.last_lines(15);
-    let log = process.log.as_deref().unwrap_or(Path::new("its log")).display();
+    let log = process.log.as_deref().unwrap_or_else(|| Path::new("its log")).display();
     bail!("{}: {reason}\n--- the end of {log}:\n{tail}", process.name)
 }
 
