@@ -49,6 +49,8 @@ pub struct Beside {
     pub app: Option<u16>,
     /// Labels of the instance.
     pub labels: Vec<(String, String)>,
+    /// Further arguments of the sidecar.
+    pub more: Vec<String>,
 }
 
 impl Beside {
@@ -60,12 +62,19 @@ impl Beside {
             service: service.to_owned(),
             app: Some(app.port()),
             labels: vec![label("app", service), label("version", version)],
+            more: Vec::new(),
         }
     }
 
     /// One that only asks.
     pub fn client(name: &str) -> Self {
-        Self { name: name.to_owned(), service: name.to_owned(), app: None, labels: Vec::new() }
+        Self {
+            name: name.to_owned(),
+            service: name.to_owned(),
+            app: None,
+            labels: Vec::new(),
+            more: Vec::new(),
+        }
     }
 }
 
@@ -168,6 +177,7 @@ impl Mesh {
         if let Some(app) = beside.app {
             command.args(["--app", &app.to_string()]);
         }
+        command.args(&beside.more);
         let log = self.dir().join(format!("{}.log", beside.name));
         let process = Process::start(&beside.name, &mut command, &log)?;
         let ready = || async {

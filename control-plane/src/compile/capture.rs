@@ -15,7 +15,7 @@ use pillion_xds::envoy::config::core::v3::TrafficDirection;
 use pillion_xds::envoy::config::listener::v3::{Filter, FilterChainMatch, Listener};
 use pillion_xds::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
 
-use super::http_manager::{base, over_rds};
+use super::http_manager::{base, connect, over_rds};
 use super::listeners::{chain, http, listener_filter, original_dst, tcp, tls_inspector};
 use super::members::captured_port;
 use super::node::{Certificates, Node, Sidecar};
@@ -35,6 +35,7 @@ pub(crate) fn outbound(mesh: &Mesh, node: &Node, sidecar: &Sidecar) -> Option<Li
     let port = sidecar.outbound_port?;
     let mut manager = base(mesh, node, sidecar, OUTBOUND);
     manager.route_specifier = Some(over_rds(OUTBOUND));
+    manager.upgrade_configs = vec![connect()];
     let mut of_http = chain(http(&manager), None, None);
     "http".clone_into(&mut of_http.name);
     of_http.filter_chain_match = Some(FilterChainMatch {

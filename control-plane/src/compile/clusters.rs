@@ -7,7 +7,7 @@ use pillion_xds::any::pack;
 use pillion_xds::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use pillion_xds::envoy::config::cluster::v3::circuit_breakers::thresholds::RetryBudget;
 use pillion_xds::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy, TransportSocketMatch,
+    ClusterDiscoveryType, CustomClusterType, DiscoveryType, EdsClusterConfig, LbPolicy, TransportSocketMatch,
 };
 use pillion_xds::envoy::config::cluster::v3::{CircuitBreakers, Cluster, OutlierDetection};
 use pillion_xds::envoy::config::core::v3::{
@@ -22,8 +22,12 @@ use pillion_xds::envoy::extensions::upstreams::http::v3::http_protocol_options::
     ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
 };
 
+use pillion_xds::envoy::extensions::clusters::dynamic_forward_proxy::v3::ClusterConfig;
+use pillion_xds::envoy::extensions::clusters::dynamic_forward_proxy::v3::cluster_config::ClusterImplementationSpecifier;
+
 use super::balancing;
 use super::capture::PASSTHROUGH;
+use super::http_manager::dns_cache;
 use super::members::Wire;
 use super::node::Certificates;
 use super::proto::{duration, host_and_port, millis, over_ads, percent, pipe, text_struct};
@@ -251,8 +255,13 @@ pub(crate) fn inbound_name(app_port: u16) -> String {
     format!("inbound:{app_port}")
 }
 
-/// Where a captured connection was going, in whatever it speaks.
-pub(crate) fn passthrough() -> Cluster {
+/// Where a captured connection was going, or else where a request says that it goes; in whatever it speaks.
+pub(crate) fn passthrough(captured: bool) -> Cluster {
+    let discovery = if captured {
+        ClusterDiscoveryType::Type(DiscoveryType::OriginalDst.into())
+    } else {
+        forward_proxy()
+    };
     let options = HttpProtocolOptions {
         upstream_protocol_options: Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(
             UseDownstreamHttpConfig {
@@ -265,13 +274,26 @@ pub(crate) fn passthrough() -> Cluster {
     };
     Cluster {
         name: PASSTHROUGH.to_owned(),
-        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst.into())),
+        cluster_discovery_type: Some(discovery),
         lb_policy: LbPolicy::ClusterProvided.into(),
         connect_timeout: Some(millis(10_000)),
         circuit_breakers: Some(circuit_breakers(None)),
         typed_extension_protocol_options: [(HTTP_OPTIONS.to_owned(), pack(&options))].into(),
         ..Cluster::default()
     }
+}
+
+fn forward_proxy() -> ClusterDiscoveryType {
+    let config = ClusterConfig {
+        cluster_implementation_specifier: Some(ClusterImplementationSpecifier::DnsCacheConfig(
+            dns_cache(),
+        )),
+        ..ClusterConfig::default()
+    };
+    ClusterDiscoveryType::ClusterType(CustomClusterType {
+        name: "envoy.clusters.dynamic_forward_proxy".to_owned(),
+        typed_config: Some(pack(&config)),
+    })
 }
 
 /// The OTLP receiver.

@@ -2,24 +2,30 @@
 
 use pillion_xds::any::pack;
 use pillion_xds::envoy::config::accesslog::v3::{AccessLog, access_log};
+use pillion_xds::envoy::config::cluster::v3::cluster::DnsLookupFamily;
 use pillion_xds::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
 use pillion_xds::envoy::config::core::v3::substitution_format_string::Format;
 use pillion_xds::envoy::config::core::v3::{GrpcService, SubstitutionFormatString};
 use pillion_xds::envoy::config::trace::v3::tracing::{Http, http};
 use pillion_xds::envoy::config::trace::v3::OpenTelemetryConfig;
 use pillion_xds::envoy::extensions::access_loggers::file::v3::{FileAccessLog, file_access_log};
+use pillion_xds::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheConfig;
+use pillion_xds::envoy::extensions::filters::http::dynamic_forward_proxy::v3::FilterConfig;
+use pillion_xds::envoy::extensions::filters::http::dynamic_forward_proxy::v3::filter_config::ImplementationSpecifier;
 use pillion_xds::envoy::extensions::filters::http::router::v3::Router;
 use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    RouteSpecifier, ServerHeaderTransformation, Tracing,
+    RouteSpecifier, ServerHeaderTransformation, Tracing, UpgradeConfig,
 };
 use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter, Rds, http_filter,
 };
 use prost_types::{Struct, Value, value};
 
+use super::capture::PASSTHROUGH;
 use super::clusters::OTEL;
 use super::node::{Node, Sidecar};
 use super::proto::{millis, over_ads, percent};
+use super::routes::CONNECT;
 use crate::intent::{AccessLogFormat, Mesh};
 
 /// Fields of a JSON access log line and the operators that fill them.
@@ -64,6 +70,33 @@ pub(crate) fn base(
 /// Routes that come over ADS under this name.
 pub(crate) fn over_rds(name: &str) -> RouteSpecifier {
     RouteSpecifier::Rds(Rds { config_source: Some(over_ads()), route_config_name: name.to_owned() })
+}
+
+/// CONNECT requests are taken, where a route has tunnels for them.
+pub(crate) fn connect() -> UpgradeConfig {
+    UpgradeConfig { upgrade_type: CONNECT.to_owned(), ..UpgradeConfig::default() }
+}
+
+/// Looks up hosts outside of the mesh, for the cluster of the same addresses.
+pub(crate) fn forward_proxy() -> HttpFilter {
+    let config = FilterConfig {
+        implementation_specifier: Some(ImplementationSpecifier::DnsCacheConfig(dns_cache())),
+        ..FilterConfig::default()
+    };
+    HttpFilter {
+        name: "envoy.filters.http.dynamic_forward_proxy".to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(pack(&config))),
+        ..HttpFilter::default()
+    }
+}
+
+/// Filter and cluster of this name share their addresses.
+pub(crate) fn dns_cache() -> DnsCacheConfig {
+    DnsCacheConfig {
+        name: PASSTHROUGH.to_owned(),
+        dns_lookup_family: DnsLookupFamily::V4Preferred.into(),
+        ..DnsCacheConfig::default()
+    }
 }
 
 pub(crate) fn router() -> HttpFilter {

@@ -22,14 +22,14 @@ use pillion_xds::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, 
 
 use super::capture;
 use super::clusters::inbound_name;
-use super::http_manager::{access_log, base, over_rds};
+use super::http_manager::{access_log, base, connect, forward_proxy, over_rds};
 use super::node::{Certificates, Interception, Node, Place, Sidecar};
 use super::proto::{everywhere, millis, pipe, socket};
 use super::retry;
 use super::routes::OUTBOUND;
 use super::shape::cluster_name;
 use super::tls;
-use crate::intent::{AppProtocol, Mesh, Mtls, Service, ServicePort};
+use crate::intent::{AppProtocol, Mesh, Mtls, Outbound, Service, ServicePort};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -174,6 +174,10 @@ pub(crate) fn outbound(mesh: &Mesh, node: &Node, sidecar: &Sidecar) -> Option<Li
     }
     let mut manager = base(mesh, node, sidecar, OUTBOUND);
     manager.route_specifier = Some(over_rds(OUTBOUND));
+    manager.upgrade_configs = vec![connect()];
+    if mesh.outbound == Outbound::Passthrough {
+        manager.http_filters.insert(0, forward_proxy());
+    }
     let address = socket(LOOPBACK, sidecar.outbound_port?);
     Some(on_loopback(OUTBOUND.to_owned(), address, http(&manager)))
 }

@@ -4,8 +4,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use pillion_xds::envoy::config::core::v3::RuntimeFractionalPercent;
-use pillion_xds::envoy::config::route::v3::route_action::{ClusterSpecifier, MaxStreamDuration};
-use pillion_xds::envoy::config::route::v3::route_match::PathSpecifier;
+use pillion_xds::envoy::config::route::v3::route_action::upgrade_config::ConnectConfig;
+use pillion_xds::envoy::config::route::v3::route_action::{
+    ClusterSpecifier, MaxStreamDuration, UpgradeConfig,
+};
+use pillion_xds::envoy::config::route::v3::route_match::{ConnectMatcher, PathSpecifier};
 use pillion_xds::envoy::config::route::v3::{
     DirectResponseAction, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route,
 };
@@ -24,6 +27,9 @@ use crate::intent::{
 /// The route configuration behind the one outbound port.
 pub(crate) const OUTBOUND: &str = "outbound";
 
+/// The upgrade that opens tunnels.
+pub(crate) const CONNECT: &str = "CONNECT";
+
 /// The answer for hosts outside, where the mesh allows none.
 const NOT_IN_MESH: &str = "no service of the mesh has this host name, and the mesh allows no other hosts (Mesh outbound: RegistryOnly)\n";
 
@@ -41,11 +47,17 @@ pub(crate) enum Reader {
 pub(crate) fn outbound(shape: &Shape, client: &Client<'_>) -> RouteConfiguration {
     let mut virtual_hosts = Vec::new();
     for service in shape.visible(client).into_values() {
-        for port in service.ports.iter().filter(|port| port.protocol.is_http()) {
+        for port in &service.ports {
+            let cluster = cluster_name(&service.name, port.port);
+            let mut found = vec![tunnel(to_cluster(&cluster))];
+            if port.protocol.is_http() {
+                let namespace = client.namespace;
+                found.append(&mut routes(shape, (service, port), namespace, Reader::Proxy));
+            }
             virtual_hosts.push(VirtualHost {
-                name: cluster_name(&service.name, port.port),
+                name: cluster,
                 domains: domains(service, port, client.namespace),
-                routes: routes(shape, (service, port), client.namespace, Reader::Proxy),
+                routes: found,
                 ..VirtualHost::default()
             });
         }
@@ -57,12 +69,8 @@ pub(crate) fn outbound(shape: &Shape, client: &Client<'_>) -> RouteConfiguration
 /// Hosts that no service of the mesh has.
 fn strangers(outbound: Outbound) -> VirtualHost {
     let action = match outbound {
-        Outbound::Passthrough => route::Action::Route(RouteAction {
-            cluster_specifier: Some(ClusterSpecifier::Cluster(PASSTHROUGH.to_owned())),
-            // Nobody here knows how long such a request may take.
-            timeout: Some(prost_types::Duration::default()),
-            ..RouteAction::default()
-        }),
+        // Nobody here knows how long such a request may take.
+        Outbound::Passthrough => to_cluster(PASSTHROUGH),
         Outbound::RegistryOnly => route::Action::DirectResponse(DirectResponseAction {
             status: 502,
             body: Some(inline(NOT_IN_MESH.to_owned())),
@@ -72,16 +80,50 @@ fn strangers(outbound: Outbound) -> VirtualHost {
     VirtualHost {
         name: PASSTHROUGH.to_owned(),
         domains: vec!["*".to_owned()],
-        routes: vec![Route {
-            name: PASSTHROUGH.to_owned(),
-            r#match: Some(RouteMatch {
-                path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
-                ..RouteMatch::default()
-            }),
-            action: Some(action),
-            ..Route::default()
-        }],
+        routes: vec![
+            tunnel(action.clone()),
+            Route {
+                name: PASSTHROUGH.to_owned(),
+                r#match: Some(RouteMatch {
+                    path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
+                    ..RouteMatch::default()
+                }),
+                action: Some(action),
+                ..Route::default()
+            },
+        ],
         ..VirtualHost::default()
+    }
+}
+
+/// Without a time limit.
+fn to_cluster(name: &str) -> route::Action {
+    route::Action::Route(RouteAction {
+        cluster_specifier: Some(ClusterSpecifier::Cluster(name.to_owned())),
+        timeout: Some(prost_types::Duration::default()),
+        ..RouteAction::default()
+    })
+}
+
+/// For CONNECT requests: bytes both ways, from who names the outbound port as an HTTP proxy.
+fn tunnel(mut action: route::Action) -> Route {
+    if let route::Action::Route(action) = &mut action {
+        // As of any other TCP connection.
+        action.idle_timeout = Some(duration(Duration::from_secs(3600)));
+        action.upgrade_configs = vec![UpgradeConfig {
+            upgrade_type: CONNECT.to_owned(),
+            connect_config: Some(ConnectConfig::default()),
+            ..UpgradeConfig::default()
+        }];
+    }
+    Route {
+        name: "tunnel".to_owned(),
+        r#match: Some(RouteMatch {
+            path_specifier: Some(PathSpecifier::ConnectMatcher(ConnectMatcher::default())),
+            ..RouteMatch::default()
+        }),
+        action: Some(action),
+        ..Route::default()
     }
 }
 

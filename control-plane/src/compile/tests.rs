@@ -152,11 +152,12 @@ fn listener(set: &ResourceSet, name: &str) -> Listener {
     decode(set, ResourceType::Listener, name)
 }
 
-/// The routes of one host of a route configuration.
+/// The routes of one host of a route configuration, but for that of tunnels.
 fn host_routes(set: &ResourceSet, configuration: &str, host: &str) -> Vec<Route> {
     let found: RouteConfiguration = decode(set, ResourceType::Route, configuration);
     let host = found.virtual_hosts.into_iter().find(|known| known.name == host);
-    host.expect("a host of this name").routes
+    let routes = host.expect("a host of this name").routes.into_iter();
+    routes.filter(|route| route.name != "tunnel").collect()
 }
 
 /// `address:port` of all endpoints.

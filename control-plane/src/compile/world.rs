@@ -15,7 +15,7 @@ use super::routes::{self, OUTBOUND, Reader};
 use super::shape::{Client, Shape, cluster_name};
 use super::{capture, grpc, http_manager, listeners};
 use crate::intent::{
-    AppProtocol, Intent, Mtls, Name, Problem, Service, ServicePort, TargetPort, Workload,
+    AppProtocol, Intent, Mtls, Name, Outbound, Problem, Service, ServicePort, TargetPort, Workload,
 };
 use crate::snapshot::{Resource, ResourceSet, ResourceType};
 
@@ -213,6 +213,10 @@ impl World {
                 set.insert(resource(ResourceType::Cluster, &cluster.name, &cluster));
             }
         }
+        if mesh.outbound == Outbound::Passthrough {
+            let cluster = clusters::passthrough(sidecar.interception.captures());
+            set.insert(resource(ResourceType::Cluster, &cluster.name, &cluster));
+        }
         if sidecar.interception.captures() {
             self.add_captured(set, node, sidecar);
         }
@@ -237,8 +241,6 @@ impl World {
     /// What a sidecar needs to whom connections come that name somebody else.
     fn add_captured(&self, set: &mut ResourceSet, node: &Node, sidecar: &Sidecar) {
         let (mesh, flavor) = (&self.intent().mesh, Flavor::Proxy(sidecar.certificates.clone()));
-        let cluster = clusters::passthrough();
-        set.insert(resource(ResourceType::Cluster, &cluster.name, &cluster));
         let mut taken = BTreeSet::new();
         for (name, service) in self.shape.visible(&self.client(node)) {
             for port in &service.ports {

@@ -10,8 +10,7 @@ pub struct Mesh {
     pub trust_domain: String,
     /// Whether sidecars take plain text. Default `Strict`.
     pub mtls: Mtls,
-    /// What becomes of intercepted traffic to hosts that the mesh does not know. Default `Passthrough`. A request
-    /// that names an unknown host to the outbound port itself was not intercepted, and gets 404 either way.
+    /// What becomes of traffic to hosts that the mesh does not know. Default `Passthrough`.
     pub outbound: Outbound,
     /// Where spans go. Default: nowhere.
     pub tracing: Option<Tracing>,

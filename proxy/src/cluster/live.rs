@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::breaker::{Breakers, RequestPermit, RetryPermit};
 use super::endpoint::Endpoint;
+use super::forward::Addresses;
 use super::pool::{ConnectionPermit, Connector, Job, Wanted};
 use super::send::SendOptions;
 use super::set::EndpointSet;
@@ -37,6 +38,8 @@ pub struct Cluster {
     pub(super) set: ArcSwap<EndpointSet>,
     /// Whoever changes the endpoints holds this; whoever picks does not.
     state: Mutex<State>,
+    /// Addresses of hosts that requests name.
+    pub(super) forwards: Addresses,
     /// Data workers; the pools of everybody else come after theirs.
     pub(super) workers: usize,
     /// DNS has answered once, or is not asked.
@@ -98,6 +101,7 @@ impl Cluster {
             connector,
             set: ArcSwap::from_pointee(EndpointSet::default()),
             state: Mutex::default(),
+            forwards: Addresses::default(),
             workers: workshop.workers,
             asked: AtomicBool::new(!by_dns),
             renamed: Notify::new(),
@@ -110,7 +114,7 @@ impl Cluster {
             if before.is_resolved() {
                 cluster.asked.store(true, Ordering::Relaxed);
             }
-            if cluster.config.discovery == Discovery::OriginalDst {
+            if cluster.goes_anywhere() {
                 assignment = Arc::clone(&known.assignment);
             }
         }
@@ -156,6 +160,11 @@ impl Cluster {
             self.stats.upstream_cx_overflow.inc();
         }
         self.connector.connect(endpoint, place).await
+    }
+
+    /// Its endpoints are those that connections or requests name.
+    pub(super) fn goes_anywhere(&self) -> bool {
+        matches!(self.config.discovery, Discovery::OriginalDst | Discovery::Forward(_))
     }
 
     /// Its endpoints now, in the order of the configuration.

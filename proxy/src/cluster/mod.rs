@@ -9,6 +9,7 @@ mod body;
 mod breaker;
 mod discovery;
 mod endpoint;
+mod forward;
 pub mod grpc;
 mod health;
 mod live;

@@ -9,7 +9,6 @@ use super::Cluster;
 use super::balance::{Query, mix};
 use super::endpoint::Endpoint;
 use super::set::EndpointSet;
-use crate::model::cluster::Discovery;
 use crate::model::endpoint::DropOverload;
 use crate::telemetry::reason::{Reason, Refusal, Sent, Side};
 
@@ -23,7 +22,8 @@ pub struct PickContext<'a> {
     /// How often another endpoint is drawn when one of those comes up
     /// (`host_selection_retry_max_attempts`). After that the last one drawn is taken.
     pub attempts: u32,
-    /// Where the connection went before it was redirected, for `ORIGINAL_DST`.
+    /// Where the connection went before it was redirected, for `ORIGINAL_DST`; what
+    /// [`Cluster::forward_to`] found, for clusters of that kind.
     pub original_dst: Option<SocketAddr>,
     /// Fresh for every pick.
     pub random: u64,
@@ -35,7 +35,7 @@ impl Cluster {
     /// # Errors
     /// There is none, or `drop_overloads` says that this request is not to be served.
     pub fn pick(&self, context: &PickContext<'_>) -> Result<Arc<Endpoint>, Refusal> {
-        if self.config.discovery == Discovery::OriginalDst {
+        if self.goes_anywhere() {
             return self.original_dst(context.original_dst);
         }
         let set = self.set.load();

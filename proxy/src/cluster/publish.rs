@@ -106,7 +106,7 @@ impl Clusters {
         }
         for name in &changes.assignments {
             if let Some(running) = clusters.get(name)
-                && running.cluster.config.discovery != Discovery::OriginalDst
+                && !running.cluster.goes_anywhere()
             {
                 running.cluster.reassign(assignment(&snapshot, name));
             }
@@ -163,7 +163,7 @@ impl Clusters {
                     let task = discovery::run(Arc::downgrade(&cluster), dns.clone());
                     run(runtime.spawn(task).abort_handle());
                 }
-                Discovery::OriginalDst => {
+                Discovery::OriginalDst | Discovery::Forward(_) => {
                     let cleanup = every(Arc::downgrade(&cluster), CLEANUP, Cluster::forget_unused);
                     run(runtime.spawn(cleanup).abort_handle());
                 }

@@ -81,6 +81,7 @@ impl Cluster {
                 Discovery::LogicalDns(_) => "LOGICAL_DNS",
                 Discovery::Eds(_) => "EDS",
                 Discovery::OriginalDst => "ORIGINAL_DST",
+                Discovery::Forward(_) => "envoy.clusters.dynamic_forward_proxy",
             },
             default_priority: self.breakers.limits(Priority::Default),
             high_priority: self.breakers.limits(Priority::High),

@@ -60,6 +60,19 @@ pub enum Discovery {
     Eds(Name),
     /// To wherever the connection was going before it was redirected.
     OriginalDst,
+    /// To the host that the request names (`dynamic_forward_proxy`).
+    Forward(Forward),
+}
+
+/// `DnsCacheConfig`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forward {
+    /// Which families.
+    pub family: DnsFamily,
+    /// How long an address is good for. Default 60 s.
+    pub refresh_rate: Duration,
+    /// So many hosts are remembered. Default 1024.
+    pub max_hosts: usize,
 }
 
 /// DNS knobs.

@@ -58,7 +58,7 @@ pub struct HttpManager {
     pub client_cert_details: ClientCertDetails,
     /// Remove `.` and `..` and doubled slashes.
     pub path: PathOptions,
-    /// Upgrades taken (`websocket`), lower case.
+    /// Upgrades taken (`connect`), lower case.
     pub upgrades: Vec<Name>,
     /// Appended to `via`. Empty: nothing.
     pub via: Option<HeaderValue>,

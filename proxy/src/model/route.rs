@@ -182,7 +182,9 @@ pub struct Forward {
     pub priority: Priority,
     /// Copies that nobody waits for.
     pub mirrors: Vec<Mirror>,
-    /// Upgrades (`websocket`) turned on or off here. Empty: the connection manager's.
+    /// A CONNECT request opens a tunnel to an endpoint (`connect_config`).
+    pub connect: bool,
+    /// Upgrades turned on or off here. Empty: the connection manager's.
     pub upgrades: Vec<(Name, bool)>,
 }
 

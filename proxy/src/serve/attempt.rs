@@ -1,5 +1,6 @@
 //! Steps six and seven, pick and forward: one try after another, until one is final.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,12 +10,13 @@ use http::{HeaderValue, Request, Response, StatusCode, Version};
 use super::admit::{self, Plan};
 use super::clock::Clock;
 use super::exchange::Exchange;
-use super::mirror;
+use super::{mirror, tunnel};
 use crate::cluster::{
-    Endpoint, Outcome as Observed, PickContext, ResponseBody, SendError, SendOptions,
+    Cluster, Endpoint, Outcome as Observed, PickContext, ResponseBody, SendError, SendOptions,
 };
 use crate::http::body::RequestBody;
 use crate::http::replay::Replay;
+use crate::http::target;
 use crate::model::route::HostRewrite;
 use crate::policy::retry::Outcome;
 use crate::telemetry::reason::{Reason, Refusal, Sent, Side};
@@ -28,12 +30,14 @@ pub(super) async fn run(
     plan: &mut Plan<'_>,
     request: Request<RequestBody>,
 ) -> Result<Response<ResponseBody>, Refusal> {
+    let authority = target::authority(request.uri(), request.headers()).to_owned();
+    let to = destination(exchange, &plan.cluster, &authority).await?;
     let mut source = Source::new(plan, request);
     let clock = clock(exchange, plan);
     let mut tried = Tried::default();
     loop {
         exchange.facts.attempts += 1;
-        let endpoint = pick(exchange, plan, &tried)?;
+        let endpoint = pick(exchange, plan, (&tried, to))?;
         let Some(mut request) = source.take() else {
             return Err(Refusal::local(
                 Reason::RetryLimitExceeded,
@@ -136,7 +140,30 @@ pub(super) fn clock(exchange: &Exchange, plan: &Plan<'_>) -> Clock {
     Clock::new(exchange.started, limits, idle, timeouts.request, exchange.meter.clone())
 }
 
-fn pick(exchange: &mut Exchange, plan: &Plan<'_>, tried: &Tried) -> Result<Arc<Endpoint>, Refusal> {
+/// Where a request goes in a cluster that has no endpoints of its own: to the host that it names, or
+/// to where its connection was going.
+///
+/// # Errors
+/// The name has no address, or it is this proxy's own.
+pub(super) async fn destination(
+    exchange: &mut Exchange,
+    cluster: &Cluster,
+    authority: &str,
+) -> Result<Option<SocketAddr>, Refusal> {
+    let named = cluster.forward_to(authority).await;
+    let named = named.inspect_err(|refusal| exchange.flag(refusal.reason))?;
+    match named {
+        Some(address) if exchange.connection.is_here(address) => Err(tunnel::leads_back(authority)),
+        Some(address) => Ok(Some(address)),
+        None => Ok(exchange.connection.original_dst()),
+    }
+}
+
+fn pick(
+    exchange: &mut Exchange,
+    plan: &Plan<'_>,
+    (tried, to): (&Tried, Option<SocketAddr>),
+) -> Result<Arc<Endpoint>, Refusal> {
     let avoid = if plan.avoid_previous_hosts { tried.endpoints.as_slice() } else { &[] };
     let endpoint = plan
         .cluster
@@ -144,7 +171,7 @@ fn pick(exchange: &mut Exchange, plan: &Plan<'_>, tried: &Tried) -> Result<Arc<E
             hash: plan.hash,
             avoid,
             attempts: plan.host_selection_attempts,
-            original_dst: exchange.connection.original_dst(),
+            original_dst: to,
             random: fastrand::u64(..),
         })
         .inspect_err(|refusal| exchange.flag(refusal.reason))?;

@@ -47,6 +47,11 @@ impl ReplyBody {
         Self { content: Content::Empty, exchange: Some(exchange) }
     }
 
+    /// Nothing, while the exchange goes on elsewhere.
+    pub(super) fn nothing() -> Self {
+        Self { content: Content::Empty, exchange: None }
+    }
+
     /// All of it.
     pub(super) fn full(exchange: Box<Exchange>, bytes: Bytes) -> Self {
         Self { content: Content::Full(bytes), exchange: Some(exchange) }

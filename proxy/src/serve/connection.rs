@@ -35,6 +35,8 @@ pub(crate) struct Connection {
     pub(crate) http: Arc<Http>,
     /// What is known about its two ends.
     pub(crate) ends: Ends,
+    /// Tells when the listener goes.
+    pub(super) drain: Watch,
     /// Requests are served in HTTP/2.
     h2: bool,
     /// Requests under way.
@@ -49,7 +51,7 @@ pub(crate) struct Connection {
 }
 
 /// The two ends of a connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Ends {
     /// Address of the peer.
     pub(crate) remote: Address,
@@ -217,7 +219,8 @@ async fn handshake(
     }
 }
 
-async fn serve_http(http: Arc<Http>, ends: Ends, io: Io, drain: Watch) {
+/// Serve requests until the connection closes.
+pub(super) async fn serve_http(http: Arc<Http>, ends: Ends, io: Io, drain: Watch) {
     let Some(h2) = speaks_h2(&http.manager, &io).await else { return };
     let _active = http.stats.connection(h2, io.is_tls());
     let connection = Arc::new(Connection {
@@ -229,6 +232,7 @@ async fn serve_http(http: Arc<Http>, ends: Ends, io: Io, drain: Watch) {
         since: Instant::now(),
         enough: Notify::new(),
         ends,
+        drain: drain.clone(),
         http: Arc::clone(&http),
     });
     let for_service = Arc::clone(&connection);
@@ -244,7 +248,7 @@ async fn serve_http(http: Arc<Http>, ends: Ends, io: Io, drain: Watch) {
         let serving = http2(&http.manager).serve_connection(io, service);
         watch_over(serving, &connection, &drain).await
     } else {
-        let serving = http1(&http.manager).serve_connection(io, service);
+        let serving = http1(&http.manager).serve_connection(io, service).with_upgrades();
         watch_over(serving, &connection, &drain).await
     };
     if let Err(error) = ended {
@@ -310,7 +314,7 @@ trait Graceful: Future<Output = hyper::Result<()>> {
     fn finish(self: Pin<&mut Self>);
 }
 
-impl<S, B> Graceful for hyper::server::conn::http1::Connection<TokioIo<Io>, S>
+impl<S, B> Graceful for hyper::server::conn::http1::UpgradeableConnection<TokioIo<Io>, S>
 where
     S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -447,6 +451,15 @@ impl Connection {
     /// Port that the peer connected to.
     pub(crate) fn local_port(&self) -> Option<u16> {
         socket(&self.ends.local).map(|address| address.port())
+    }
+
+    /// Whether an address leads back to where this connection came in.
+    pub(crate) fn is_here(&self, address: SocketAddr) -> bool {
+        socket(&self.ends.local).is_some_and(|local| {
+            let ip = address.ip();
+            let own = ip == local.ip() || ip.is_loopback() || ip.is_unspecified();
+            local.port() == address.port() && own
+        })
     }
 
     /// Where the peer wanted to go before it was redirected here.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::admit::{self, Plan};
@@ -14,10 +14,11 @@ use super::connection::Connection;
 use super::filter::{self, OnReply, Routed};
 use super::read;
 use super::reply::{self, Answer};
+use super::tunnel;
 use crate::cluster::{Cluster, Endpoint, Live};
 use crate::http::body::RequestBody;
 use crate::http::meter::Meter;
-use crate::model::route::{Action, Route, VirtualHost};
+use crate::model::route::{Action, Forward, Route, VirtualHost};
 use crate::policy::hash::NewCookie;
 use crate::route::{self, Match};
 use crate::telemetry::reason::{Reason, Refusal};
@@ -149,11 +150,24 @@ impl Exchange {
         // admit
         let mut plan = Plan::new(self, table, (matched.host, route), forward, &view)?;
         let request = admit::prepare(self, &mut plan, request)?;
+        if request.method() == Method::CONNECT {
+            if !(forward.connect && self.takes_connect(forward)) {
+                return Err(self.no_route("the route opens no tunnel for CONNECT"));
+            }
+            return tunnel::open(self, plan, request).await;
+        }
         // pick, forward
         let response = attempt::run(self, &mut plan, request).await?;
         // reply
         self.facts.status = Some(response.status());
         Ok(reply::from_upstream(self, plan, response))
+    }
+
+    /// The route's word counts before the connection manager's.
+    fn takes_connect(&self, forward: &Forward) -> bool {
+        let here = forward.upgrades.iter().find(|(kind, _)| &**kind == "connect");
+        let upgrades = &self.connection.http.manager.upgrades;
+        here.map_or_else(|| upgrades.iter().any(|kind| &**kind == "connect"), |(_, on)| *on)
     }
 
     /// What the log tells where a filter answers: where the request would have gone.

@@ -31,6 +31,7 @@ mod server;
 mod speak_first;
 mod stats;
 mod tcp;
+mod tunnel;
 
 pub use listener::ListenerError;
 pub use server::{Context, ListenerView, Server};

@@ -11,6 +11,7 @@ use super::admit::Plan;
 use super::body::ReplyBody;
 use super::clock::Clock;
 use super::exchange::Exchange;
+use super::tunnel::{self, Tunnel};
 use super::{filter, headers};
 use crate::cluster::{RequestPermit, ResponseBody};
 use crate::http::{grpc, hop};
@@ -44,6 +45,8 @@ pub(super) enum Answer {
     Local(Reason, Response<Bytes>),
     /// By an endpoint.
     Upstream(Response<ResponseBody>, Clock, RequestPermit),
+    /// By bytes both ways.
+    Tunnel(Box<Tunnel>),
 }
 
 /// Send the outcome of an exchange to the downstream.
@@ -58,6 +61,7 @@ pub(super) fn send(
             let (head, body) = response.into_parts();
             Response::from_parts(head, ReplyBody::upstream(exchange, body, clock, permit))
         }
+        Ok(Answer::Tunnel(tunnel)) => tunnel::start(exchange, *tunnel),
         Ok(Answer::Local(reason, response)) => {
             exchange.facts.details = Some(reason.details());
             // A preflight is no answer of the route: its changes are not for it.
@@ -73,7 +77,7 @@ pub(super) fn send(
 fn count(exchange: &Exchange, outcome: &Result<Answer, Refusal>) {
     let stats = &exchange.connection.http.stats;
     match outcome {
-        Ok(Answer::Upstream(..)) => stats.rq_total.inc(),
+        Ok(Answer::Upstream(..) | Answer::Tunnel(_)) => stats.rq_total.inc(),
         Ok(Answer::Local(Reason::Redirect, _)) => stats.rq_redirect.inc(),
         Ok(Answer::Local(..)) => stats.rq_direct_response.inc(),
         Err(refusal) => match refusal.reason {

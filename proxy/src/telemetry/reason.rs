@@ -17,6 +17,8 @@ pub enum Reason {
     NoCluster,
     /// The cluster has no endpoint that may be picked.
     NoHealthyUpstream,
+    /// The host that the request names has no address.
+    DnsFailure,
     /// The connection to the endpoint was not made.
     ConnectFailure,
     /// It was not made in `connect_timeout`.
@@ -76,6 +78,7 @@ impl Reason {
             Self::NoRoute => "NR",
             Self::NoCluster => "NC",
             Self::NoHealthyUpstream => "UH",
+            Self::DnsFailure => "DF",
             Self::ConnectFailure | Self::ConnectTimeout | Self::TlsFailure => "UF",
             Self::ConnectionTermination => "UC",
             Self::RemoteReset | Self::RefusedStream => "UR",
@@ -105,6 +108,7 @@ impl Reason {
             Self::NoRoute => "route_not_found",
             Self::NoCluster => "cluster_not_found",
             Self::NoHealthyUpstream => "no_healthy_upstream",
+            Self::DnsFailure => "dns_resolution_failure",
             Self::ConnectFailure => {
                 "upstream_reset_before_response_started{remote_connection_failure}"
             }

@@ -107,3 +107,19 @@ fn strangers_pass_or_are_refused() {
     let open = world("").for_node(&captured("catalog", &[]));
     assert!(names(&open, ResourceType::Cluster).contains(&"passthrough".to_owned()));
 }
+
+#[test]
+fn every_host_takes_tunnels() {
+    use pillion_xds::envoy::config::route::v3::route_match::PathSpecifier;
+    let set = world("").for_node(&sidecar("catalog"));
+    let found: RouteConfiguration = decode(&set, ResourceType::Route, "outbound");
+    for host in found.virtual_hosts {
+        let first = host.routes.first().and_then(|route| route.r#match.clone());
+        let path = first.and_then(|matched| matched.path_specifier);
+        assert!(matches!(path, Some(PathSpecifier::ConnectMatcher(_))), "{}", host.name);
+        assert_eq!(host.routes.len() == 1, host.name == "db.default:5432", "{}", host.name);
+    }
+    let passthrough = cluster(&set, "passthrough");
+    let kind = passthrough.cluster_discovery_type;
+    assert!(matches!(kind, Some(ClusterDiscoveryType::ClusterType(_))), "{kind:?}");
+}

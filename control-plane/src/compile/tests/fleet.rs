@@ -129,6 +129,7 @@ fn declared_dependencies_narrow_the_view() {
             "catalog-v2.default:80",
             "catalog.default:80",
             "inbound:8080",
+            "passthrough",
             "pay.bank:8443"
         ]
     );

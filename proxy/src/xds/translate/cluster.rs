@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use pillion_xds::envoy::config::cluster::v3 as pb;
 use pillion_xds::envoy::config::core::v3::RoutingPriority;
+use pillion_xds::envoy::extensions::clusters::dynamic_forward_proxy::v3 as dynamic;
 use pillion_xds::envoy::extensions::clusters::{common::dns::v3 as dns_common, dns::v3 as dns};
+use prost_types::Any;
 
 use super::at::At;
 use super::{Resource, balancer, common, endpoint, tls, upstream_http};
 use crate::model::Name;
 use crate::model::cluster::{
-    Cluster, Discovery, Dns, DnsFamily, OutlierDetection, RetryBudget, TcpKeepalive, Thresholds,
+    Cluster, Discovery, Dns, DnsFamily, Forward, OutlierDetection, RetryBudget, TcpKeepalive,
+    Thresholds,
 };
 use crate::model::endpoint::Assignment;
 
@@ -87,13 +90,7 @@ fn discovery(at: &At<'_>, config: &pb::Cluster) -> Option<Discovery> {
                 .duration(config.dns_refresh_rate)
                 .unwrap_or(DNS_REFRESH),
             respect_ttl: config.respect_dns_ttl,
-            family: match config.dns_lookup_family() {
-                pb::cluster::DnsLookupFamily::Auto => DnsFamily::Auto,
-                pb::cluster::DnsLookupFamily::V4Only => DnsFamily::V4Only,
-                pb::cluster::DnsLookupFamily::V6Only => DnsFamily::V6Only,
-                pb::cluster::DnsLookupFamily::V4Preferred => DnsFamily::V4Preferred,
-                pb::cluster::DnsLookupFamily::All => DnsFamily::All,
-            },
+            family: family(config.dns_lookup_family()),
         })
     };
     match kind {
@@ -113,13 +110,45 @@ fn eds(at: &At<'_>, config: &pb::Cluster) -> Option<Name> {
     Some(name.as_str().into())
 }
 
-/// `envoy.extensions.clusters.dns.v3.DnsCluster`, the newer form of the two DNS types.
-fn custom_type(at: &At<'_>, custom: &pb::cluster::CustomClusterType) -> Option<Discovery> {
-    use dns_common::DnsLookupFamily as Family;
-    let packed = at.required(custom.typed_config.as_ref())?;
-    if common::type_of(packed) != "envoy.extensions.clusters.dns.v3.DnsCluster" {
-        return at.refuse(format!("`{}` is not supported", common::type_of(packed)));
+fn family(family: pb::cluster::DnsLookupFamily) -> DnsFamily {
+    use pb::cluster::DnsLookupFamily as Family;
+    match family {
+        Family::Auto => DnsFamily::Auto,
+        Family::V4Only => DnsFamily::V4Only,
+        Family::V6Only => DnsFamily::V6Only,
+        Family::V4Preferred => DnsFamily::V4Preferred,
+        Family::All => DnsFamily::All,
     }
+}
+
+fn custom_type(at: &At<'_>, custom: &pb::cluster::CustomClusterType) -> Option<Discovery> {
+    let packed = at.required(custom.typed_config.as_ref())?;
+    match common::type_of(packed) {
+        "envoy.extensions.clusters.dns.v3.DnsCluster" => dns_cluster(at, packed),
+        "envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig" => forward(at, packed),
+        other => at.refuse(format!("`{other}` is not supported")),
+    }
+}
+
+/// `envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig`
+fn forward(at: &At<'_>, packed: &Any) -> Option<Discovery> {
+    use dynamic::cluster_config::ClusterImplementationSpecifier::DnsCacheConfig as Cache;
+    let config: dynamic::ClusterConfig = common::unpack(at, packed)?;
+    let at = at.field("dns_cache_config");
+    let Some(Cache(cache)) = config.cluster_implementation_specifier else {
+        return at.refuse("is missing");
+    };
+    let rate = at.field("dns_refresh_rate").duration(cache.dns_refresh_rate);
+    Some(Discovery::Forward(Forward {
+        family: family(cache.dns_lookup_family()),
+        refresh_rate: rate.unwrap_or(Duration::from_secs(60)),
+        max_hosts: cache.max_hosts.unwrap_or(1024) as usize,
+    }))
+}
+
+/// `envoy.extensions.clusters.dns.v3.DnsCluster`, the newer form of the two DNS types.
+fn dns_cluster(at: &At<'_>, packed: &Any) -> Option<Discovery> {
+    use dns_common::DnsLookupFamily as Family;
     let config: dns::DnsCluster = common::unpack(at, packed)?;
     let rate = at.field("dns_refresh_rate").duration(config.dns_refresh_rate);
     let dns = Dns {
@@ -148,7 +177,7 @@ fn assignment(
     let names = match discovery {
         Discovery::Static => endpoint::Names::Refuse,
         Discovery::StrictDns(_) | Discovery::LogicalDns(_) => endpoint::Names::Keep,
-        Discovery::Eds(_) | Discovery::OriginalDst => {
+        Discovery::Eds(_) | Discovery::OriginalDst | Discovery::Forward(_) => {
             let fine = config.load_assignment.is_none();
             at.field("load_assignment")
                 .expect(fine, "a cluster of this type does not carry its own endpoints")?;

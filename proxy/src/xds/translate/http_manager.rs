@@ -10,6 +10,7 @@ use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v
 
 use super::at::At;
 use super::{access_log, common, filter, route, tracing, upstream_http};
+use crate::model::Name;
 use crate::model::http::{
     ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, HttpLimits, HttpManager,
     HttpTimeouts, PathOptions, RouteSource, ServerHeader, StripPort, Underscores,
@@ -26,7 +27,7 @@ pub(super) fn manager(at: &At<'_>, config: &pb::HttpConnectionManager) -> Option
     };
     let via = header("via", &config.via, HeaderValue::from_static(""))?;
     let upgrades = at.field("upgrade_configs");
-    upgrades.expect(config.upgrade_configs.is_empty(), "upgrades are not supported")?;
+    let upgrades = upgrades.each(&config.upgrade_configs, upgrade);
     let http1 = config.http_protocol_options.as_ref();
     check_http1(&at.field("http_protocol_options"), http1)?;
     let http2_at = at.field("http2_protocol_options");
@@ -59,11 +60,19 @@ pub(super) fn manager(at: &At<'_>, config: &pb::HttpConnectionManager) -> Option
         forward_client_cert: forward_client_cert(config),
         client_cert_details: client_cert_details(config),
         path: path(config),
-        upgrades: Vec::new(),
+        upgrades: upgrades.into_iter().flatten().collect(),
         via: (!via.is_empty()).then_some(via),
         strip_port: strip_port(config),
         add_user_agent: false,
     })
+}
+
+/// CONNECT alone is known. Inner None: it is turned off.
+#[expect(clippy::option_option, reason = "refused, off and on are three things")]
+fn upgrade(at: &At<'_>, config: &hcm::UpgradeConfig) -> Option<Option<Name>> {
+    let kind = config.upgrade_type.to_ascii_lowercase();
+    at.field("upgrade_type").expect(kind == "connect", format!("`{kind}` is not supported"))?;
+    Some((config.enabled != Some(false)).then(|| kind.into()))
 }
 
 fn check_http1(at: &At<'_>, options: Option<&core::Http1ProtocolOptions>) -> Option<()> {

@@ -19,6 +19,9 @@ use crate::model::tls::DataSource;
 /// Envoy's default for `RouteAction.timeout`.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
+/// The one upgrade that is known.
+const CONNECT: &str = "connect";
+
 /// The action of a route.
 pub(super) fn action(
     at: &At<'_>,
@@ -48,6 +51,7 @@ fn forward(at: &At<'_>, route: &pb::RouteAction) -> Option<Forward> {
         Some(policy) => Some(Arc::new(retry::policy(&at.field("retry_policy"), policy)?)),
         None => None,
     };
+    let upgrades = at.field("upgrade_configs").each(&route.upgrade_configs, upgrade);
     Some(Forward {
         target: target(at, route.cluster_specifier.as_ref())?,
         cluster_not_found: match route.cluster_not_found_response_code() {
@@ -70,8 +74,18 @@ fn forward(at: &At<'_>, route: &pb::RouteAction) -> Option<Forward> {
         hash: at.field("hash_policy").each(&route.hash_policy, hash_policy),
         priority: priority(route.priority()),
         mirrors: at.field("request_mirror_policies").each(&route.request_mirror_policies, mirror),
-        upgrades: Vec::new(),
+        connect: upgrades.iter().any(|(_, opens)| *opens),
+        upgrades: upgrades.into_iter().map(|(enabled, _)| (CONNECT.into(), enabled)).collect(),
     })
+}
+
+/// CONNECT alone is known: whether it is allowed, and whether it opens a tunnel here.
+fn upgrade(at: &At<'_>, config: &pb::route_action::UpgradeConfig) -> Option<(bool, bool)> {
+    let kind = &config.upgrade_type;
+    let known = kind.eq_ignore_ascii_case(CONNECT);
+    at.field("upgrade_type").expect(known, format!("`{kind}` is not supported"))?;
+    let enabled = config.enabled != Some(false);
+    Some((enabled, enabled && config.connect_config.is_some()))
 }
 
 /// `RoutingPriority`

@@ -38,9 +38,7 @@ fn path(at: &At<'_>, route: &pb::RouteMatch) -> Option<PathMatch> {
         Some(Spec::SafeRegex(pattern)) => {
             PathMatch::Regex(matcher::regex(&at.field("safe_regex"), pattern)?)
         }
-        Some(Spec::ConnectMatcher(_)) => {
-            return at.field("connect_matcher").refuse("CONNECT is not supported");
-        }
+        Some(Spec::ConnectMatcher(_)) => PathMatch::Connect,
         Some(Spec::PathMatchPolicy(_)) => {
             return at.field("path_match_policy").refuse("is not supported");
         }

@@ -117,6 +117,8 @@ fn settings(at: &At<'_>, packed: &Any) -> Known {
         "rbac.v3.RBAC" => rbac::filter(at, packed),
         "local_ratelimit.v3.LocalRateLimit" => rate_limit::filter(at, packed),
         "fault.v3.HTTPFault" => fault::filter(at, packed),
+        // The cluster looks hosts up itself.
+        "dynamic_forward_proxy.v3.FilterConfig" => return Known::Harmless,
         "cors.v3.Cors" => Some(FilterKind::Cors(None)),
         "cors.v3.CorsPolicy" => cors::policy(at, packed),
         _ if name == GRPC_STATS => return Known::Harmless,

@@ -1,0 +1,168 @@
+//! CONNECT: a request becomes a byte stream (RFC 9110 section 9.3.6, RFC 9113 section 8.5).
+//!
+//! The bytes go to an endpoint of the route's cluster as they are. Where that cluster speaks HTTP/2
+//! over TLS (every HTTP service of a mesh), they have to be HTTP: they are served here like those of
+//! any other connection, so that routes, retries and metrics hold inside of a tunnel too.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+use super::admit::Plan;
+use super::attempt;
+use super::body::ReplyBody;
+use super::connection;
+use super::exchange::Exchange;
+use super::reply::Answer;
+use crate::cluster::{Cluster, ConnectionPermit, Outcome, PickContext, RequestPermit};
+use crate::http::body::RequestBody;
+use crate::http::target;
+use crate::model::cluster::Protocol;
+use crate::net::Io;
+use crate::net::copy::{self, CopyOptions};
+use crate::telemetry::reason::{Reason, Refusal, Sent};
+
+/// So many endpoints are tried.
+const ATTEMPTS: usize = 3;
+
+/// A tunnel that is about to be opened.
+pub(super) struct Tunnel {
+    upgrade: OnUpgrade,
+    inside: Inside,
+    options: CopyOptions,
+    _permit: RequestPermit,
+}
+
+/// What is at its other end.
+enum Inside {
+    Endpoint(Io, ConnectionPermit),
+    /// This proxy.
+    Http,
+}
+
+/// Connect to where the tunnel leads.
+///
+/// # Errors
+/// There is nobody, or nobody takes the connection.
+pub(super) async fn open(
+    exchange: &mut Exchange,
+    plan: Plan<'_>,
+    mut request: http::Request<RequestBody>,
+) -> Result<Answer, Refusal> {
+    let authority = target::authority(request.uri(), request.headers()).to_owned();
+    let inside = if carries_http(&plan.cluster) {
+        Inside::Http
+    } else {
+        let to = attempt::destination(exchange, &plan.cluster, &authority).await?;
+        let (io, permit) = dial(exchange, &plan.cluster, to).await?;
+        Inside::Endpoint(io, permit)
+    };
+    let idle = plan.forward.idle_timeout.or(exchange.connection.http.manager.timeouts.stream_idle);
+    Ok(Answer::Tunnel(Box::new(Tunnel {
+        upgrade: hyper::upgrade::on(&mut request),
+        inside,
+        options: CopyOptions {
+            idle: idle.filter(|idle| !idle.is_zero()),
+            max_duration: plan.timeouts.max_stream,
+        },
+        _permit: plan.permit,
+    })))
+}
+
+/// Answer, and copy from then on.
+pub(super) fn start(mut exchange: Box<Exchange>, tunnel: Tunnel) -> Response<ReplyBody> {
+    exchange.facts.status = Some(StatusCode::OK);
+    tokio::spawn(run(exchange, tunnel));
+    Response::new(ReplyBody::nothing())
+}
+
+fn carries_http(cluster: &Cluster) -> bool {
+    cluster.config.tls.is_some() && cluster.config.protocol == Protocol::Http2
+}
+
+async fn dial(
+    exchange: &mut Exchange,
+    cluster: &Arc<Cluster>,
+    original_dst: Option<SocketAddr>,
+) -> Result<(Io, ConnectionPermit), Refusal> {
+    let mut tried = Vec::new();
+    loop {
+        exchange.facts.attempts += 1;
+        let endpoint = cluster.pick(&PickContext {
+            hash: None,
+            avoid: &tried,
+            attempts: 3,
+            original_dst,
+            random: fastrand::u64(..),
+        })?;
+        exchange.facts.endpoint = Some(Arc::clone(&endpoint));
+        match cluster.connect(&endpoint).await {
+            Ok(connected) => {
+                cluster.record(&endpoint, Outcome::Success);
+                return Ok(connected);
+            }
+            Err(refusal) => {
+                cluster.record(&endpoint, Outcome::LocalFailure(refusal.reason));
+                tried.push(endpoint);
+                if tried.len() >= ATTEMPTS {
+                    return Err(refusal);
+                }
+            }
+        }
+    }
+}
+
+/// The exchange is over when the tunnel is.
+async fn run(mut exchange: Box<Exchange>, tunnel: Tunnel) {
+    let connection = Arc::clone(&exchange.connection);
+    let _guard = connection.drain.guard();
+    let downstream = match tunnel.upgrade.await {
+        Ok(upgraded) => upgraded,
+        Err(error) => {
+            tracing::debug!(%error, "a tunnel was not opened");
+            exchange.flag(Reason::DownstreamTermination);
+            return;
+        }
+    };
+    let mut downstream = TokioIo::new(downstream);
+    let stop = connection.drain.closing();
+    match tunnel.inside {
+        Inside::Endpoint(mut upstream, _permit) => {
+            let options = tunnel.options;
+            let copied =
+                copy::bidirectional(&mut downstream, &mut upstream, options, stop, |_, _| {});
+            exchange.facts.bytes_sent = copied.await.from_upstream;
+        }
+        Inside::Http => exchange.facts.bytes_sent = inside(&exchange, downstream).await,
+    }
+}
+
+/// Serve what comes through the tunnel as if it had come on a connection of its own.
+async fn inside(exchange: &Exchange, mut downstream: TokioIo<Upgraded>) -> u64 {
+    let connection = &exchange.connection;
+    let Ok((mut near, far)) = UnixStream::pair() else { return 0 };
+    let (http, ends) = (Arc::clone(&connection.http), connection.ends.clone());
+    let serving = connection::serve_http(http, ends, Io::Unix(far), connection.drain.clone());
+    // Its requests have time limits of their own.
+    let unlimited = CopyOptions { idle: None, max_duration: None };
+    let stop = connection.drain.closing();
+    let copying = copy::bidirectional(&mut downstream, &mut near, unlimited, stop, |_, _| {});
+    let (copied, ()) = tokio::join!(copying, serving);
+    copied.from_upstream
+}
+
+/// A refusal for a request that names this very proxy as its destination.
+pub(super) fn leads_back(authority: &str) -> Refusal {
+    Refusal {
+        sent: Sent::No,
+        ..Refusal::local(
+            Reason::NoRoute,
+            StatusCode::LOOP_DETECTED,
+            format!("`{authority}` is this proxy itself"),
+        )
+    }
+}
