@@ -1,5 +1,6 @@
 //! Routes of host names: `HTTPRoute`, `GRPCRoute` and the policies on them.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -46,6 +47,7 @@ pub(crate) enum Reader {
 /// All host names that a client sees, for the outbound port.
 pub(crate) fn outbound(shape: &Shape, client: &Client<'_>) -> RouteConfiguration {
     let mut virtual_hosts = Vec::new();
+    let mut taken = BTreeSet::new();
     for service in shape.visible(client).into_values() {
         for port in &service.ports {
             let cluster = cluster_name(&service.name, port.port);
@@ -54,9 +56,16 @@ pub(crate) fn outbound(shape: &Shape, client: &Client<'_>) -> RouteConfiguration
                 let namespace = client.namespace;
                 found.append(&mut routes(shape, (service, port), namespace, Reader::Proxy));
             }
+            let mut domains = domains(service, port, client.namespace);
+            // One name twice, such as an address that two services claim, would cost all of them: Envoy refuses
+            // the whole configuration. The first keeps it.
+            domains.retain(|domain| taken.insert(domain.clone()));
+            if domains.is_empty() {
+                continue;
+            }
             virtual_hosts.push(VirtualHost {
                 name: cluster,
-                domains: domains(service, port, client.namespace),
+                domains,
                 routes: found,
                 ..VirtualHost::default()
             });

@@ -1,6 +1,7 @@
 //! Without any privilege: the outbound port as an HTTP proxy, a port or socket of its own for a
 //! service, and an application at a Unix socket.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
@@ -11,7 +12,7 @@ use pillion_tests::wait;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-const SERVICES: &str = "apiVersion: v1
+pub(super) const SERVICES: &str = "apiVersion: v1
 kind: Service
 metadata: {name: web}
 spec: {ports: [{name: http, port: 80}]}
@@ -22,7 +23,7 @@ metadata: {name: redis}
 spec: {ports: [{name: redis, port: 6379}]}
 ";
 
-fn mesh(outbound: &str) -> String {
+pub(super) fn mesh(outbound: &str) -> String {
     format!(
         "apiVersion: pillion.io/v1alpha1
 kind: Mesh
@@ -34,9 +35,14 @@ spec: {{trustDomain: test.local, mtls: Strict, outbound: {outbound}}}
 
 /// What curl says, when it is told to use the sidecar as its proxy. The backends go on meanwhile.
 async fn curl(client: &Sidecar, args: &[&str]) -> anyhow::Result<String> {
+    through(client.outbound, args).await
+}
+
+/// The same, by the proxy at this address.
+pub(super) async fn through(proxy: SocketAddr, args: &[&str]) -> anyhow::Result<String> {
     let mut command = Command::new("curl");
     command
-        .args(["-sS", "--max-time", "30", "--proxy", &format!("http://{}", client.outbound)])
+        .args(["-sS", "--max-time", "30", "--proxy", &format!("http://{proxy}")])
         .args(["--noproxy", ""])
         .args(args);
     let output = tokio::task::spawn_blocking(move || command.output()).await?;
@@ -70,7 +76,7 @@ async fn the_outbound_port_is_an_http_proxy() -> anyhow::Result<()> {
 
     // A TCP service, whose server speaks first.
     wait::until("the tunnel is there", || async {
-        let said = tunnel(&client, "redis.default:6379").await.ok()?;
+        let said = tunnel(client.outbound, "redis.default:6379").await.ok()?;
         (said == "hello\nping\n").then_some(())
     })
     .await?;
@@ -102,8 +108,8 @@ async fn the_outbound_port_is_an_http_proxy() -> anyhow::Result<()> {
 }
 
 /// CONNECT by hand, then what comes first, then an echo.
-async fn tunnel(client: &Sidecar, to: &str) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect(client.outbound).await?;
+pub(super) async fn tunnel(proxy: SocketAddr, to: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(proxy).await?;
     stream.write_all(format!("CONNECT {to} HTTP/1.1\r\nhost: {to}\r\n\r\n").as_bytes()).await?;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

@@ -1,5 +1,6 @@
 //! Traffic capture, on hosts that are network namespaces: programs that know nothing of the mesh.
 
+mod envoy;
 mod explicit;
 mod transparent;
 mod world;

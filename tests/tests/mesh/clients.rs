@@ -10,7 +10,7 @@ use pillion_tests::port::Port;
 use pillion_tests::process::Process;
 use pillion_tests::proxy::{Bootstrap, Kind, Proxy, envoy};
 use pillion_tests::venv::{Venv, optional};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{STRICT, route, service};
 
@@ -54,7 +54,7 @@ async fn one_resource_set_drives_our_sidecar_envoy_and_grpc() -> anyhow::Result<
     }
 
     let ours = mesh.sidecar(&Beside::client("shopper")).await?;
-    let (theirs, envoy_outbound) = envoy_sidecar(&mesh).await?;
+    let (theirs, envoy_outbound) = envoy_sidecar(&mesh, json!({})).await?;
     let grpc = caller(&mesh, &python)?;
 
     ours.reaches("catalog.default", "catalog-v1").await?;
@@ -88,8 +88,8 @@ async fn one_resource_set_drives_our_sidecar_envoy_and_grpc() -> anyhow::Result<
     Ok(())
 }
 
-/// The real Envoy as the sidecar of a client, with certificates in files.
-async fn envoy_sidecar(mesh: &Mesh) -> anyhow::Result<(Proxy, SocketAddr)> {
+/// The real Envoy as the sidecar of a client, with certificates in files. `more` goes into its node metadata.
+pub(crate) async fn envoy_sidecar(mesh: &Mesh, more: Value) -> anyhow::Result<(Proxy, SocketAddr)> {
     let files = mesh.issue("envoy-shopper")?;
     let file = |name: &str| files.join(name).to_string_lossy().into_owned();
     let outbound = Port::reserve()?;
@@ -108,6 +108,7 @@ async fn envoy_sidecar(mesh: &Mesh) -> anyhow::Result<(Proxy, SocketAddr)> {
             "TLS_TRUST_BUNDLE": file("root-cert.pem"),
         },
     });
+    pillion_tests::yaml::merge(&mut bootstrap.config["node"]["metadata"], more);
     let ads = json!({"ads": {}, "resource_api_version": "V3"});
     bootstrap.config["dynamic_resources"] = json!({
         "ads_config": {

@@ -1,7 +1,7 @@
 //! The whole mesh: control plane, sidecars and applications as processes of their own.
 
 mod bad;
-mod clients;
+pub(crate) mod clients;
 mod demo;
 mod run;
 
