@@ -191,7 +191,8 @@ mod tests {
             if let Some(once) = clean(&target)
                 && let Some(twice) = clean(&once) {
                     // A second round may only decode what the first one uncovered.
-                    proptest::prop_assert!(!once.contains("/../") && twice.len() <= once.len());
+                    let path = once.split('?').next().unwrap_or_default();
+                    proptest::prop_assert!(!path.contains("/../") && twice.len() <= once.len());
                 }
         }
     }
