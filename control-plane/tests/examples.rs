@@ -31,6 +31,32 @@ fn every_example_is_good() {
     }
 }
 
+/// What stands between "```yaml" and "```" in a page.
+fn yaml_blocks(page: &str) -> Vec<&str> {
+    let blocks = page.split("```yaml\n").skip(1);
+    blocks.filter_map(|rest| rest.split("\n```").next()).collect()
+}
+
+#[test]
+fn every_yaml_in_the_pages_is_good() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let docs = std::fs::read_dir(root.join("docs")).expect("there are pages");
+    let mut pages: Vec<PathBuf> = docs.map(|entry| entry.expect("it can be read").path()).collect();
+    pages.push(root.join("README.md"));
+    let mut seen = 0;
+    for page in pages {
+        let text = std::fs::read_to_string(&page).expect("a page is text");
+        for block in yaml_blocks(&text) {
+            let folder = tempfile::tempdir().expect("a folder can be made");
+            std::fs::write(folder.path().join("page.yaml"), block).expect("it can be written");
+            let (fine, said) = check(folder.path());
+            assert!(fine, "{}: {said}\n{block}", page.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "the pages have YAML");
+}
+
 #[test]
 fn what_is_wrong_is_told_with_file_and_line() {
     let folder = tempfile::tempdir().unwrap();

@@ -7,3 +7,4 @@ mod differential;
 mod layers;
 mod life;
 mod mesh;
+mod up;

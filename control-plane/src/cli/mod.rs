@@ -6,6 +6,7 @@ pub mod control_plane;
 pub mod demo;
 pub mod run;
 pub mod status;
+pub mod up;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -49,6 +50,18 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Runs the processes of a mesh on this machine, each instance with its sidecar.
+    Up(up::UpArgs),
+    /// Shows the instances of a running `pillion up`.
+    Ps(up::PsArgs),
+    /// Shows what a process of a running `pillion up` wrote.
+    Logs(up::LogsArgs),
+    /// Replaces the instances of a process one by one, without a failed request.
+    Restart(up::RestartArgs),
+    /// Changes the number of instances of a process.
+    Scale(up::ScaleArgs),
+    /// Stops a running `pillion up`.
+    Down(up::DownArgs),
     /// Shows what is connected to a control plane, what it has, and what is wrong.
     Status(status::StatusArgs),
     /// The certificate authority: shows the root, issues certificates into files.
@@ -75,6 +88,12 @@ pub fn main() -> ExitCode {
             Ok(pillion_proxy::app::run([OsString::from("pillion-proxy")].into_iter().chain(args)))
         }
         Command::Run { args } => block_on(run::run(args)),
+        Command::Up(args) => block_on(up::run(args)),
+        Command::Ps(args) => block_on(up::ps(args)),
+        Command::Logs(args) => block_on(up::logs(args)),
+        Command::Restart(args) => block_on(up::restart(args)),
+        Command::Scale(args) => block_on(up::scale(args)),
+        Command::Down(args) => block_on(up::down(args)),
         Command::Status(args) => block_on(status::run(args)),
         Command::Ca(args) => block_on(ca::run(args)),
         Command::Shop(args) => {

@@ -19,7 +19,8 @@ use tokio::time::{Instant, sleep};
 
 use super::demo::fleet::Ports;
 use super::demo::own_program;
-use super::demo::process::{Phase, Probe, Process, Recipe};
+use super::demo::process::{Phase, Probe, Process, Recipe, STOP_GRACE};
+use crate::intent::Restart;
 
 /// How long the sidecar may take to get its identity and its first configuration.
 const WARM_LIMIT: Duration = Duration::from_secs(60);
@@ -151,8 +152,12 @@ impl Plan {
             program: own_program(),
             args: ["--exit-with-stdin".into(), "proxy".into()].into_iter().chain(args).collect(),
             env: Vec::new(),
+            dir: None,
             log: None,
-            probe: Probe::Answers(admin, "/ready"),
+            probe: Probe::Answers(admin, "/ready".into()),
+            restart: Restart::Always,
+            grace: STOP_GRACE,
+            leashed: true,
         };
         Ok(Self { recipe, environment })
     }

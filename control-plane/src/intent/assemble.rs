@@ -9,6 +9,7 @@ use super::mesh::Mesh;
 use super::meta::{Kind, Name};
 use super::policy::{Target, TrafficPolicy};
 use super::problem::{Problem, Severity};
+use super::process::Process;
 use super::references;
 use super::service::Service;
 use super::workload::Workload;
@@ -26,6 +27,8 @@ pub struct Intent {
     pub routes: BTreeMap<(RouteKind, Name), Arc<HttpRoute>>,
     /// Policies that are in force, by what they hold for.
     pub policies: BTreeMap<Target, Arc<TrafficPolicy>>,
+    /// Programs for `pillion up`.
+    pub processes: BTreeMap<Name, Arc<Process>>,
 }
 
 /// An intent and what is wrong with the files that it comes from.
@@ -95,6 +98,9 @@ fn insert_all(parsed: &mut Parsed, documents: &[Document]) {
                 parsed.intent.routes.insert((route.kind, name), Arc::clone(route));
             }
             Object::TrafficPolicy(policy) => policies.push((document, policy)),
+            Object::Process(process) => {
+                parsed.intent.processes.insert(name, Arc::clone(process));
+            }
         }
     }
     if let Some((first, mesh)) = meshes.first() {

@@ -11,6 +11,7 @@ use super::mesh::Mesh;
 use super::meta::{Kind, Meta, Name};
 use super::policy::{Target, TrafficPolicy};
 use super::problem::{Problem, Severity, nearest};
+use super::process::Process;
 use super::service::Service;
 use super::workload::Workload;
 use super::yaml::{self, Chunk, Node, Value};
@@ -67,6 +68,8 @@ pub enum Object {
     Route(Arc<HttpRoute>),
     /// A `TrafficPolicy`.
     TrafficPolicy(Arc<TrafficPolicy>),
+    /// A `Process`.
+    Process(Arc<Process>),
 }
 
 /// A place at which a document speaks of another object.
@@ -200,6 +203,7 @@ fn decode(cx: &mut Context, root: &At<'_>, kind: Kind) -> Option<(ObjectId, Obje
         Kind::TrafficPolicy => {
             Object::TrafficPolicy(Arc::new(TrafficPolicy::decode(cx, &meta, &spec)?))
         }
+        Kind::Process => Object::Process(Arc::new(Process::decode(cx, &meta, &spec)?)),
     };
     Some((ObjectId { kind, name: meta.name }, decoded))
 }

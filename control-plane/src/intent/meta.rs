@@ -24,16 +24,19 @@ pub enum Kind {
     GrpcRoute,
     /// `pillion.io/v1alpha1 TrafficPolicy`
     TrafficPolicy,
+    /// `pillion.io/v1alpha1 Process`
+    Process,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Mesh,
         Self::Service,
         Self::Workload,
         Self::HttpRoute,
         Self::GrpcRoute,
         Self::TrafficPolicy,
+        Self::Process,
     ];
 
     /// The name, as it stands in `kind:`.
@@ -46,13 +49,16 @@ impl Kind {
             Self::HttpRoute => "HTTPRoute",
             Self::GrpcRoute => "GRPCRoute",
             Self::TrafficPolicy => "TrafficPolicy",
+            Self::Process => "Process",
         }
     }
 
     /// The versions that are read, newest first.
     pub(crate) const fn api_versions(self) -> &'static [&'static str] {
         match self {
-            Self::Mesh | Self::Workload | Self::TrafficPolicy => &["pillion.io/v1alpha1"],
+            Self::Mesh | Self::Workload | Self::TrafficPolicy | Self::Process => {
+                &["pillion.io/v1alpha1"]
+            }
             Self::Service => &["v1"],
             Self::HttpRoute => {
                 &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"]
@@ -65,7 +71,7 @@ impl Kind {
 
     /// Whether the kind is ours, so that an unknown field can only be a mistake.
     pub(crate) const fn is_ours(self) -> bool {
-        matches!(self, Self::Mesh | Self::Workload | Self::TrafficPolicy)
+        matches!(self, Self::Mesh | Self::Workload | Self::TrafficPolicy | Self::Process)
     }
 }
 

@@ -4,7 +4,7 @@
 //! [`Intent`]. Both are pure, both name every problem with file, line, column, document, field and what was
 //! expected, and a bad document never takes another one with it.
 //!
-//! Kinds: `Mesh`, `Workload`, `TrafficPolicy` of `pillion.io/v1alpha1`; `Service` of `v1`; `HTTPRoute` and
+//! Kinds: `Mesh`, `Workload`, `TrafficPolicy`, `Process` of `pillion.io/v1alpha1`; `Service` of `v1`; `HTTPRoute` and
 //! `GRPCRoute` of `gateway.networking.k8s.io`. Fields that our own kinds do not have are errors. Fields that the
 //! others have and we do not know are warnings, and the known part is applied.
 
@@ -20,6 +20,7 @@ mod mesh;
 mod meta;
 mod policy;
 mod problem;
+mod process;
 mod references;
 mod service;
 mod workload;
@@ -40,6 +41,7 @@ pub use policy::{
     RetryBudget, Target, TrafficPolicy,
 };
 pub use problem::{Problem, Severity};
+pub use process::{Process, Restart};
 pub use service::{AppProtocol, Service, ServicePort, TargetPort};
 pub use workload::{Locality, Workload};
 

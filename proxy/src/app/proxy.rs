@@ -321,5 +321,6 @@ async fn register_when_ready(
     while state.waiting_for().is_some() && !drain.is_draining() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    register::run(workload, channel, drain).await;
+    let well = || !state.failing.load(Ordering::Relaxed);
+    register::run(workload, channel, drain, well).await;
 }

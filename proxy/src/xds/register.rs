@@ -42,13 +42,15 @@ pub struct Workload {
 }
 
 /// Register and renew until the proxy drains, then give the lease back.
-pub async fn run(workload: Workload, channel: Channel, drain: Watch) {
+///
+/// `well` false takes the workload out of the endpoints, as `/healthcheck/fail` asks.
+pub async fn run(workload: Workload, channel: Channel, drain: Watch, well: impl Fn() -> bool) {
     let mut client = WorkloadServiceClient::new(channel);
     let mut lease: Option<String> = None;
     let mut told = false;
     let mut since_renewal = RENEW;
     while !drain.is_draining() {
-        let ready = net::connect(&workload.app, &ConnectOptions::default()).await.is_ok();
+        let ready = well() && net::connect(&workload.app, &ConnectOptions::default()).await.is_ok();
         if since_renewal >= RENEW || ready != told {
             since_renewal = Duration::ZERO;
             lease = tell(&mut client, &workload, lease, ready).await;

@@ -12,7 +12,8 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::process::{Phase, Probe, Process, Recipe};
+use super::process::{Phase, Probe, Process, Recipe, STOP_GRACE};
+use crate::intent::Restart;
 
 /// How long a fleet may take from its first process to its last ready one.
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -250,10 +251,10 @@ impl FleetPlan {
             let mut arguments = Arguments(vec!["--exit-with-stdin".into()]);
             arguments.0.extend(args.iter().map(OsString::from));
             let env = vec![
-                ("PORT", port.to_string()),
-                ("MESH_PROXY", format!("http://{}", loopback(ports.outbound))),
+                ("PORT".to_owned(), port.to_string()),
+                ("MESH_PROXY".to_owned(), format!("http://{}", loopback(ports.outbound))),
             ];
-            let probe = Probe::Answers(port, "/healthz");
+            let probe = Probe::Answers(port, "/healthz".into());
             Process::start(self.recipe(&plan.name, arguments, env, probe), stop.clone())
         });
         Ok(Instance {
@@ -291,14 +292,14 @@ impl FleetPlan {
             args.add("--app", app.to_string());
         }
         let name = format!("{}-sidecar", plan.name);
-        self.recipe(&name, args, vec![], Probe::Answers(ports.admin, "/ready"))
+        self.recipe(&name, args, vec![], Probe::Answers(ports.admin, "/ready".into()))
     }
 
     fn recipe(
         &self,
         name: &str,
         args: Arguments,
-        env: Vec<(&'static str, String)>,
+        env: Vec<(String, String)>,
         probe: Probe,
     ) -> Recipe {
         Recipe {
@@ -306,6 +307,10 @@ impl FleetPlan {
             program: self.program.clone(),
             args: args.0,
             env,
+            dir: None,
+            restart: Restart::Always,
+            grace: STOP_GRACE,
+            leashed: true,
             log: Some(self.log_dir.join(format!("{name}.log"))),
             probe,
         }

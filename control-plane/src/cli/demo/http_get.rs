@@ -1,4 +1,4 @@
-//! The smallest HTTP client that the demo gets along with: one GET on a connection of its own.
+//! The smallest HTTP client that the demo gets along with: one request on a connection of its own.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,16 +24,28 @@ pub(crate) struct Reply {
 
 /// GETs `path` from `address`, within five seconds.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> anyhow::Result<Reply> {
-    timeout(LIMIT, exchange(address, path))
-        .await
-        .with_context(|| format!("{address} did not answer GET {path} within {LIMIT:?}"))?
-        .with_context(|| format!("GET {path} from {address}"))
+    ask(address, http::Method::GET, path).await
 }
 
-async fn exchange(address: SocketAddr, path: &str) -> anyhow::Result<Reply> {
+/// POSTs nothing to `path` of `address`, within five seconds.
+pub(crate) async fn post(address: SocketAddr, path: &str) -> anyhow::Result<Reply> {
+    ask(address, http::Method::POST, path).await
+}
+
+async fn ask(address: SocketAddr, method: http::Method, path: &str) -> anyhow::Result<Reply> {
+    let what = format!("{method} {path}");
+    timeout(LIMIT, exchange(address, method, path))
+        .await
+        .with_context(|| format!("{address} did not answer {what} within {LIMIT:?}"))?
+        .with_context(|| format!("{what} from {address}"))
+}
+
+async fn exchange(address: SocketAddr, method: http::Method, path: &str) -> anyhow::Result<Reply> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = http::Request::get(path)
+    let request = http::Request::builder()
+        .method(method)
+        .uri(path)
         .header(http::header::HOST, address.to_string())
         .header(http::header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())?;

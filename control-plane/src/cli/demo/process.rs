@@ -1,5 +1,6 @@
 //! One process that is kept running: started, watched, started again when it ends, and stopped in order.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,9 +15,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::http_get;
+use crate::intent::Restart;
 
-/// How long a process may take to stop after SIGTERM before it gets SIGKILL.
-const STOP_GRACE: Duration = Duration::from_secs(5);
+/// What most processes get for [`Recipe::grace`].
+pub(crate) const STOP_GRACE: Duration = Duration::from_secs(5);
 /// How often a starting process is asked whether it is ready.
 const PROBE_EVERY: Duration = Duration::from_millis(50);
 const FIRST_BACK_OFF: Duration = Duration::from_millis(200);
@@ -31,10 +33,18 @@ pub(crate) struct Recipe {
     pub(crate) name: String,
     pub(crate) program: PathBuf,
     pub(crate) args: Vec<OsString>,
-    pub(crate) env: Vec<(&'static str, String)>,
+    pub(crate) env: Vec<(String, String)>,
+    /// Where it runs. None: where we do.
+    pub(crate) dir: Option<PathBuf>,
     /// Gets both stdout and stderr, appended. None: our own.
     pub(crate) log: Option<PathBuf>,
     pub(crate) probe: Probe,
+    /// When it is started again.
+    pub(crate) restart: Restart,
+    /// How long it may take to stop after SIGTERM before it gets SIGKILL.
+    pub(crate) grace: Duration,
+    /// It ends when its standard input closes: ours do, and others are only killed when they are dropped.
+    pub(crate) leashed: bool,
 }
 
 /// How to ask a process whether it is ready.
@@ -43,7 +53,9 @@ pub(crate) enum Probe {
     /// It accepts connections on this loopback port.
     Accepts(u16),
     /// It answers 200 to GET of this path on this loopback port.
-    Answers(u16, &'static str),
+    Answers(u16, Cow<'static, str>),
+    /// It runs.
+    Runs,
 }
 
 /// Where a process stands in its life.
@@ -55,7 +67,7 @@ pub(crate) enum Phase {
     Ready,
     /// Has ended, and will be started again.
     Down,
-    /// Was stopped, for good.
+    /// Was stopped, or is not to be started again.
     Stopped,
 }
 
@@ -131,14 +143,23 @@ async fn keep_running(
                 Some(end) => end,
                 None => break,
             },
-            Err(error) => format!("cannot be started: {error}"),
+            Err(error) => End { how: format!("cannot be started: {error}"), fine: false },
         };
+        let again = match recipe.restart {
+            Restart::Always => true,
+            Restart::OnFailure => !end.fine,
+            Restart::Never => false,
+        };
+        let how = end.how;
         report.send_modify(|status| {
             status.phase = Phase::Down;
             status.pid = None;
-            status.deaths += 1;
-            status.last_end = Some(end);
+            status.deaths += u32::from(!end.fine || again);
+            status.last_end = Some(how);
         });
+        if !again {
+            break;
+        }
         if started.elapsed() > STEADY_AFTER {
             back_off = FIRST_BACK_OFF;
         }
@@ -154,13 +175,20 @@ async fn keep_running(
     });
 }
 
-/// Until the child ends by itself (how it ended), or `stop` ended it (`None`).
+/// How a process ended by itself.
+struct End {
+    how: String,
+    /// With exit code 0.
+    fine: bool,
+}
+
+/// Until the child ends by itself, or `stop` ended it (`None`).
 async fn run(
     recipe: &Recipe,
     mut child: Child,
     report: &watch::Sender<Status>,
     stop: &mut watch::Receiver<bool>,
-) -> Option<String> {
+) -> Option<End> {
     // `Child::wait` would close it, and the child ends when it closes: see `leash`.
     let _leash = child.stdin.take();
     report.send_modify(|status| {
@@ -180,18 +208,20 @@ async fn run(
         _ = stop.wait_for(|stop| *stop) => None,
     };
     match ended {
-        Some(Ok(status)) => Some(format!("ended: {status}")),
-        Some(Err(error)) => Some(format!("cannot be waited for: {error}")),
+        Some(Ok(status)) => Some(End { how: format!("ended: {status}"), fine: status.success() }),
+        Some(Err(error)) => {
+            Some(End { how: format!("cannot be waited for: {error}"), fine: false })
+        }
         None => {
-            end(&mut child).await;
+            end(&mut child, recipe.grace).await;
             None
         }
     }
 }
 
-async fn end(child: &mut Child) {
+async fn end(child: &mut Child, grace: Duration) {
     if child.id().is_some_and(|pid| signal(pid, Signal::TERM))
-        && timeout(STOP_GRACE, child.wait()).await.is_ok()
+        && timeout(grace, child.wait()).await.is_ok()
     {
         return;
     }
@@ -210,11 +240,17 @@ impl Recipe {
             let log = OpenOptions::new().create(true).append(true).open(log)?;
             command.stdout(log.try_clone()?).stderr(log);
         }
+        if self.leashed {
+            command.arg0("pillion").stdin(Stdio::piped());
+        } else {
+            command.stdin(Stdio::null());
+        }
+        if let Some(dir) = &self.dir {
+            command.current_dir(dir);
+        }
         command
-            .arg0("pillion")
             .args(&self.args)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::piped())
             // Ctrl-C in the terminal is for us alone; we stop the others in order.
             .process_group(0)
             .kill_on_drop(true)
@@ -224,11 +260,12 @@ impl Recipe {
 
 impl Probe {
     async fn is_ready(&self) -> bool {
-        match *self {
-            Self::Accepts(port) => tokio::net::TcpStream::connect(loopback(port)).await.is_ok(),
+        match self {
+            Self::Accepts(port) => tokio::net::TcpStream::connect(loopback(*port)).await.is_ok(),
             Self::Answers(port, path) => {
-                http_get::get(loopback(port), path).await.is_ok_and(|reply| reply.status == 200)
+                http_get::get(loopback(*port), path).await.is_ok_and(|reply| reply.status == 200)
             }
+            Self::Runs => true,
         }
     }
 }
@@ -257,6 +294,10 @@ mod tests {
             program: "/bin/sh".into(),
             args: vec!["-c".into(), script.into()],
             env: vec![],
+            dir: None,
+            restart: Restart::Always,
+            grace: STOP_GRACE,
+            leashed: false,
             log: Some(dir.join("test.log")),
             // Nobody listens there.
             probe: Probe::Accepts(1),

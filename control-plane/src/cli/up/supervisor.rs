@@ -1,0 +1,486 @@
+//! Instances of processes: started after their sidecar, stopped before it, replaced one by one.
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+
+use super::tail::{self, Line};
+use crate::admin::{Status, WorkloadStatus};
+use crate::cli::demo::fleet::Ports;
+use crate::cli::demo::process::{Phase, Probe, Process, Recipe, STOP_GRACE};
+use crate::cli::demo::{http_get, own_program};
+use crate::intent::{self, Restart};
+
+/// How long one instance may take to get ready.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// A process that ends this often before it was ever ready will not get ready.
+const MAX_EARLY_DEATHS: u32 = 4;
+/// How long the mesh may take to learn that an instance goes.
+const LEAVE_LIMIT: Duration = Duration::from_secs(5);
+/// From the control plane's word to the last sidecar's having heard it.
+const SPREAD: Duration = Duration::from_millis(300);
+const POLL_EVERY: Duration = Duration::from_millis(50);
+
+/// Everything that runs.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    data_dir: PathBuf,
+    log_dir: PathBuf,
+    control_plane: Supervised,
+    admin: SocketAddr,
+    xds_tls: u16,
+    groups: Mutex<Vec<Group>>,
+    /// One change at a time.
+    changing: tokio::sync::Mutex<()>,
+    lines: mpsc::UnboundedSender<Line>,
+}
+
+/// The instances of one `Process`.
+#[derive(Debug)]
+struct Group {
+    spec: Arc<intent::Process>,
+    members: Vec<Arc<Member>>,
+    /// Number of the next instance: no name is used twice.
+    next: u32,
+}
+
+/// One instance.
+#[derive(Debug)]
+struct Member {
+    name: String,
+    sidecar: Supervised,
+    app: Supervised,
+    port: Option<u16>,
+    admin: SocketAddr,
+    outbound: SocketAddr,
+    started: Instant,
+}
+
+/// What `pillion ps` shows of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Row {
+    /// The process.
+    pub(super) process: String,
+    /// The instance.
+    pub(super) name: String,
+    /// `starting`, `ready`, `down` or `stopped`, of application and sidecar together.
+    pub(super) state: String,
+    /// How often the application or its sidecar ended by themselves.
+    pub(super) restarts: u32,
+    /// How the application ended the last time.
+    pub(super) last_end: Option<String>,
+    /// Process id of the application.
+    pub(super) pid: Option<u32>,
+    /// Port of the application.
+    pub(super) port: Option<u16>,
+    /// The sidecar's admin endpoint.
+    pub(super) admin: SocketAddr,
+    /// Where the application reaches the mesh.
+    pub(super) outbound: SocketAddr,
+    /// Seconds since it was started.
+    pub(super) seconds: u64,
+}
+
+/// A process with the switch that stops it.
+#[derive(Debug)]
+struct Supervised {
+    process: Process,
+    stop: watch::Sender<bool>,
+}
+
+impl Supervised {
+    fn start(recipe: Recipe) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        Self { process: Process::start(recipe, stopped), stop }
+    }
+
+    /// # Errors
+    /// It ends again and again, or takes too long; the message has the end of its log.
+    async fn ready(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            let status = self.process.status();
+            let ended = status.phase == Phase::Stopped;
+            if status.phase == Phase::Ready || (ended && status.deaths == 0) {
+                return Ok(());
+            }
+            let reason = if ended || status.deaths >= MAX_EARLY_DEATHS {
+                status.last_end.unwrap_or_default()
+            } else if Instant::now() > deadline {
+                format!("not ready within {} s", START_LIMIT.as_secs())
+            } else {
+                sleep(POLL_EVERY).await;
+                continue;
+            };
+            bail!("{}: {reason}\n{}", self.process.name, self.process.last_lines(15));
+        }
+    }
+
+    async fn end(&self) {
+        self.stop.send_replace(true);
+        while self.process.status().phase != Phase::Stopped {
+            sleep(POLL_EVERY).await;
+        }
+    }
+}
+
+impl Supervisor {
+    /// Starts the control plane, and waits for it.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub(super) async fn start(
+        files: &Path,
+        data_dir: &Path,
+        lines: mpsc::UnboundedSender<Line>,
+    ) -> anyhow::Result<Self> {
+        let log_dir = data_dir.join("logs");
+        std::fs::create_dir_all(&log_dir)
+            .with_context(|| format!("cannot make {}", log_dir.display()))?;
+        let mut ports = Ports::take(3)?;
+        let [xds, xds_tls, admin] = [ports.next(), ports.next(), ports.next()];
+        let mut args = own_args("control-plane");
+        for (flag, value) in [
+            ("--config", files.as_os_str().to_owned()),
+            ("--data-dir", data_dir.join("control-plane").into()),
+            ("--xds-port", xds.to_string().into()),
+            ("--xds-tls-port", xds_tls.to_string().into()),
+            ("--admin-port", admin.to_string().into()),
+        ] {
+            args.extend([flag.into(), value]);
+        }
+        let name = "control-plane";
+        let log = log_dir.join(format!("{name}.log"));
+        let probe = Probe::Answers(admin, "/ready".into());
+        tail::follow(name, &log, &lines);
+        let control_plane = Supervised::start(own(name, args, log, probe));
+        control_plane.ready().await?;
+        Ok(Self {
+            data_dir: data_dir.to_owned(),
+            log_dir,
+            control_plane,
+            admin: loopback(admin),
+            xds_tls,
+            groups: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+            lines,
+        })
+    }
+
+    /// Starts the instances of a process, and waits until they are ready.
+    ///
+    /// # Errors
+    /// When one does not get ready.
+    pub(super) async fn add(&self, spec: Arc<intent::Process>) -> anyhow::Result<()> {
+        let _one = self.changing.lock().await;
+        let name = spec.name.name.clone();
+        let instances = spec.instances;
+        self.groups().push(Group { spec, members: Vec::new(), next: 1 });
+        self.grow(&name, instances as usize).await
+    }
+
+    /// # Errors
+    /// There is no such process, or a new instance does not get ready.
+    pub(super) async fn scale(&self, name: &str, instances: usize) -> anyhow::Result<()> {
+        let _one = self.changing.lock().await;
+        self.spec(name)?;
+        self.grow(name, instances).await?;
+        loop {
+            let last = {
+                let mut groups = self.groups();
+                let group = find(&mut groups, name)?;
+                if group.members.len() > instances { group.members.pop() } else { None }
+            };
+            match last {
+                Some(member) => self.retire(&member).await,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Replaces every instance, one at a time: the new one takes traffic before the old one leaves.
+    ///
+    /// # Errors
+    /// There is no such process, or a new instance does not get ready: then the old ones stay.
+    pub(super) async fn restart(&self, name: &str) -> anyhow::Result<()> {
+        let _one = self.changing.lock().await;
+        let old = {
+            let mut groups = self.groups();
+            find(&mut groups, name)?.members.clone()
+        };
+        for member in old {
+            let fresh = self.launch(name).await?;
+            {
+                let mut groups = self.groups();
+                let members = &mut find(&mut groups, name)?.members;
+                members.retain(|one| one.name != member.name);
+                members.push(fresh);
+            }
+            self.retire(&member).await;
+        }
+        Ok(())
+    }
+
+    /// Every instance.
+    pub(super) fn rows(&self) -> Vec<Row> {
+        let groups = self.groups();
+        let all = groups
+            .iter()
+            .flat_map(|group| group.members.iter().map(|member| member.row(&group.spec.name.name)));
+        all.collect()
+    }
+
+    /// Stops everything: applications before their sidecars, the control plane last.
+    pub(super) async fn stop(&self) {
+        let members: Vec<_> = self.groups().drain(..).flat_map(|group| group.members).collect();
+        let ends = members.iter().map(|member| async move {
+            member.app.end().await;
+            member.sidecar.end().await;
+        });
+        futures_util::future::join_all(ends).await;
+        self.control_plane.end().await;
+    }
+
+    /// A line of our own among those of the processes.
+    pub(super) fn say(&self, text: &str) {
+        let _ = self.lines.send(Line::own(text));
+    }
+
+    async fn grow(&self, name: &str, instances: usize) -> anyhow::Result<()> {
+        loop {
+            let missing = {
+                let mut groups = self.groups();
+                find(&mut groups, name)?.members.len() < instances
+            };
+            if !missing {
+                return Ok(());
+            }
+            let member = self.launch(name).await?;
+            find(&mut self.groups(), name)?.members.push(member);
+        }
+    }
+
+    /// A new instance that takes traffic.
+    async fn launch(&self, name: &str) -> anyhow::Result<Arc<Member>> {
+        let (spec, number) = {
+            let mut groups = self.groups();
+            let group = find(&mut groups, name)?;
+            group.next += 1;
+            (Arc::clone(&group.spec), group.next - 1)
+        };
+        let instance = format!("{name}-{number}");
+        let mut ports = Ports::take(4)?;
+        let [admin, inbound, outbound] = [ports.next(), ports.next(), ports.next()];
+        let port = spec.listens.then(|| ports.next());
+        let sidecar = self.sidecar(&spec, &instance, [admin, inbound, outbound], port)?;
+        let sidecar = Supervised::start(sidecar);
+        sidecar.ready().await?;
+        let recipe = self.app(&spec, &instance, outbound, port);
+        tail::follow(&instance, &self.log_dir.join(format!("{instance}.log")), &self.lines);
+        let app = Supervised::start(recipe);
+        let started = Instant::now();
+        let member = Member {
+            name: instance,
+            sidecar,
+            app,
+            port,
+            admin: loopback(admin),
+            outbound: loopback(outbound),
+            started,
+        };
+        if let Err(error) = member.app.ready().await {
+            member.app.end().await;
+            member.sidecar.end().await;
+            return Err(error);
+        }
+        if port.is_some() {
+            self.known(&member.name, true, START_LIMIT).await;
+        }
+        self.say(&format!("{} is ready", member.name));
+        Ok(Arc::new(member))
+    }
+
+    /// Out of the endpoints first, then the application, then its sidecar.
+    async fn retire(&self, member: &Member) {
+        if member.port.is_some() && http_get::post(member.admin, "/healthcheck/fail").await.is_ok()
+        {
+            self.known(&member.name, false, LEAVE_LIMIT).await;
+            sleep(SPREAD).await;
+        }
+        member.app.end().await;
+        member.sidecar.end().await;
+        self.say(&format!("{} is gone", member.name));
+    }
+
+    /// Waits until the control plane gives this instance to others, or does not any more.
+    async fn known(&self, instance: &str, wanted: bool, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while Instant::now() < deadline {
+            let reply = http_get::get(self.admin, "/api/v1/status").await;
+            let status: Option<Status> =
+                reply.ok().and_then(|reply| serde_json::from_slice(&reply.body).ok());
+            let known = status.is_some_and(|status| {
+                let name =
+                    |workload: &WorkloadStatus| workload.name.rsplit('/').next().map(str::to_owned);
+                let named =
+                    |workload: &&WorkloadStatus| name(workload).as_deref() == Some(instance);
+                status.workloads.iter().find(named).is_some_and(|workload| workload.ready)
+            });
+            if known == wanted {
+                return;
+            }
+            sleep(POLL_EVERY).await;
+        }
+    }
+
+    fn sidecar(
+        &self,
+        spec: &intent::Process,
+        instance: &str,
+        [admin, inbound, outbound]: [u16; 3],
+        port: Option<u16>,
+    ) -> anyhow::Result<Recipe> {
+        let data = self.data_dir.join("sidecars").join(instance);
+        std::fs::create_dir_all(&data)
+            .with_context(|| format!("cannot make {}", data.display()))?;
+        let mut args = own_args("proxy");
+        let mut add = |flag: &str, value: OsString| args.extend([flag.into(), value]);
+        add("--control-plane", loopback(self.xds_tls).to_string().into());
+        add("--token-file", self.data_dir.join("control-plane/join-token").into());
+        add("--data-dir", data.into());
+        add("--service", spec.service.clone().into());
+        add("--namespace", spec.name.namespace.clone().into());
+        add("--service-account", spec.service_account.clone().into());
+        add("--name", instance.into());
+        add("--admin-port", admin.to_string().into());
+        add("--inbound-port", inbound.to_string().into());
+        add("--outbound-port", outbound.to_string().into());
+        for (key, value) in &spec.labels {
+            add("--label", format!("{key}={value}").into());
+        }
+        if let Some(port) = port {
+            add("--app", port.to_string().into());
+        }
+        let name = format!("{instance}-sidecar");
+        let log = self.log_dir.join(format!("{name}.log"));
+        Ok(own(&name, args, log, Probe::Answers(admin, "/ready".into())))
+    }
+
+    fn app(
+        &self,
+        spec: &intent::Process,
+        instance: &str,
+        outbound: u16,
+        port: Option<u16>,
+    ) -> Recipe {
+        let proxy = format!("http://{}", loopback(outbound));
+        let mut env: Vec<(String, String)> = ["HTTP_PROXY", "http_proxy", "MESH_PROXY"]
+            .map(|name| (name.to_owned(), proxy.clone()))
+            .into();
+        for name in ["NO_PROXY", "no_proxy"] {
+            env.push((name.to_owned(), "localhost,127.0.0.1,::1".to_owned()));
+        }
+        env.push(("PILLION_INSTANCE".to_owned(), instance.to_owned()));
+        env.extend(port.map(|port| ("PORT".to_owned(), port.to_string())));
+        env.extend(spec.env.clone());
+        let probe = match (port, &spec.health_path) {
+            (None, _) => Probe::Runs,
+            (Some(port), None) => Probe::Accepts(port),
+            (Some(port), Some(path)) => Probe::Answers(port, path.clone().into()),
+        };
+        Recipe {
+            name: instance.to_owned(),
+            program: program(&spec.command[0]),
+            args: spec.command[1..].iter().map(OsString::from).collect(),
+            env,
+            dir: spec.working_dir.as_ref().map(PathBuf::from),
+            log: Some(self.log_dir.join(format!("{instance}.log"))),
+            probe,
+            restart: spec.restart,
+            grace: spec.grace,
+            leashed: false,
+        }
+    }
+
+    fn spec(&self, name: &str) -> anyhow::Result<Arc<intent::Process>> {
+        find(&mut self.groups(), name).map(|group| Arc::clone(&group.spec))
+    }
+
+    fn groups(&self) -> MutexGuard<'_, Vec<Group>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Member {
+    fn row(&self, process: &str) -> Row {
+        let (app, sidecar) = (self.app.process.status(), self.sidecar.process.status());
+        let worse = |phase: Phase| match phase {
+            Phase::Stopped => 3,
+            Phase::Down => 2,
+            Phase::Starting => 1,
+            Phase::Ready => 0,
+        };
+        let state =
+            ["ready", "starting", "down", "stopped"][worse(app.phase).max(worse(sidecar.phase))];
+        Row {
+            process: process.to_owned(),
+            name: self.name.clone(),
+            state: state.to_owned(),
+            restarts: app.deaths + sidecar.deaths,
+            last_end: app.last_end,
+            pid: app.pid,
+            port: self.port,
+            admin: self.admin,
+            outbound: self.outbound,
+            seconds: self.started.elapsed().as_secs(),
+        }
+    }
+}
+
+fn find<'a>(groups: &'a mut [Group], name: &str) -> anyhow::Result<&'a mut Group> {
+    let names: Vec<String> = groups.iter().map(|group| group.spec.name.name.clone()).collect();
+    groups
+        .iter_mut()
+        .find(|group| group.spec.name.name == name)
+        .with_context(|| format!("no process `{name}`: expected one of {}", names.join(", ")))
+}
+
+/// One of our own programs: it goes when we go.
+fn own(name: &str, args: Vec<OsString>, log: PathBuf, probe: Probe) -> Recipe {
+    Recipe {
+        name: name.to_owned(),
+        program: own_program(),
+        args,
+        env: Vec::new(),
+        dir: None,
+        log: Some(log),
+        probe,
+        restart: Restart::Always,
+        grace: STOP_GRACE + Duration::from_secs(3),
+        leashed: true,
+    }
+}
+
+fn own_args(command: &str) -> Vec<OsString> {
+    vec!["--exit-with-stdin".into(), command.into()]
+}
+
+/// A program without a slash may lie beside `pillion`; else `PATH` has it.
+fn program(written: &str) -> PathBuf {
+    let beside = std::env::current_exe().ok().map(|own| own.with_file_name(written));
+    match beside {
+        Some(path) if !written.contains('/') && path.is_file() => path,
+        _ => written.into(),
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
