@@ -28,6 +28,7 @@ pub(crate) const CALLS: &[(&str, &str)] = &[
 
 const MESH_FILES: &[(&str, &str)] = &[
     ("mesh.yaml", include_str!("../../../../examples/shop/mesh/mesh.yaml")),
+    ("processes.yaml", include_str!("../../../../examples/shop/mesh/processes.yaml")),
     ("services.yaml", include_str!("../../../../examples/shop/mesh/services.yaml")),
     (ROUTE_FILE, include_str!("../../../../examples/shop/mesh/catalog-route.yaml")),
     ("traffic-policies.yaml", include_str!("../../../../examples/shop/mesh/traffic-policies.yaml")),
