@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LOCATION, SERVER, SET_COOKIE,
 };
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 
 use super::admit::Plan;
 use super::body::ReplyBody;
@@ -96,6 +96,8 @@ pub(super) fn from_upstream(
 ) -> Answer {
     let manager = &exchange.connection.http.manager;
     let clock = super::attempt::clock(exchange, &plan);
+    // An endpoint's HTTP/1.0 is its own affair: the downstream's connection stays open.
+    *response.version_mut() = Version::HTTP_11;
     let map = response.headers_mut();
     hop::strip(map);
     map.remove(&RETRIABLE);

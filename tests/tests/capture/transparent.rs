@@ -58,6 +58,7 @@ async fn who_knows_nothing_of_the_mesh_gets_mtls() -> anyhow::Result<()> {
     hosts.curl_and_python().await?;
     hosts.grpc().await?;
     hosts.speaks_first().await?;
+    hosts.calls_itself().await?;
     hosts.plain_text_is_refused()?;
     hosts.strangers().await?;
     hosts.links().await?;
@@ -82,6 +83,7 @@ async fn hosts(mode: &str) -> anyhow::Result<Hosts> {
     let back = world.lab.host("back")?;
     let outside = world.lab.host("outside")?;
     front.names("10.96.0.10 back.default\n10.77.0.4 outside.test")?;
+    back.names("10.96.0.10 back.default")?;
     let (grpc, in_grpc) =
         back.keep(|| async { Ok(Backend::start("grpc", Speaks::Http2).await?) })?;
     let (redis, in_redis) =
@@ -170,6 +172,17 @@ impl Hosts {
         Ok(())
     }
 
+    /// A service whose only workload is the caller itself: its sidecar talks to itself, over mTLS.
+    async fn calls_itself(&self) -> anyhow::Result<()> {
+        let name = "cluster.back.default_80.ssl.handshake";
+        let before = self.back_sidecar.counter(name).await?;
+        let args = ["-sS", "--max-time", "30", "http://back.default/hello.txt"];
+        let (fine, text) = self.back.run("curl", &args)?;
+        ensure!(fine && text == "hello from python\n", "{text}");
+        ensure!(self.back_sidecar.counter(name).await? > before, "it did not go over TLS");
+        Ok(())
+    }
+
     /// The ports of the application are not to be had without a certificate.
     fn plain_text_is_refused(&self) -> anyhow::Result<()> {
         for port in [8000, 15006, self.redis.address.port()] {
@@ -190,6 +203,9 @@ impl Hosts {
         let greeter = SocketAddr::from((self.outside.address(), 7000));
         let said = self.listen_and_echo(greeter, b"hello\n")?;
         ensure!(said.starts_with("hello"), "{said}");
+        // A client that takes its time is HTTP all the same: the proxy's name is in the answer.
+        let said = self.late(SocketAddr::from((self.outside.address(), 8080)))?;
+        ensure!(said.starts_with("HTTP/1.1 200 ") && said.contains("x-envoy-upstream"), "{said}");
         self.world.write(&mesh("RegistryOnly"))?;
         wait::until("strangers are refused", || async {
             let (_, text) = self.curl("http://outside.test:8080/hello.txt").ok()?;
@@ -264,6 +280,21 @@ impl Hosts {
         };
         let talked = self.front.block_on(|| tokio::time::timeout(wait::LIMIT, talk()))?;
         Ok(talked.context("nobody spoke")??)
+    }
+
+    /// A request on a connection that was silent at first.
+    fn late(&self, address: SocketAddr) -> anyhow::Result<String> {
+        let talk = || async move {
+            let mut stream = TcpStream::connect(address).await?;
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            let request = b"GET /hello.txt HTTP/1.1\r\nhost: x.test\r\nconnection: close\r\n\r\n";
+            stream.write_all(request).await?;
+            let mut said = String::new();
+            stream.read_to_string(&mut said).await?;
+            Ok::<_, std::io::Error>(said)
+        };
+        let talked = self.front.block_on(|| tokio::time::timeout(wait::LIMIT, talk()))?;
+        Ok(talked.context("no answer")??)
     }
 
     fn logs(&self) -> String {
