@@ -25,6 +25,8 @@ pub(crate) struct HttpStats {
     downstream_rq_http2_total: Counter,
     /// Ours: requests on connections whose peer proved who it is.
     downstream_rq_mtls_total: Counter,
+    /// Ours: all others. It stays at zero, whoever reads it while requests come in.
+    downstream_rq_plain_total: Counter,
     downstream_rq_active: Gauge,
     downstream_rq_completed: Counter,
     downstream_rq_class: [Counter; 5],
@@ -60,6 +62,7 @@ impl HttpStats {
             downstream_rq_http1_total: counter("downstream_rq_http1_total"),
             downstream_rq_http2_total: counter("downstream_rq_http2_total"),
             downstream_rq_mtls_total: counter("downstream_rq_mtls_total"),
+            downstream_rq_plain_total: counter("downstream_rq_plain_total"),
             downstream_rq_active: scope.gauge("downstream_rq_active"),
             downstream_rq_completed: counter("downstream_rq_completed"),
             downstream_rq_class: classes(&scope),
@@ -97,6 +100,8 @@ impl HttpStats {
         }
         if mutual_tls {
             self.downstream_rq_mtls_total.inc();
+        } else {
+            self.downstream_rq_plain_total.inc();
         }
         self.downstream_rq_active.add(1);
     }

@@ -3,7 +3,7 @@
 //! * Requests of a service: `http.<prefix>.downstream_rq_total` of the inbound listeners of its sidecars, that is of
 //!   connection managers whose stat prefix begins with `inbound`.
 //! * Success: those that were not answered 5xx (`downstream_rq_5xx`).
-//! * mTLS: those that came on a connection whose peer proved a SPIFFE identity (`downstream_rq_mtls_total`).
+//! * mTLS: those that came on a connection whose peer proved a SPIFFE identity (all but `downstream_rq_plain_total`).
 //! * Latency: the buckets of `downstream_rq_time`.
 
 use std::collections::BTreeMap;
@@ -119,6 +119,8 @@ pub(crate) async fn scrape(admin: SocketAddr) -> anyhow::Result<Counters> {
 /// Picks the inbound counters out of a page in the Prometheus text format.
 fn inbound_counters(page: &str) -> anyhow::Result<Counters> {
     let mut counters = Counters::default();
+    // The others are counted off: a sidecar's numbers are not all read at the same moment.
+    let mut plain: Option<u64> = None;
     let mut cumulative: BTreeMap<(String, u64), u64> = BTreeMap::new();
     for (number, line) in page.lines().enumerate() {
         let Some(sample) = Sample::parse(line).with_context(|| format!("line {}", number + 1))?
@@ -132,7 +134,7 @@ fn inbound_counters(page: &str) -> anyhow::Result<Counters> {
         let count = sample.value as u64;
         match sample.name {
             "envoy_http_downstream_rq_total" => counters.requests += count,
-            "envoy_http_downstream_rq_mtls_total" => *counters.mtls.get_or_insert(0) += count,
+            "envoy_http_downstream_rq_plain_total" => *plain.get_or_insert(0) += count,
             "envoy_http_downstream_rq_xx"
                 if sample.label("envoy_response_code_class") == Some("5") =>
             {
@@ -145,6 +147,7 @@ fn inbound_counters(page: &str) -> anyhow::Result<Counters> {
             _ => {}
         }
     }
+    counters.mtls = plain.map(|plain| counters.requests.saturating_sub(plain));
     let mut last: Option<(String, u64)> = None;
     for ((prefix, bound), count) in cumulative {
         let below = last.filter(|(of, _)| *of == prefix).map_or(0, |(_, below)| below);
@@ -232,7 +235,7 @@ envoy_http_downstream_rq_total{envoy_http_conn_manager_prefix="inbound_http"} 10
 envoy_http_downstream_rq_total{envoy_http_conn_manager_prefix="inbound_grpc"} 20
 envoy_http_downstream_rq_total{envoy_http_conn_manager_prefix="outbound"} 5000
 envoy_http_downstream_rq_total{envoy_http_conn_manager_prefix="admin"} 7
-envoy_http_downstream_rq_mtls_total{envoy_http_conn_manager_prefix="inbound_http"} 90
+envoy_http_downstream_rq_plain_total{envoy_http_conn_manager_prefix="inbound_http"} 30
 envoy_http_downstream_rq_xx{envoy_response_code_class="2",envoy_http_conn_manager_prefix="inbound_http"} 97
 envoy_http_downstream_rq_xx{envoy_response_code_class="5",envoy_http_conn_manager_prefix="inbound_http"} 3
 envoy_http_downstream_rq_time_bucket{envoy_http_conn_manager_prefix="inbound_http",le="0.5"} 0
