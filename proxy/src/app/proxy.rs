@@ -22,7 +22,7 @@ use crate::net::drain::{Drain, Watch};
 use crate::serve::{Context, ListenerError, Server};
 use crate::telemetry::access_log::Sinks;
 use crate::telemetry::export;
-use crate::telemetry::stats::Registry;
+use crate::telemetry::stats::{Counter, Registry};
 use crate::telemetry::trace::{FinishedSpan, SpanQueue};
 use crate::tls::files;
 use crate::tls::identity::{CERTIFICATE_SECRET, TRUST_SECRET};
@@ -41,7 +41,7 @@ const DEREGISTER: Duration = Duration::from_millis(2500);
 /// Everything of a running proxy.
 pub(super) struct Proxy {
     state: Arc<State>,
-    spans: Option<mpsc::Receiver<FinishedSpan>>,
+    spans: Option<(mpsc::Receiver<FinishedSpan>, (Counter, Counter))>,
     /// Told to those that leave first: registration.
     leaving: Drain,
 }
@@ -57,6 +57,7 @@ impl Proxy {
         let clusters = Clusters::new(&registry, workers.len());
         let sinks = Sinks::new(&registry);
         let (queue, spans) = SpanQueue::new(&registry);
+        let outcomes = queue.outcomes();
         let context = Context::new(clusters.clone(), registry.clone(), sinks.clone(), queue);
         let state = State {
             options: serde_json::json!({
@@ -82,7 +83,7 @@ impl Proxy {
             fixed: static_listeners(bootstrap),
             fatal: Mutex::default(),
         };
-        Self { state: Arc::new(state), spans: Some(spans), leaving: Drain::new() }
+        Self { state: Arc::new(state), spans: Some((spans, outcomes)), leaving: Drain::new() }
     }
 
     /// Serve until a signal, or `/quitquitquit`, says otherwise.
@@ -93,8 +94,9 @@ impl Proxy {
         plan: Option<sidecar::Plan>,
     ) -> Result<(), String> {
         self.start_admin(&bootstrap)?;
-        if let Some(spans) = self.spans.take() {
-            tokio::spawn(export::run(spans, spans::Sender(self.state.clusters.clone())));
+        if let Some((spans, outcomes)) = self.spans.take() {
+            let sender = spans::Sender(self.state.clusters.clone());
+            tokio::spawn(export::run(spans, sender, outcomes));
         }
         tokio::spawn(watch_files(Arc::clone(&self.state)));
         let mut terminate = on(SignalKind::terminate())?;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::format::{self, Record};
 use super::stats::{Counter, Registry};
@@ -17,6 +18,10 @@ use crate::model::matcher::RequestView;
 
 /// Lines that wait for a slow disk; more are dropped and counted.
 const QUEUE: usize = 16 * 1024;
+/// Bytes that are written at once.
+const BATCH: usize = 64 * 1024;
+/// A file that could not be opened is tried again after so long.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// All places that lines are written to, each with a thread of its own. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -59,7 +64,7 @@ impl Sinks {
         for sink in sinks {
             let (done, wait) = sync_channel(1);
             if sink.0.send(Message::Flush(done)).is_ok() {
-                let _ = wait.recv_timeout(std::time::Duration::from_secs(2));
+                let _ = wait.recv_timeout(Duration::from_secs(2));
             }
         }
     }
@@ -70,10 +75,11 @@ impl Sinks {
             return sink.clone();
         }
         let (sender, receiver) = sync_channel(QUEUE);
-        let (place, written) = (wanted.clone(), self.written.clone());
+        let place = wanted.clone();
+        let (written, lost) = (self.written.clone(), self.dropped.clone());
         let started = thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || write_lines(&place, &receiver, &written));
+            .spawn(move || write_lines(&place, &receiver, &written, &lost));
         if let Err(error) = started {
             tracing::error!(%error, "cannot start an access log writer");
         }
@@ -87,45 +93,98 @@ impl Sinks {
     }
 }
 
-fn write_lines(place: &LogSink, receiver: &Receiver<Message>, written: &Counter) {
-    let mut out = open(place);
+fn write_lines(place: &LogSink, receiver: &Receiver<Message>, written: &Counter, lost: &Counter) {
+    let mut out = Writer { place, file: open(place), tried: Instant::now(), told: false };
+    let mut batch = Batch::default();
+    let settle = |out: &mut Writer<'_>, batch: &mut Batch| {
+        if batch.lines > 0 {
+            if out.write(&batch.bytes) { written } else { lost }.add(batch.lines);
+            batch.clear();
+        }
+    };
     while let Ok(first) = receiver.recv() {
         // Whatever came meanwhile goes out in the same write.
         let mut next = Some(first);
         while let Some(message) = next {
             match message {
                 Message::Line(line) => {
-                    if out.write_all(line.as_bytes()).is_ok() {
-                        written.inc();
+                    batch.push(&line);
+                    if batch.bytes.len() >= BATCH {
+                        settle(&mut out, &mut batch);
                     }
                 }
                 Message::Reopen => {
-                    let _ = out.flush();
-                    out = open(place);
+                    settle(&mut out, &mut batch);
+                    out.file = open(place);
                 }
                 Message::Flush(done) => {
-                    let _ = out.flush();
+                    settle(&mut out, &mut batch);
                     let _ = done.send(());
                 }
             }
             next = receiver.try_recv().ok();
         }
-        let _ = out.flush();
+        settle(&mut out, &mut batch);
     }
 }
 
-fn open(place: &LogSink) -> Box<dyn Write> {
-    match place {
-        LogSink::Stdout => Box::new(io::BufWriter::new(io::stdout())),
-        LogSink::Stderr => Box::new(io::BufWriter::new(io::stderr())),
-        LogSink::File(path) => match append(path) {
-            Ok(file) => Box::new(io::BufWriter::new(file)),
-            Err(error) => {
-                tracing::error!(path = %path.display(), %error, "cannot open the access log");
-                Box::new(io::sink())
-            }
-        },
+/// Lines that go out together.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    lines: u64,
+}
+
+impl Batch {
+    fn push(&mut self, line: &str) {
+        self.bytes.extend_from_slice(line.as_bytes());
+        self.lines += 1;
     }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.lines = 0;
+    }
+}
+
+/// A place that may be away for a while.
+struct Writer<'a> {
+    place: &'a LogSink,
+    file: io::Result<Box<dyn Write>>,
+    tried: Instant,
+    told: bool,
+}
+
+impl Writer<'_> {
+    /// False: the lines are lost. Trouble is told once, until it is over.
+    fn write(&mut self, bytes: &[u8]) -> bool {
+        if self.file.is_err() && self.tried.elapsed() >= TRY_AGAIN {
+            self.tried = Instant::now();
+            self.file = open(self.place);
+        }
+        let done = match &mut self.file {
+            Ok(file) => file.write_all(bytes).and_then(|()| file.flush()),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        };
+        match done {
+            Ok(()) => self.told = false,
+            Err(error) if !self.told => {
+                self.told = true;
+                let place = self.place;
+                tracing::error!(?place, %error, "the access log cannot be written; lines are lost");
+            }
+            Err(_) => {}
+        }
+        !self.told
+    }
+}
+
+fn open(place: &LogSink) -> io::Result<Box<dyn Write>> {
+    Ok(match place {
+        LogSink::Stdout => Box::new(io::stdout()),
+        LogSink::Stderr => Box::new(io::stderr()),
+        LogSink::File(path) => Box::new(append(path)?),
+    })
 }
 
 fn append(path: &Path) -> io::Result<std::fs::File> {
@@ -275,5 +334,25 @@ mod tests {
         logger.log(&Record { status: Some(500), ..Record::default() });
         sinks.flush();
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_lost_and_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("no-folder").join("access.log");
+        let registry = Registry::new();
+        let sinks = Sinks::new(&registry);
+        let format = LogFormat::Text(Template::parse("%RESPONSE_CODE%\n").unwrap());
+        let log = AccessLog { filter: None, sink: LogSink::File(path.clone()), format };
+        let logger = Logger::new(&[log], &sinks);
+        logger.log(&Record { status: Some(200), ..Record::default() });
+        sinks.flush();
+        assert_eq!((sinks.written.get(), sinks.dropped.get()), (0, 1));
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        sinks.reopen();
+        logger.log(&Record { status: Some(200), ..Record::default() });
+        sinks.flush();
+        assert_eq!((sinks.written.get(), sinks.dropped.get()), (1, 1));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "200\n");
     }
 }

@@ -9,6 +9,7 @@ use prost::Message;
 use tokio::sync::mpsc::Receiver;
 
 use super::otlp;
+use super::stats::Counter;
 use super::trace::FinishedSpan;
 use crate::model::tracing::Exporter;
 
@@ -27,8 +28,13 @@ pub trait SpanSink: Send + Sync {
     ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
 }
 
-/// Send what is queued until the queue is closed, and what is left then.
-pub async fn run(mut spans: Receiver<FinishedSpan>, sink: impl SpanSink) {
+/// Send what is queued until the queue is closed, and what is left then. `arrived` and `lost` count
+/// spans by the outcome of their batch.
+pub async fn run(
+    mut spans: Receiver<FinishedSpan>,
+    sink: impl SpanSink,
+    (arrived, lost): (Counter, Counter),
+) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut failing = false;
     loop {
@@ -47,6 +53,7 @@ pub async fn run(mut spans: Receiver<FinishedSpan>, sink: impl SpanSink) {
                 tracing::warn!(%error, spans = same.len(), "cannot export spans");
             }
             failing = sent.is_err();
+            if failing { &lost } else { &arrived }.add(same.len() as u64);
         }
         if !open {
             return;
