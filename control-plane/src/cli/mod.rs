@@ -4,6 +4,7 @@ pub mod ca;
 pub mod check;
 pub mod control_plane;
 pub mod demo;
+pub mod inject;
 pub mod run;
 pub mod status;
 pub mod up;
@@ -62,6 +63,8 @@ enum Command {
     Scale(up::ScaleArgs),
     /// Stops a running `pillion up`.
     Down(up::DownArgs),
+    /// Prints Kubernetes manifests with sidecars in their pods.
+    Inject(inject::InjectArgs),
     /// Shows what is connected to a control plane, what it has, and what is wrong.
     Status(status::StatusArgs),
     /// The certificate authority: shows the root, issues certificates into files.
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Restart(args) => block_on(up::restart(args)),
         Command::Scale(args) => block_on(up::scale(args)),
         Command::Down(args) => block_on(up::down(args)),
+        Command::Inject(args) => inject::run(args),
         Command::Status(args) => block_on(status::run(args)),
         Command::Ca(args) => block_on(ca::run(args)),
         Command::Shop(args) => {

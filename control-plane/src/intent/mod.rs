@@ -40,6 +40,7 @@ pub use policy::{
     Algorithm, CircuitBreaker, HashOn, LoadBalancer, OutlierDetection, PolicyTimeouts, Retry,
     RetryBudget, Target, TrafficPolicy,
 };
+pub(crate) use problem::nearest;
 pub use problem::{Problem, Severity};
 pub use process::{Process, Restart};
 pub use service::{AppProtocol, Service, ServicePort, TargetPort};

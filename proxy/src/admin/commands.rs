@@ -32,6 +32,10 @@ const COMMANDS: &[Command] = &[
     get("/config_dump", "configuration (resource, name_regex, include_eds)", |s, p| {
         dump::answer(s.config_dump(), p)
     }),
+    post("/deregister", "leave the mesh's endpoints and go on serving", |s, _| {
+        s.deregister();
+        Answer::ok()
+    }),
     post("/drain_listeners", "drain listeners (graceful, inboundonly, skip_exit)", drain),
     post("/healthcheck/fail", "fail health checks from now on", |s, _| {
         s.fail_health_check(true);

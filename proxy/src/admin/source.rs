@@ -38,6 +38,8 @@ pub trait Source: Send + Sync {
     fn drain_listeners(&self, what: DrainListeners);
     /// Fail health checks from now on (true: `/ready` says DRAINING), or pass them again.
     fn fail_health_check(&self, fail: bool);
+    /// Leave the endpoints of the mesh, and go on serving.
+    fn deregister(&self);
     /// Start to exit. The answer to the request is still sent: `serve` lets it end when told to
     /// shut down.
     fn quit(&self);

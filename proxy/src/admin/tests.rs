@@ -105,6 +105,10 @@ impl Source for Fake {
         self.note(format!("fail {fail}"));
     }
 
+    fn deregister(&self) {
+        self.note("deregister".to_owned());
+    }
+
     fn quit(&self) {
         self.quit.notify_one();
     }
@@ -283,6 +287,7 @@ fn facts_about_the_server() {
 fn changes_need_post() {
     let admin = Running::start();
     for path in [
+        "/deregister",
         "/drain_listeners",
         "/healthcheck/fail",
         "/healthcheck/ok",

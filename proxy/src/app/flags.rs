@@ -46,6 +46,14 @@ pub struct Flags {
     /// Port of the admin endpoint on loopback (a sidecar's; a bootstrap says its own). 0: any.
     #[arg(long, value_name = "PORT", default_value_t = 15000)]
     pub admin_port: u16,
+    /// Port, at the sidecar's address, of /healthz/ready, /healthz/live and the application's own probes, in plain
+    /// HTTP. None: no such port.
+    #[arg(long, value_name = "PORT", env = "PILLION_HEALTH_PORT")]
+    pub health_port: Option<u16>,
+    /// Probes of the application that the health port answers at /app-health/CONTAINER/PROBE; `pillion inject` writes
+    /// them.
+    #[arg(long, value_name = "JSON", default_value = "{}", env = "PILLION_APP_PROBES")]
+    pub app_probes: String,
     /// What a sidecar needs to know.
     #[command(flatten)]
     pub sidecar: Sidecar,
@@ -56,6 +64,19 @@ pub struct Flags {
 pub enum Command {
     /// Bring this machine's TCP connections to its sidecar, by nftables; needs root.
     Redirect(Box<Redirect>),
+    /// Take the running sidecar's instance out of the mesh's endpoints; it goes on serving.
+    Leave(Leave),
+}
+
+/// What `pillion-proxy leave` can be told.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Leave {
+    /// Port of the sidecar's admin endpoint.
+    #[arg(long, value_name = "PORT", default_value_t = 15000)]
+    pub admin_port: u16,
+    /// How long to wait then, so that callers have heard of it, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2)]
+    pub wait_s: u64,
 }
 
 /// What a sidecar without a bootstrap needs to know.

@@ -1,6 +1,8 @@
 //! Putting the proxy together: flags, bootstrap, threads, signals.
 
 pub mod flags;
+mod health;
+mod leave;
 mod proxy;
 pub mod redirect;
 mod sidecar;
@@ -40,6 +42,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match &flags.command {
         Some(Command::Redirect(args)) => return redirect::run(args),
+        Some(Command::Leave(args)) => return leave::run(args),
         None => {}
     }
     let logs = start_logging(&flags);

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::Logs;
 use super::flags::Flags;
+use super::health;
 use super::sidecar;
 use super::spans;
 use super::state::State;
@@ -79,6 +80,7 @@ impl Proxy {
             failing: AtomicBool::new(false),
             quit: Notify::new(),
             drain: Notify::new(),
+            deregister: Notify::new(),
             trouble: Mutex::default(),
             fixed: static_listeners(bootstrap),
             fatal: Mutex::default(),
@@ -94,6 +96,7 @@ impl Proxy {
         plan: Option<sidecar::Plan>,
     ) -> Result<(), String> {
         self.start_admin(&bootstrap)?;
+        self.start_health(flags).await?;
         if let Some((spans, outcomes)) = self.spans.take() {
             let sender = spans::Sender(self.state.clusters.clone());
             tokio::spawn(export::run(spans, sender, outcomes));
@@ -114,6 +117,7 @@ impl Proxy {
                 () = state.drain.notified() => {
                     state.server.drain(limit).await;
                 }
+                () = state.deregister.notified() => self.leaving.start(),
                 _ = reopen.recv() => state.sinks.reopen(),
             }
         }
@@ -200,6 +204,18 @@ impl Proxy {
                 tracing::error!(%error, "the admin endpoint ended");
             }
         });
+        Ok(())
+    }
+
+    async fn start_health(&self, flags: &Flags) -> Result<(), String> {
+        let probes = health::probes(&flags.app_probes)?;
+        let Some(port) = flags.health_port else { return Ok(()) };
+        let address = (flags.sidecar.address, port);
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .map_err(|error| format!("--health-port {port}: cannot bind: {error}"))?;
+        let source: Arc<dyn Source> = self.state.clone();
+        tokio::spawn(health::serve(listener, source, probes));
         Ok(())
     }
 

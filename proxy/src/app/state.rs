@@ -45,6 +45,7 @@ pub(super) struct State {
     pub(super) failing: AtomicBool,
     pub(super) quit: Notify,
     pub(super) drain: Notify,
+    pub(super) deregister: Notify,
     /// Listeners of the bootstrap itself: without them the proxy does not start.
     pub(super) fixed: Vec<Name>,
     /// Why it does not start.
@@ -151,6 +152,10 @@ impl Source for State {
 
     fn fail_health_check(&self, fail: bool) {
         self.failing.store(fail, Ordering::Relaxed);
+    }
+
+    fn deregister(&self) {
+        self.deregister.notify_one();
     }
 
     fn quit(&self) {
