@@ -120,6 +120,11 @@ fn refuse(spec: &Value, settings: &settings::Settings) -> Result<(), String> {
                 .to_owned(),
         );
     }
+    if spec["os"]["name"] == "windows" {
+        return Err("spec.os.name: there is no sidecar for windows; set the label \
+                    pillion.io/inject: disabled"
+            .to_owned());
+    }
     if spec["containers"].as_array().is_none_or(Vec::is_empty) {
         return Err("spec.containers: expected at least one container".to_owned());
     }

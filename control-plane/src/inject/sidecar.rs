@@ -49,7 +49,7 @@ fn sidecar(pod: &Value, settings: &Settings, probes: Option<Value>, options: &Op
         "startupProbe": {"httpGet": health("/healthz/ready"), "periodSeconds": 1, "failureThreshold": 600},
         "readinessProbe": {"httpGet": health("/healthz/ready"), "periodSeconds": 5, "failureThreshold": 3},
         "livenessProbe": {"httpGet": health("/healthz/live"), "periodSeconds": 10, "failureThreshold": 3},
-        // The kubelet calls it when the pod is to go, before it stops the application.
+        // The kubelet calls it as soon as the pod is to go, though it stops the sidecar itself last.
         "lifecycle": {"preStop": {"exec": {"command": ["pillion-proxy", "leave"]}}},
         "resources": {
             "requests": {"cpu": "10m", "memory": "32Mi"},
@@ -100,7 +100,9 @@ fn environment(
     if !ports.is_empty() {
         all.push(is("PILLION_APP_PORT", ports.join(",")));
     }
-    all.extend(probes.map(|probes| is("PILLION_APP_PROBES", probes.to_string())));
+    // Kubernetes expands $(NAME) in values, and takes $$ for a dollar.
+    let text = |probes: Value| probes.to_string().replace('$', "$$");
+    all.extend(probes.map(|probes| is("PILLION_APP_PROBES", text(probes))));
     all
 }
 

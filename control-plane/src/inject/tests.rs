@@ -19,7 +19,7 @@ fn deployment() -> Value {
                 "name": "web", "image": "shop",
                 "ports": [{"name": "http", "containerPort": 8080}, {"containerPort": 53, "protocol": "UDP"},
                           {"name": "app", "containerPort": 9090}],
-                "livenessProbe": {"httpGet": {"path": "/live", "port": "http",
+                "livenessProbe": {"httpGet": {"path": "/live?$(a)", "port": "http",
                     "httpHeaders": [{"name": "X-A", "value": "b"}]}, "timeoutSeconds": 3, "periodSeconds": 7},
                 "readinessProbe": {"grpc": {"port": 9090, "service": "shop"}},
                 "startupProbe": {"exec": {"command": ["true"]}},
@@ -121,7 +121,7 @@ fn the_kubelets_questions_go_through_the_sidecar() {
         probes,
         json!({
             "web/livez": {"timeoutSeconds": 3, "target": {"httpGet":
-                {"port": 8080, "path": "/live", "headers": [["X-A", "b"]]}}},
+                {"port": 8080, "path": "/live?$$(a)", "headers": [["X-A", "b"]]}}},
             "web/readyz": {"timeoutSeconds": 1, "target": {"grpc": {"port": 9090, "service": "shop"}}},
         })
     );
@@ -170,6 +170,7 @@ fn what_cannot_be_done_is_refused_and_nothing_changes() {
     let pod = "/spec/template/spec";
     for (place, field, value, expected) in [
         (pod, "hostNetwork", json!(true), "spec.hostNetwork"),
+        (pod, "os", json!({"name": "windows"}), "spec.os.name"),
         (pod, "containers", json!([]), "spec.containers"),
         (pod, "securityContext", json!({"runAsUser": 1337}), "runAsUser 1337"),
         (
