@@ -1,5 +1,6 @@
 //! Where intent and workloads come from.
 
 pub mod files;
+pub mod kubernetes;
 pub mod registry;
 pub mod watch;
