@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::document::{Document, Object, ObjectId, Place};
+use super::gateway::Gateway;
 use super::http_route::{HttpRoute, RouteKind};
 use super::mesh::Mesh;
 use super::meta::{Kind, Name};
@@ -11,6 +12,7 @@ use super::policy::{Target, TrafficPolicy};
 use super::problem::{Problem, Severity};
 use super::process::Process;
 use super::references;
+use super::secret::Secret;
 use super::service::Service;
 use super::workload::Workload;
 
@@ -23,6 +25,10 @@ pub struct Intent {
     pub services: BTreeMap<Name, Arc<Service>>,
     /// Workloads that are written down (others register).
     pub workloads: BTreeMap<Name, Arc<Workload>>,
+    /// Gateways, of every class.
+    pub gateways: BTreeMap<Name, Arc<Gateway>>,
+    /// Certificates for gateways.
+    pub secrets: BTreeMap<Name, Arc<Secret>>,
     /// Routes.
     pub routes: BTreeMap<(RouteKind, Name), Arc<HttpRoute>>,
     /// Policies that are in force, by what they hold for.
@@ -93,6 +99,12 @@ fn insert_all(parsed: &mut Parsed, documents: &[Document]) {
             }
             Object::Workload(workload) => {
                 parsed.intent.workloads.insert(name, Arc::clone(workload));
+            }
+            Object::Secret(secret) => {
+                parsed.intent.secrets.insert(name, Arc::clone(secret));
+            }
+            Object::Gateway(gateway) => {
+                parsed.intent.gateways.insert(name, Arc::clone(gateway));
             }
             Object::Route(route) => {
                 parsed.intent.routes.insert((route.kind, name), Arc::clone(route));

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::decode::{At, Context, Object as Fields, any_text, quoted, text};
+use super::gateway::{Gateway, GatewayRef};
 use super::http_route::{HttpRoute, ParentRef};
 use super::mesh::Mesh;
 use super::meta::{Kind, Meta, Name};
 use super::policy::{Target, TrafficPolicy};
 use super::problem::{Problem, Severity, nearest};
 use super::process::Process;
+use super::secret::Secret;
 use super::service::Service;
 use super::workload::Workload;
 use super::yaml::{self, Chunk, Node, Value};
@@ -64,6 +66,10 @@ pub enum Object {
     Service(Arc<Service>),
     /// A `Workload`.
     Workload(Arc<Workload>),
+    /// A `Secret`.
+    Secret(Arc<Secret>),
+    /// A `Gateway`.
+    Gateway(Arc<Gateway>),
     /// An `HTTPRoute` or `GRPCRoute`.
     Route(Arc<HttpRoute>),
     /// A `TrafficPolicy`.
@@ -84,6 +90,8 @@ pub(crate) struct Reference {
 #[derive(Debug, Clone)]
 pub(crate) enum Referent {
     Parent(ParentRef),
+    Gateway(GatewayRef),
+    Certificate(Name),
     Backend { service: Name, port: Option<u16> },
     PolicyTarget(Target),
     Dependency(Name),
@@ -129,7 +137,10 @@ fn read_chunk(cx: &mut Context, chunk: Chunk<'_>) -> Outcome {
         Ok(Some(node)) => node,
         Ok(None) => return Outcome::Empty,
         Err(error) => {
-            let message = format!("this is not YAML: {}", error.message);
+            // A message may repeat a piece of the text.
+            let secret = chunk.text.contains("Secret") || chunk.text.contains("PRIVATE KEY");
+            let reason = if secret { "the reason may show a key" } else { &error.message };
+            let message = format!("this is not YAML: {reason}");
             cx.note(Severity::Error, (error.line, error.column), "", message);
             return Outcome::Bad(None);
         }
@@ -191,13 +202,20 @@ fn decode(cx: &mut Context, root: &At<'_>, kind: Kind) -> Option<(ObjectId, Obje
     let mut object = Fields::open(cx, root)?;
     object.ignore(&["apiVersion", "kind", "status"]);
     let meta = object.required(cx, "metadata", |cx, at| Meta::decode(cx, at, kind));
-    let spec = object.required(cx, "spec", |_, at| Some(at.clone()));
+    let spec = if kind == Kind::Secret {
+        object.ignore(&["type", "data", "stringData", "immutable"]);
+        Some(root.clone())
+    } else {
+        object.required(cx, "spec", |_, at| Some(at.clone()))
+    };
     object.finish(cx);
     let (meta, spec) = (meta?, spec?);
     let decoded = match kind {
         Kind::Mesh => Object::Mesh(Arc::new(Mesh::decode(cx, &meta, &spec)?)),
         Kind::Service => Object::Service(Arc::new(Service::decode(cx, &meta, &spec)?)),
         Kind::Workload => Object::Workload(Arc::new(Workload::decode(cx, &meta, &spec)?)),
+        Kind::Secret => Object::Secret(Arc::new(Secret::decode(cx, &meta, &spec)?)),
+        Kind::Gateway => Object::Gateway(Arc::new(Gateway::decode(cx, &meta, &spec)?)),
         Kind::HttpRoute => Object::Route(Arc::new(HttpRoute::decode(cx, &meta, &spec)?)),
         Kind::GrpcRoute => Object::Route(Arc::new(HttpRoute::decode_grpc(cx, &meta, &spec)?)),
         Kind::TrafficPolicy => {

@@ -5,7 +5,7 @@ use super::backend::backend;
 use super::decode::{At, Context, Object, choice, dns_name, text};
 use super::filter::{header_name, rule_filter};
 use super::http_route::{
-    HttpRoute, Match, PathMatch, RouteKind, Rule, Timeouts, check_rule, parents, regex, value_match,
+    HttpRoute, Match, Parents, PathMatch, RouteKind, Rule, Timeouts, check_rule, parents, regex, value_match,
 };
 use super::meta::Meta;
 
@@ -13,11 +13,12 @@ impl HttpRoute {
     /// Reads a `GRPCRoute`.
     pub(crate) fn decode_grpc(cx: &mut Context, meta: &Meta, spec: &At<'_>) -> Option<Self> {
         let mut object = Object::open(cx, spec)?;
-        let parents = parents(cx, &mut object);
+        let Parents { services, gateways, hostnames } = parents(cx, &mut object);
         let rules = object.list(cx, "rules", rule);
         object.finish(cx);
         let (name, created) = (meta.name.clone(), meta.created.clone());
-        Some(Self { kind: RouteKind::Grpc, name, created, parents, rules })
+        let (kind, parents) = (RouteKind::Grpc, services);
+        Some(Self { kind, name, created, parents, gateways, hostnames, rules })
     }
 }
 

@@ -7,10 +7,13 @@ use super::decode::{
     At, Context, Object, any_text, choice, dns_label, dns_name, duration, port, text, whole,
 };
 use super::document::Referent;
+use super::attach::Claim;
 use super::filter::{Filter, PathChange, header_name, rule_filter};
+use super::gateway::GatewayRef;
+use super::hostname::hostname;
 use super::meta::{Meta, Name};
 
-/// A route attached to services: `HTTPRoute` or `GRPCRoute`.
+/// A route attached to services or gateways: `HTTPRoute` or `GRPCRoute`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpRoute {
     /// Which of the two it was written as.
@@ -22,6 +25,10 @@ pub struct HttpRoute {
     /// The services whose traffic it routes. If the service is in the route's own namespace, everybody's
     /// traffic; else only that of clients in the route's namespace.
     pub parents: Vec<ParentRef>,
+    /// The gateways through which it brings traffic in.
+    pub gateways: Vec<GatewayRef>,
+    /// The hosts that it is for at gateways; empty is every host of the listener. Services have names of their own.
+    pub hostnames: Vec<String>,
     /// Rules, as written.
     pub rules: Vec<Rule>,
 }
@@ -128,23 +135,55 @@ pub struct RouteRetry {
 impl HttpRoute {
     pub(crate) fn decode(cx: &mut Context, meta: &Meta, spec: &At<'_>) -> Option<Self> {
         let mut object = Object::open(cx, spec)?;
-        let parents = parents(cx, &mut object);
+        let Parents { services, gateways, hostnames } = parents(cx, &mut object);
         let rules = object.list(cx, "rules", rule);
         object.finish(cx);
         let (name, created) = (meta.name.clone(), meta.created.clone());
-        Some(Self { kind: RouteKind::Http, name, created, parents, rules })
+        let (kind, parents) = (RouteKind::Http, services);
+        Some(Self { kind, name, created, parents, gateways, hostnames, rules })
+    }
+
+    /// What decides to which listeners it is attached.
+    pub(crate) fn claim(&self) -> Claim<'_> {
+        let kind = match self.kind {
+            RouteKind::Http => "HTTPRoute",
+            RouteKind::Grpc => "GRPCRoute",
+        };
+        Claim { kind, name: &self.name, hostnames: &self.hostnames, gateways: &self.gateways }
     }
 }
 
-/// `parentRefs` and `hostnames` (which have no meaning for a parent that is a Service).
-pub(crate) fn parents<'n>(cx: &mut Context, object: &mut Object<'n>) -> Vec<ParentRef> {
-    object.ignore(&["hostnames", "useDefaultGateways"]);
-    let found = object.list(cx, "parentRefs", parent);
-    found.into_iter().flatten().collect()
+/// What a route is attached to.
+pub(crate) struct Parents {
+    pub(crate) services: Vec<ParentRef>,
+    pub(crate) gateways: Vec<GatewayRef>,
+    pub(crate) hostnames: Vec<String>,
 }
 
-/// `Some(None)` is a parent of another kind, left out with a warning.
-fn parent(cx: &mut Context, at: &At<'_>) -> Option<Option<ParentRef>> {
+/// One of them.
+enum Parent {
+    Service(ParentRef),
+    Gateway(GatewayRef),
+    /// Left out with a warning.
+    Other,
+}
+
+/// `parentRefs` and `hostnames` (which have no meaning for a parent that is a Service).
+pub(crate) fn parents<'n>(cx: &mut Context, object: &mut Object<'n>) -> Parents {
+    object.ignore(&["useDefaultGateways"]);
+    let hostnames = object.list(cx, "hostnames", hostname);
+    let mut found = Parents { services: Vec::new(), gateways: Vec::new(), hostnames };
+    for parent in object.list(cx, "parentRefs", parent) {
+        match parent {
+            Parent::Service(service) => found.services.push(service),
+            Parent::Gateway(gateway) => found.gateways.push(gateway),
+            Parent::Other => {}
+        }
+    }
+    found
+}
+
+fn parent(cx: &mut Context, at: &At<'_>) -> Option<Parent> {
     let mut object = Object::open(cx, at)?;
     let group = object.optional(cx, "group", any_text);
     let kind = object.optional(cx, "kind", any_text).unwrap_or_else(|| "Gateway".to_owned());
@@ -155,18 +194,28 @@ fn parent(cx: &mut Context, at: &At<'_>) -> Option<Option<ParentRef>> {
     let port = object.optional(cx, "port", port);
     let section = object.optional(cx, "sectionName", text);
     object.finish(cx);
-    if kind != "Service" || !matches!(group.as_deref(), None | Some("" | "core")) {
-        cx.warn(
-            at,
-            format!("a {kind} cannot be a parent here, only a Service: this parent is left out"),
-        );
-        return Some(None);
-    }
-    let parent = ParentRef { service: Name::new(namespace, name), port, section };
+    let name = Name::new(namespace, name);
+    let (parent, referent) = match (kind.as_str(), group.as_deref()) {
+        ("Service", None | Some("" | "core")) => {
+            let parent = ParentRef { service: name, port, section };
+            (Parent::Service(parent.clone()), Referent::Parent(parent))
+        }
+        ("Gateway", None | Some("gateway.networking.k8s.io")) => {
+            let parent = GatewayRef { gateway: name, port, section };
+            (Parent::Gateway(parent.clone()), Referent::Gateway(parent))
+        }
+        _ => {
+            let message = format!(
+                "a {kind} cannot be a parent here, only a Gateway or a Service: this parent is left out"
+            );
+            cx.warn(at, message);
+            return Some(Parent::Other);
+        }
+    };
     if let Some(at) = name_at {
-        cx.refer(&at, Referent::Parent(parent.clone()));
+        cx.refer(&at, referent);
     }
-    Some(Some(parent))
+    Some(parent)
 }
 
 fn rule(cx: &mut Context, at: &At<'_>) -> Option<Rule> {

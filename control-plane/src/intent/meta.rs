@@ -16,6 +16,10 @@ pub enum Kind {
     Service,
     /// `pillion.io/v1alpha1 Workload`
     Workload,
+    /// `v1 Secret`
+    Secret,
+    /// `gateway.networking.k8s.io/v1 Gateway`
+    Gateway,
     /// `gateway.networking.k8s.io/v1 HTTPRoute`
     #[serde(rename = "HTTPRoute")]
     HttpRoute,
@@ -29,10 +33,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Mesh,
         Self::Service,
         Self::Workload,
+        Self::Secret,
+        Self::Gateway,
         Self::HttpRoute,
         Self::GrpcRoute,
         Self::TrafficPolicy,
@@ -46,6 +52,8 @@ impl Kind {
             Self::Mesh => "Mesh",
             Self::Service => "Service",
             Self::Workload => "Workload",
+            Self::Secret => "Secret",
+            Self::Gateway => "Gateway",
             Self::HttpRoute => "HTTPRoute",
             Self::GrpcRoute => "GRPCRoute",
             Self::TrafficPolicy => "TrafficPolicy",
@@ -59,8 +67,8 @@ impl Kind {
             Self::Mesh | Self::Workload | Self::TrafficPolicy | Self::Process => {
                 &["pillion.io/v1alpha1"]
             }
-            Self::Service => &["v1"],
-            Self::HttpRoute => {
+            Self::Service | Self::Secret => &["v1"],
+            Self::Gateway | Self::HttpRoute => {
                 &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"]
             }
             Self::GrpcRoute => {

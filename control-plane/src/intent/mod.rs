@@ -4,17 +4,20 @@
 //! [`Intent`]. Both are pure, both name every problem with file, line, column, document, field and what was
 //! expected, and a bad document never takes another one with it.
 //!
-//! Kinds: `Mesh`, `Workload`, `TrafficPolicy`, `Process` of `pillion.io/v1alpha1`; `Service` of `v1`; `HTTPRoute` and
-//! `GRPCRoute` of `gateway.networking.k8s.io`. Fields that our own kinds do not have are errors. Fields that the
+//! Kinds: `Mesh`, `Workload`, `TrafficPolicy`, `Process` of `pillion.io/v1alpha1`; `Service` and `Secret` (of
+//! type `kubernetes.io/tls`) of `v1`; `Gateway`, `HTTPRoute` and `GRPCRoute` of `gateway.networking.k8s.io`. Fields that our own kinds do not have are errors. Fields that the
 //! others have and we do not know are warnings, and the known part is applied.
 
 mod assemble;
+pub(crate) mod attach;
 mod backend;
 mod decode;
 mod document;
 mod duration;
 mod filter;
+mod gateway;
 mod grpc_route;
+pub(crate) mod hostname;
 mod http_route;
 mod mesh;
 mod meta;
@@ -22,6 +25,7 @@ mod policy;
 mod problem;
 mod process;
 mod references;
+mod secret;
 mod service;
 mod workload;
 mod yaml;
@@ -30,6 +34,9 @@ pub use assemble::{Intent, Parsed, assemble};
 pub use backend::{Backend, BackendTarget};
 pub use document::{Document, FileDocuments, Object, ObjectId, Place, read};
 pub use filter::{Filter, HeaderChange, Mirror, PathChange, Redirect, Rewrite};
+pub use gateway::{
+    AllowedNamespaces, GATEWAY_CLASS, GATEWAY_LABEL, Gateway, GatewayRef, Listener, ListenerProtocol,
+};
 pub use http_route::{
     HttpRoute, Match, ParentRef, PathMatch, RouteKind, RouteRetry, Rule, TextMatch, Timeouts,
     ValueMatch,
@@ -43,6 +50,7 @@ pub use policy::{
 pub(crate) use problem::nearest;
 pub use problem::{Problem, Severity};
 pub use process::{Process, Restart};
+pub use secret::{CertificateSource, PrivateKey, Secret};
 pub use service::{AppProtocol, Service, ServicePort, TargetPort};
 pub use workload::{Locality, Workload};
 

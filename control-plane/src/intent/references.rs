@@ -2,6 +2,8 @@
 
 use super::assemble::{Parsed, describe, of_document};
 use super::document::{Document, Object, Reference, Referent};
+use super::attach::{Claim, obstacle};
+use super::gateway::GatewayRef;
 use super::http_route::ParentRef;
 use super::meta::Name;
 use super::policy::Target;
@@ -14,7 +16,7 @@ pub(crate) fn check(parsed: &mut Parsed, documents: &[Document]) {
     let mut found = Vec::new();
     for document in documents {
         for reference in &document.references {
-            if let Some(message) = missing(parsed, &reference.target) {
+            if let Some(message) = missing(parsed, document, &reference.target) {
                 found.push(of_reference(document, reference, message));
             }
         }
@@ -38,8 +40,10 @@ fn of_reference(document: &Document, reference: &Reference, message: String) -> 
 }
 
 /// What is wrong with a reference, if anything.
-fn missing(parsed: &Parsed, target: &Referent) -> Option<String> {
+fn missing(parsed: &Parsed, document: &Document, target: &Referent) -> Option<String> {
     match target {
+        Referent::Gateway(reference) => missing_gateway(parsed, document, reference),
+        Referent::Certificate(name) => missing_certificate(parsed, name),
         Referent::Parent(parent) => {
             missing_service(parsed, &parent.service, "the route is attached to nothing here")
                 .or_else(|| missing_parent_port(parsed, parent))
@@ -58,6 +62,30 @@ fn missing(parsed: &Parsed, target: &Referent) -> Option<String> {
             })
         }
         Referent::Dependency(name) => missing_service(parsed, name, "the dependency is left out"),
+    }
+}
+
+fn missing_gateway(parsed: &Parsed, document: &Document, reference: &GatewayRef) -> Option<String> {
+    let name = &reference.gateway;
+    let Some(gateway) = parsed.intent.gateways.get(name) else {
+        let same_namespace =
+            parsed.intent.gateways.keys().filter(|known| known.namespace == name.namespace);
+        let meant = nearest(&name.name, same_namespace.map(|known| known.name.as_str()));
+        let meant = meant.map(|meant| format!(", did you mean `{meant}`?")).unwrap_or_default();
+        return Some(format!("there is no Gateway {name}: the route is attached to nothing here{meant}"));
+    };
+    let claim: Claim<'_> = match &document.object {
+        Object::Route(route) => route.claim(),
+        _ => return None,
+    };
+    obstacle(gateway, reference, claim).map(|why| format!("{why}: the route is not attached there"))
+}
+
+fn missing_certificate(parsed: &Parsed, name: &Name) -> Option<String> {
+    match parsed.intent.secrets.get(name) {
+        Some(secret) if secret.source.is_some() => None,
+        Some(_) => Some(format!("Secret {name} has neither certificate and key nor annotations that name their files")),
+        None => None,
     }
 }
 
