@@ -51,6 +51,8 @@ const WORKLOAD_IDLE: Duration = Duration::from_secs(4);
 pub(crate) enum Flavor {
     /// A proxy with these certificates.
     Proxy(Certificates),
+    /// Our proxy by itself, without a mesh: in plain text.
+    Alone,
     /// A gRPC client, with the name of its certificate provider.
     Grpc(Option<String>),
 }
@@ -95,6 +97,11 @@ pub(crate) fn of_port(
                 wire => wire,
             };
             speak(&mut cluster, (service, port), wire, (certificates, &ids));
+        }
+        Flavor::Alone => {
+            balancing::for_proxy(&mut cluster, algorithm);
+            cluster.outlier_detection = Some(outlier_detection(policy));
+            speak(&mut cluster, (service, port), Wire::Plain, (&Certificates::None, &[]));
         }
         Flavor::Grpc(provider) => {
             // gRPC ejects by success rate and failure percentage only, which no policy asks for.

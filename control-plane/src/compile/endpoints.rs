@@ -21,12 +21,13 @@ pub(crate) enum View {
     Pillion,
     /// A gRPC client's that speaks mTLS: the sidecars.
     GrpcTls,
-    /// A gRPC client's that speaks plain text: the workloads themselves, where the mesh permits that.
-    GrpcPlain,
+    /// Whose clients speak plain text (a gRPC client's, a gateway's without a mesh): the workloads themselves, where
+    /// the mesh permits that.
+    Plain,
 }
 
 impl View {
-    pub(crate) const ALL: [Self; 4] = [Self::Envoy, Self::Pillion, Self::GrpcTls, Self::GrpcPlain];
+    pub(crate) const ALL: [Self; 4] = [Self::Envoy, Self::Pillion, Self::GrpcTls, Self::Plain];
 }
 
 /// The assignment of one service port. Workloads that are not ready are left out, as on Kubernetes: a client
@@ -76,7 +77,7 @@ fn reach(workload: &Workload, port: &ServicePort, view: View, mtls: Mtls) -> Opt
     match view {
         View::Envoy | View::Pillion => sidecar().or_else(own),
         View::GrpcTls => sidecar(),
-        View::GrpcPlain => own(),
+        View::Plain => own(),
     }
 }
 

@@ -9,6 +9,7 @@ mod balancing;
 mod capture;
 mod clusters;
 mod endpoints;
+mod gateway;
 mod grpc;
 mod http_manager;
 mod listeners;
@@ -22,7 +23,7 @@ mod shape;
 mod tls;
 mod world;
 
-pub use node::{Certificates, Interception, Node, NodeError, NodeKind, Place, Sidecar};
+pub use node::{Certificates, GatewayProxy, Interception, Node, NodeError, NodeKind, Place, Sidecar};
 pub use world::World;
 
 #[cfg(test)]

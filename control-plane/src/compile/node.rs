@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use pillion_xds::envoy::config::core::v3 as core;
 use prost_types::{Struct, Value, value::Kind};
 
-use crate::intent::Tracing;
+use crate::intent::{self, Tracing};
 
 /// A client of the control plane.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct Node {
 pub enum NodeKind {
     /// A proxy beside a workload.
     Sidecar(Box<Sidecar>),
+    /// A proxy that brings traffic in, or takes it out.
+    Gateway(Box<GatewayProxy>),
     /// A gRPC library that speaks xDS itself.
     Grpc {
         /// Name of the certificate provider in its bootstrap; without one it speaks plain text.
@@ -56,6 +58,20 @@ pub struct Sidecar {
     pub certificates: Certificates,
     /// OTLP receiver of its own, in place of the mesh's.
     pub otlp: Option<(String, u16)>,
+}
+
+/// A proxy that runs a `Gateway`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayProxy {
+    /// Which one. `None`: all that there are.
+    pub gateway: Option<intent::Name>,
+    /// Its own side of the mesh.
+    pub proxy: Sidecar,
+    /// Folder on its machine with `<namespace>/<name>/tls.crt` and `tls.key` for each Secret that says
+    /// nothing else.
+    pub certificate_dir: Option<String>,
+    /// It runs in this very process, so that it may have the keys that Secrets hold.
+    pub is_here: bool,
 }
 
 /// A place on a sidecar's machine where it listens.
@@ -117,15 +133,22 @@ impl Node {
             return Err(error("id", "it is empty; every client must name itself"));
         }
         let metadata = Metadata { fields: node.metadata.as_ref() };
+        let namespace = metadata.text("NAMESPACE")?.unwrap_or_else(|| "default".to_owned());
         // gRPC libraries call themselves `gRPC C-core`, `gRPC Go`, `gRPC Java`, `grpc-node-js`.
         let is_grpc = node.user_agent_name.to_ascii_lowercase().starts_with("grpc")
             || metadata.text("GENERATOR")?.as_deref() == Some("grpc");
         let kind = if is_grpc {
             NodeKind::Grpc { certificate_provider: metadata.text("CERT_PROVIDER")? }
+        } else if let Some(gateway) = metadata.text("GATEWAY")? {
+            NodeKind::Gateway(Box::new(GatewayProxy {
+                gateway: Some(intent::Name::new(namespace.clone(), gateway)),
+                proxy: Sidecar::parse(&metadata)?,
+                certificate_dir: metadata.text("CERTIFICATE_DIR")?,
+                is_here: false,
+            }))
         } else {
             NodeKind::Sidecar(Box::new(Sidecar::parse(&metadata)?))
         };
-        let namespace = metadata.text("NAMESPACE")?.unwrap_or_else(|| "default".to_owned());
         Ok(Self {
             id: node.id.clone(),
             namespace,
@@ -133,6 +156,20 @@ impl Node {
             service_account: metadata.text("SERVICE_ACCOUNT")?,
             kind,
         })
+    }
+
+    /// A proxy that runs gateways without asking anybody.
+    #[must_use]
+    pub fn of_gateway(proxy: GatewayProxy) -> Self {
+        let name = proxy.gateway.as_ref().map_or("gateway", |name| &name.name).to_owned();
+        let namespace = proxy.gateway.as_ref().map_or("default", |name| &name.namespace).to_owned();
+        Self {
+            id: format!("gateway~{name}.{namespace}"),
+            namespace,
+            service: Some(name),
+            service_account: None,
+            kind: NodeKind::Gateway(Box::new(proxy)),
+        }
     }
 
     /// `service.namespace`, for traces.
@@ -161,6 +198,22 @@ impl Sidecar {
             }
         }
         all
+    }
+
+    /// A proxy that nobody reaches, with these certificates.
+    #[must_use]
+    pub fn alone(certificates: Certificates) -> Self {
+        Self {
+            inbound: None,
+            app_port: None,
+            app_ports: BTreeMap::new(),
+            interception: Interception::None,
+            outbound_port: None,
+            upstream_ports: BTreeMap::new(),
+            app_socket: None,
+            certificates,
+            otlp: None,
+        }
     }
 
     fn parse(metadata: &Metadata<'_>) -> Result<Self, NodeError> {

@@ -201,6 +201,17 @@ fn routes(
         let whole = Entry { name: cluster, found: &Match::default(), rule: None };
         return context(None).forward(&whole, forward);
     }
+    of_attached(shape, &attached, |route, _| {
+        context(shape.route_policy(route.kind, &route.name))
+    })
+}
+
+/// The rules of several routes as one list, the first match first (Gateway API, `HTTPRouteRule.matches`).
+pub(crate) fn of_attached<'a>(
+    shape: &'a Shape,
+    attached: &[&'a HttpRoute],
+    context: impl Fn(&'a HttpRoute, &'a Rule) -> Context<'a>,
+) -> Vec<Route> {
     let mut entries: Vec<(Precedence<'_>, &HttpRoute, &Rule, usize, &Match)> = Vec::new();
     for route in attached {
         for (index, rule) in route.rules.iter().enumerate() {
@@ -211,7 +222,7 @@ fn routes(
         }
     }
     entries.sort_by(|left, right| left.0.cmp(&right.0));
-    let compile = |(_, route, rule, index, found): (_, &HttpRoute, &Rule, usize, &Match)| {
+    let compile = |(_, route, rule, index, found): (_, &'a HttpRoute, &'a Rule, usize, &'a Match)| {
         let name = match &rule.name {
             Some(name) => format!("{}/{name}", route.name),
             None => format!("{}/{index}", route.name),
@@ -220,7 +231,7 @@ fn routes(
             if route.kind == crate::intent::RouteKind::Http { "HTTPRoute" } else { "GRPCRoute" };
         let action = action(shape, rule, found, &format!("{kind} {name}"));
         let entry = Entry { name, found, rule: Some(rule) };
-        context(shape.route_policy(route.kind, &route.name)).compile(&entry, action)
+        context(route, rule).compile(&entry, action)
     };
     entries.into_iter().flat_map(compile).collect()
 }
@@ -234,11 +245,11 @@ struct Entry<'a> {
 
 /// What holds for all routes of one host from one `HTTPRoute`.
 #[derive(Clone, Copy)]
-struct Context<'a> {
-    reader: Reader,
-    protocol: AppProtocol,
-    on_route: Option<&'a TrafficPolicy>,
-    on_service: Option<&'a TrafficPolicy>,
+pub(crate) struct Context<'a> {
+    pub(crate) reader: Reader,
+    pub(crate) protocol: AppProtocol,
+    pub(crate) on_route: Option<&'a TrafficPolicy>,
+    pub(crate) on_service: Option<&'a TrafficPolicy>,
 }
 
 impl<'a> Context<'a> {

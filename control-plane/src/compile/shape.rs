@@ -136,6 +136,14 @@ pub(crate) struct Client<'a> {
 
 /// Every service that a route names as backend or mirror.
 fn destinations(route: &HttpRoute) -> impl Iterator<Item = &Name> {
+    targets(route).filter_map(|target| match target {
+        BackendTarget::Service { service, .. } => Some(service),
+        BackendTarget::Unsupported(_) => None,
+    })
+}
+
+/// Everything that a route names as backend or mirror.
+pub(crate) fn targets(route: &HttpRoute) -> impl Iterator<Item = &BackendTarget> {
     let backends =
         route.rules.iter().flat_map(|rule| rule.backends.iter().map(|backend| &backend.target));
     let mirrors =
@@ -143,8 +151,5 @@ fn destinations(route: &HttpRoute) -> impl Iterator<Item = &Name> {
             Filter::Mirror(mirror) => Some(&mirror.backend.target),
             _ => None,
         });
-    backends.chain(mirrors).filter_map(|target| match target {
-        BackendTarget::Service { service, .. } => Some(service),
-        BackendTarget::Unsupported(_) => None,
-    })
+    backends.chain(mirrors)
 }

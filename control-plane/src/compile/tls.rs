@@ -72,6 +72,24 @@ pub(crate) fn downstream(
     Some(transport_socket(TLS, &context))
 }
 
+/// The side of a gateway towards anybody: TLS 1.2 and 1.3, with the certificates of these names, no client
+/// certificates.
+pub(crate) fn downstream_edge(certificates: &[String], alpn: &[&str]) -> TransportSocket {
+    let common = CommonTlsContext {
+        tls_params: Some(TlsParameters {
+            tls_minimum_protocol_version: TlsProtocol::TlSv12.into(),
+            tls_maximum_protocol_version: TlsProtocol::TlSv13.into(),
+            ..TlsParameters::default()
+        }),
+        alpn_protocols: alpn.iter().map(|name| (*name).to_owned()).collect(),
+        tls_certificate_sds_secret_configs: certificates.iter().map(|name| secret(name)).collect(),
+        ..CommonTlsContext::default()
+    };
+    let context =
+        DownstreamTlsContext { common_tls_context: Some(common), ..DownstreamTlsContext::default() };
+    transport_socket(TLS, &context)
+}
+
 /// The side of a proxyless gRPC client (gRFC A29).
 pub(crate) fn upstream_grpc(provider: &str, ids: &[String]) -> TransportSocket {
     let instance = CertificateProviderPluginInstance {

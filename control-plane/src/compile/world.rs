@@ -9,11 +9,11 @@ use prost::Message;
 use super::clusters::{self, Flavor};
 use super::endpoints::{View, assignment};
 use super::members::{self, Members};
-use super::node::{Certificates, Node, NodeKind, Sidecar};
+use super::node::{Certificates, GatewayProxy, Node, NodeKind, Sidecar};
 use super::proto::resource;
 use super::routes::{self, OUTBOUND, Reader};
 use super::shape::{Client, Shape, cluster_name};
-use super::{capture, grpc, http_manager, listeners};
+use super::{capture, gateway, grpc, http_manager, listeners};
 use crate::intent::{
     AppProtocol, Intent, Mtls, Name, Outbound, Problem, Service, ServicePort, TargetPort, Workload,
 };
@@ -114,6 +114,7 @@ impl World {
                 self.add_own(&mut set, node, sidecar);
                 set
             }
+            NodeKind::Gateway(gateway) => self.of_gateway(node, gateway),
             NodeKind::Grpc { certificate_provider } => {
                 ResourceSet::on(self.base(&client, Flavor::Grpc(certificate_provider.clone())))
             }
@@ -139,6 +140,7 @@ impl World {
                     }
                 }
             }
+            NodeKind::Gateway(proxy) => found.append(&mut gateway::warnings(&self.shape, proxy)),
             NodeKind::Grpc { certificate_provider: None } if mtls == Mtls::Strict => {
                 let message = "it has no certificate provider (CERT_PROVIDER), and the mesh takes mTLS only: it gets no endpoints";
                 found.push(message.to_owned());
@@ -172,12 +174,7 @@ impl World {
     fn compile_base(&self, client: &Client<'_>, flavor: &Flavor, scope: ScopeKey) -> ResourceSet {
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         let mut set = ResourceSet::default();
-        let view = match flavor {
-            Flavor::Proxy(Certificates::Own) => View::Pillion,
-            Flavor::Proxy(_) => View::Envoy,
-            Flavor::Grpc(Some(_)) => View::GrpcTls,
-            Flavor::Grpc(None) => View::GrpcPlain,
-        };
+        let view = view(flavor);
         let clusters = compiled.clusters(&self.shape, flavor);
         for service in self.shape.visible(client).into_values() {
             for port in &service.ports {
@@ -189,12 +186,45 @@ impl World {
             }
         }
         match flavor {
-            Flavor::Proxy(_) => set.insert(compiled.outbound(&self.shape, client, scope)),
+            Flavor::Proxy(_) | Flavor::Alone => {
+                set.insert(compiled.outbound(&self.shape, client, scope));
+            }
             Flavor::Grpc(_) => {
                 for resource in compiled.grpc(&self.shape, client.namespace).iter() {
                     set.insert(Arc::clone(resource));
                 }
             }
+        }
+        set
+    }
+
+    /// Everything of a gateway: what its listeners need, and no more.
+    fn of_gateway(&self, node: &Node, proxy: &GatewayProxy) -> ResourceSet {
+        let mesh = &self.intent().mesh;
+        let mut set = ResourceSet::default();
+        let made = gateway::compile(&self.shape, node, proxy);
+        for listener in &made.listeners {
+            set.insert(resource(ResourceType::Listener, &listener.name, listener));
+        }
+        for routes in &made.routes {
+            set.insert(resource(ResourceType::Route, &routes.name, routes));
+        }
+        for secret in &made.secrets {
+            set.insert(resource(ResourceType::Secret, &secret.name, secret));
+        }
+        let flavor = gateway::flavor(proxy);
+        let endpoints = self.endpoints.get(&view(&flavor));
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let clusters = compiled.clusters(&self.shape, &flavor);
+        for name in &made.backends {
+            let endpoints = endpoints.and_then(|all| all.get(name));
+            for resource in clusters.get(name).into_iter().chain(endpoints) {
+                set.insert(Arc::clone(resource));
+            }
+        }
+        if let Some((host, port)) = http_manager::otlp(mesh, &proxy.proxy) {
+            let cluster = clusters::otel(host, port);
+            set.insert(resource(ResourceType::Cluster, &cluster.name, &cluster));
         }
         set
     }
@@ -363,6 +393,16 @@ fn endpoints(
         }
     }
     found
+}
+
+/// The endpoints that go with clusters of this flavor.
+fn view(flavor: &Flavor) -> View {
+    match flavor {
+        Flavor::Proxy(Certificates::Own) => View::Pillion,
+        Flavor::Proxy(_) => View::Envoy,
+        Flavor::Grpc(Some(_)) => View::GrpcTls,
+        Flavor::Grpc(None) | Flavor::Alone => View::Plain,
+    }
 }
 
 impl fmt::Debug for World {
