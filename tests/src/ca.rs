@@ -78,6 +78,16 @@ impl Ca {
         })
     }
 
+    /// A leaf for these DNS names.
+    ///
+    /// # Errors
+    /// When one is none.
+    pub fn leaf_for(&self, names: &[&str]) -> anyhow::Result<Leaf> {
+        let names: Result<Vec<_>, _> = names.iter().map(|name| (*name).try_into()).collect();
+        let names = names?.into_iter().map(SanType::DnsName).collect();
+        self.leaf_with("spiffe://shop.local/none", |params| params.subject_alt_names = names)
+    }
+
     fn leaf_with(
         &self,
         uri: &str,

@@ -42,6 +42,8 @@ pub struct Ask {
     pub http2: bool,
     /// Over TLS.
     pub tls: Option<Arc<ClientConfig>>,
+    /// Whom it asks for in TLS.
+    pub server_name: String,
 }
 
 impl Ask {
@@ -57,6 +59,7 @@ impl Ask {
             trailers: Vec::new(),
             http2: false,
             tls: None,
+            server_name: "localhost".to_owned(),
         }
     }
 }
@@ -101,7 +104,7 @@ async fn exchange(address: SocketAddr, ask: &Ask) -> anyhow::Result<Answer> {
     match &ask.tls {
         None => speak(stream, ask).await,
         Some(config) => {
-            let name = ServerName::try_from("localhost").context("a DNS name")?;
+            let name = ServerName::try_from(ask.server_name.clone()).context("a DNS name")?;
             let connector = TlsConnector::from(Arc::clone(config));
             let stream = connector.connect(name, stream).await.context("TLS handshake")?;
             speak(stream, ask).await

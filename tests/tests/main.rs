@@ -4,6 +4,7 @@
 
 mod capture;
 mod differential;
+mod gateway;
 mod layers;
 mod life;
 mod mesh;

@@ -4,6 +4,7 @@ pub mod ca;
 pub mod check;
 pub mod control_plane;
 pub mod demo;
+pub mod gateway;
 pub mod inject;
 pub mod run;
 pub mod status;
@@ -42,6 +43,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Runs a gateway of one file, with nothing else running: HTTP, HTTPS and routes before instances of services.
+    Gateway(gateway::GatewayArgs),
     /// Runs one command in the mesh: its sidecar first, then the command, which may ask for services by HTTP_PROXY.
     ///
     /// `pillion run --service NAME --control-plane HOST:PORT --token-file FILE [--app PORT] -- COMMAND`
@@ -90,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Proxy { args } => {
             Ok(pillion_proxy::app::run([OsString::from("pillion-proxy")].into_iter().chain(args)))
         }
+        Command::Gateway(args) => gateway::run(args),
         Command::Run { args } => block_on(run::run(args)),
         Command::Up(args) => block_on(up::run(args)),
         Command::Ps(args) => block_on(up::ps(args)),

@@ -23,7 +23,9 @@ mod shape;
 mod tls;
 mod world;
 
-pub use node::{Certificates, GatewayProxy, Interception, Node, NodeError, NodeKind, Place, Sidecar};
+pub use node::{
+    Certificates, GatewayProxy, Interception, Node, NodeError, NodeKind, Place, Sidecar,
+};
 pub use world::World;
 
 #[cfg(test)]

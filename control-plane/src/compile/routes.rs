@@ -201,9 +201,7 @@ fn routes(
         let whole = Entry { name: cluster, found: &Match::default(), rule: None };
         return context(None).forward(&whole, forward);
     }
-    of_attached(shape, &attached, |route, _| {
-        context(shape.route_policy(route.kind, &route.name))
-    })
+    of_attached(shape, &attached, |route, _| context(shape.route_policy(route.kind, &route.name)))
 }
 
 /// The rules of several routes as one list, the first match first (Gateway API, `HTTPRouteRule.matches`).
@@ -222,17 +220,21 @@ pub(crate) fn of_attached<'a>(
         }
     }
     entries.sort_by(|left, right| left.0.cmp(&right.0));
-    let compile = |(_, route, rule, index, found): (_, &'a HttpRoute, &'a Rule, usize, &'a Match)| {
-        let name = match &rule.name {
-            Some(name) => format!("{}/{name}", route.name),
-            None => format!("{}/{index}", route.name),
+    let compile =
+        |(_, route, rule, index, found): (_, &'a HttpRoute, &'a Rule, usize, &'a Match)| {
+            let name = match &rule.name {
+                Some(name) => format!("{}/{name}", route.name),
+                None => format!("{}/{index}", route.name),
+            };
+            let kind = if route.kind == crate::intent::RouteKind::Http {
+                "HTTPRoute"
+            } else {
+                "GRPCRoute"
+            };
+            let action = action(shape, rule, found, &format!("{kind} {name}"));
+            let entry = Entry { name, found, rule: Some(rule) };
+            context(route, rule).compile(&entry, action)
         };
-        let kind =
-            if route.kind == crate::intent::RouteKind::Http { "HTTPRoute" } else { "GRPCRoute" };
-        let action = action(shape, rule, found, &format!("{kind} {name}"));
-        let entry = Entry { name, found, rule: Some(rule) };
-        context(route, rule).compile(&entry, action)
-    };
     entries.into_iter().flat_map(compile).collect()
 }
 

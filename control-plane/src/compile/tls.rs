@@ -85,8 +85,10 @@ pub(crate) fn downstream_edge(certificates: &[String], alpn: &[&str]) -> Transpo
         tls_certificate_sds_secret_configs: certificates.iter().map(|name| secret(name)).collect(),
         ..CommonTlsContext::default()
     };
-    let context =
-        DownstreamTlsContext { common_tls_context: Some(common), ..DownstreamTlsContext::default() };
+    let context = DownstreamTlsContext {
+        common_tls_context: Some(common),
+        ..DownstreamTlsContext::default()
+    };
     transport_socket(TLS, &context)
 }
 

@@ -20,7 +20,11 @@ pub(crate) struct Claim<'a> {
 }
 
 /// The hosts for which a route is attached to a listener (`None` is every host). Empty: it is not attached.
-pub(crate) fn hosts(gateway: &Gateway, listener: &Listener, claim: Claim<'_>) -> BTreeSet<Option<String>> {
+pub(crate) fn hosts(
+    gateway: &Gateway,
+    listener: &Listener,
+    claim: Claim<'_>,
+) -> BTreeSet<Option<String>> {
     let mut refs = claim.gateways.iter().filter(|one| one.gateway == gateway.name);
     let is_meant = refs.any(|one| one.means(listener));
     if !is_meant || !gateway.is_ours() || !allows(gateway, listener, claim) {
@@ -54,12 +58,17 @@ fn common_hosts(listener: Option<&str>, route: &[String]) -> BTreeSet<Option<Str
 }
 
 /// Why a reference to a gateway that exists attaches its route nowhere; `None` if it does.
-pub(crate) fn obstacle(gateway: &Gateway, reference: &GatewayRef, claim: Claim<'_>) -> Option<String> {
+pub(crate) fn obstacle(
+    gateway: &Gateway,
+    reference: &GatewayRef,
+    claim: Claim<'_>,
+) -> Option<String> {
     if !gateway.is_ours() {
         return None;
     }
     let name = &gateway.name;
-    let meant: Vec<&Listener> = gateway.listeners.iter().filter(|one| reference.means(one)).collect();
+    let meant: Vec<&Listener> =
+        gateway.listeners.iter().filter(|one| reference.means(one)).collect();
     if meant.is_empty() {
         return Some(match (&reference.section, reference.port) {
             (Some(section), None) => format!("Gateway {name} has no listener named `{section}`"),
@@ -77,7 +86,8 @@ pub(crate) fn obstacle(gateway: &Gateway, reference: &GatewayRef, claim: Claim<'
             claim.kind, claim.name.namespace
         ));
     }
-    let meets = |one: &&&Listener| !common_hosts(one.hostname.as_deref(), claim.hostnames).is_empty();
+    let meets =
+        |one: &&&Listener| !common_hosts(one.hostname.as_deref(), claim.hostnames).is_empty();
     (!allowed.iter().any(meets)).then(|| {
         format!("no listener of Gateway {name} that is meant is for any of the route's `hostnames`")
     })

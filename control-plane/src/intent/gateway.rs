@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::decode::{At, Context, Object, any_text, choice, dns_label, dns_name, port, quoted, text};
+use super::decode::{
+    At, Context, Object, any_text, choice, dns_label, dns_name, port, quoted, text,
+};
 use super::document::Referent;
 use super::hostname::hostname;
 use super::meta::{Meta, Name};
@@ -132,9 +134,17 @@ impl Gateway {
         let ours = class == GATEWAY_CLASS;
         if !ours {
             if let Some(at) = object.field("gatewayClassName") {
-                cx.warn(&at, format!("a Gateway of another class than `{GATEWAY_CLASS}` has no effect here"));
+                cx.warn(
+                    &at,
+                    format!("a Gateway of another class than `{GATEWAY_CLASS}` has no effect here"),
+                );
             }
-            return Some(Self { name: meta.name.clone(), class, addresses: Vec::new(), listeners: Vec::new() });
+            return Some(Self {
+                name: meta.name.clone(),
+                class,
+                addresses: Vec::new(),
+                listeners: Vec::new(),
+            });
         }
         let addresses = object.list(cx, "addresses", address);
         let listeners = object.list(cx, "listeners", listener);
@@ -187,24 +197,35 @@ fn listener(cx: &mut Context, at: &At<'_>) -> Option<Listener> {
         (true, true, _) => {
             return cx.error(at, "the field `tls.certificateRefs` is missing: TLS that ends here needs a certificate");
         }
-        (false, false, _) => return cx.error(at, "`tls.certificateRefs` belongs to listeners that end TLS"),
+        (false, false, _) => {
+            return cx.error(at, "`tls.certificateRefs` belongs to listeners that end TLS");
+        }
         (false, true, true) if !protocol.is_tls() => {
             return cx.error(at, "`tls` belongs to listeners of protocol HTTPS or TLS");
         }
         _ => {}
     }
     if protocol == ListenerProtocol::Tcp && hostname.is_some() {
-        return cx.error(at, "a listener of protocol TCP has no `hostname`: nothing in TCP says one");
+        return cx
+            .error(at, "a listener of protocol TCP has no `hostname`: nothing in TCP says one");
     }
     let (allowed, allowed_kinds) = allowed.unwrap_or((AllowedNamespaces::Same, None));
     check_kinds(cx, at, protocol, allowed_kinds.as_deref());
     Some(Listener { name, hostname, port, protocol, certificates, allowed, allowed_kinds })
 }
 
-fn check_kinds(cx: &mut Context, at: &At<'_>, protocol: ListenerProtocol, kinds: Option<&[String]>) {
+fn check_kinds(
+    cx: &mut Context,
+    at: &At<'_>,
+    protocol: ListenerProtocol,
+    kinds: Option<&[String]>,
+) {
     let fit = protocol.kinds();
     if let Some(kind) = kinds.into_iter().flatten().find(|kind| !fit.contains(&kind.as_str())) {
-        cx.warn(at, format!("routes of kind {kind} cannot be attached here; what fits is {}", quoted(fit)));
+        cx.warn(
+            at,
+            format!("routes of kind {kind} cannot be attached here; what fits is {}", quoted(fit)),
+        );
     }
 }
 
@@ -311,7 +332,9 @@ fn allowed_namespaces(cx: &mut Context, at: &At<'_>) -> Option<AllowedNamespaces
 
 /// Namespaces are not read here, so only the label can be asked for that every one has.
 fn namespace_selector(cx: &mut Context, at: &At<'_>) -> Option<Vec<String>> {
-    let expected = format!("`matchLabels` with `{NAMESPACE_LABEL}`, or `matchExpressions` with that key and `In`");
+    let expected = format!(
+        "`matchLabels` with `{NAMESPACE_LABEL}`, or `matchExpressions` with that key and `In`"
+    );
     let mut object = Object::open(cx, at)?;
     let labels: BTreeMap<String, String> = object.map(cx, "matchLabels", text);
     let expressions = object.list(cx, "matchExpressions", |cx, at| {

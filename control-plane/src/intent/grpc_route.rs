@@ -5,7 +5,8 @@ use super::backend::backend;
 use super::decode::{At, Context, Object, choice, dns_name, text};
 use super::filter::{header_name, rule_filter};
 use super::http_route::{
-    HttpRoute, Match, Parents, PathMatch, RouteKind, Rule, Timeouts, check_rule, parents, regex, value_match,
+    HttpRoute, Match, Parents, PathMatch, RouteKind, Rule, Timeouts, check_rule, parents, regex,
+    value_match,
 };
 use super::meta::Meta;
 

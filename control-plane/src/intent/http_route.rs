@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use super::attach::Claim;
 use super::backend::{Backend, backend};
 use super::decode::{
     At, Context, Object, any_text, choice, dns_label, dns_name, duration, port, text, whole,
 };
 use super::document::Referent;
-use super::attach::Claim;
 use super::filter::{Filter, PathChange, header_name, rule_filter};
 use super::gateway::GatewayRef;
 use super::hostname::hostname;

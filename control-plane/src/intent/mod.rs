@@ -35,7 +35,8 @@ pub use backend::{Backend, BackendTarget};
 pub use document::{Document, FileDocuments, Object, ObjectId, Place, read};
 pub use filter::{Filter, HeaderChange, Mirror, PathChange, Redirect, Rewrite};
 pub use gateway::{
-    AllowedNamespaces, GATEWAY_CLASS, GATEWAY_LABEL, Gateway, GatewayRef, Listener, ListenerProtocol,
+    AllowedNamespaces, GATEWAY_CLASS, GATEWAY_LABEL, Gateway, GatewayRef, Listener,
+    ListenerProtocol,
 };
 pub use http_route::{
     HttpRoute, Match, ParentRef, PathMatch, RouteKind, RouteRetry, Rule, TextMatch, Timeouts,

@@ -1,8 +1,8 @@
 //! What documents say about each other.
 
 use super::assemble::{Parsed, describe, of_document};
-use super::document::{Document, Object, Reference, Referent};
 use super::attach::{Claim, obstacle};
+use super::document::{Document, Object, Reference, Referent};
 use super::gateway::GatewayRef;
 use super::http_route::ParentRef;
 use super::meta::Name;
@@ -72,7 +72,9 @@ fn missing_gateway(parsed: &Parsed, document: &Document, reference: &GatewayRef)
             parsed.intent.gateways.keys().filter(|known| known.namespace == name.namespace);
         let meant = nearest(&name.name, same_namespace.map(|known| known.name.as_str()));
         let meant = meant.map(|meant| format!(", did you mean `{meant}`?")).unwrap_or_default();
-        return Some(format!("there is no Gateway {name}: the route is attached to nothing here{meant}"));
+        return Some(format!(
+            "there is no Gateway {name}: the route is attached to nothing here{meant}"
+        ));
     };
     let claim: Claim<'_> = match &document.object {
         Object::Route(route) => route.claim(),
@@ -84,7 +86,9 @@ fn missing_gateway(parsed: &Parsed, document: &Document, reference: &GatewayRef)
 fn missing_certificate(parsed: &Parsed, name: &Name) -> Option<String> {
     match parsed.intent.secrets.get(name) {
         Some(secret) if secret.source.is_some() => None,
-        Some(_) => Some(format!("Secret {name} has neither certificate and key nor annotations that name their files")),
+        Some(_) => Some(format!(
+            "Secret {name} has neither certificate and key nor annotations that name their files"
+        )),
         None => None,
     }
 }

@@ -81,12 +81,16 @@ impl Secret {
             (Some(chain), Some(key)) => Some(CertificateSource::Files { chain, key }),
             (None, None) => None,
             _ => {
-                return cx.error(root, format!("the annotations `{CERTIFICATE_FILE}` and `{KEY_FILE}` go together"));
+                return cx.error(
+                    root,
+                    format!("the annotations `{CERTIFICATE_FILE}` and `{KEY_FILE}` go together"),
+                );
             }
         };
         let inline = inline(cx, root, &mut object)?;
         if files.is_some() && inline.is_some() {
-            return cx.error(root, "it names files, and holds a certificate itself: which is meant?");
+            return cx
+                .error(root, "it names files, and holds a certificate itself: which is meant?");
         }
         Some(Self { name: meta.name.clone(), source: files.or(inline) })
     }
@@ -94,7 +98,11 @@ impl Secret {
 
 /// `Some(None)`: it holds nothing.
 #[expect(clippy::option_option, reason = "wrong, nothing and something are three things")]
-fn inline(cx: &mut Context, root: &At<'_>, object: &mut Object<'_>) -> Option<Option<CertificateSource>> {
+fn inline(
+    cx: &mut Context,
+    root: &At<'_>,
+    object: &mut Object<'_>,
+) -> Option<Option<CertificateSource>> {
     let mut texts: BTreeMap<&'static str, Zeroizing<String>> = BTreeMap::new();
     for (field, encoded) in [("data", true), ("stringData", false)] {
         let Some(at) = object.field(field) else { continue };

@@ -18,7 +18,7 @@ use flags::{Command, Flags, Mode};
 use pillion_xds::json::{self, UnknownFields};
 use proxy::Proxy;
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, reload};
@@ -27,6 +27,7 @@ use crate::cluster;
 use crate::model::Map;
 use crate::net::{cgroup, rlimit};
 use crate::tls::{self, TlsError};
+use crate::xds::local::Everything;
 use crate::xds::translate::bootstrap::{self, Bootstrap};
 use crate::xds::translate::{Refused, Resource};
 
@@ -65,7 +66,25 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         println!("configuration '{place}' OK");
         return ExitCode::SUCCESS;
     }
-    match serve(&flags, (bootstrap, plan), logs) {
+    code(serve(&flags, (bootstrap, plan), None, logs))
+}
+
+/// Run the proxy within a program that makes its resources itself, and says anew what there shall be whenever that
+/// changes. `bootstrap` is a node and an admin endpoint, and whatever is not going to change. Its listeners that are
+/// there from the start must be served, or it does not start.
+pub fn embed(flags: &Flags, bootstrap: &str, given: watch::Receiver<Arc<Everything>>) -> ExitCode {
+    let logs = start_logging(flags);
+    match compile(bootstrap, "the bootstrap", flags) {
+        Ok(bootstrap) => code(serve(flags, (bootstrap, None), Some(given), logs)),
+        Err(problems) => {
+            problems.iter().for_each(|problem| eprintln!("{problem}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn code(served: Result<(), String>) -> ExitCode {
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("pillion-proxy: {error}");
@@ -183,6 +202,7 @@ fn start_threads(count: usize) -> std::io::Result<Threads> {
 fn serve(
     flags: &Flags,
     (bootstrap, plan): (Bootstrap, Option<sidecar::Plan>),
+    given: Option<watch::Receiver<Arc<Everything>>>,
     logs: Option<Logs>,
 ) -> Result<(), String> {
     if let Err(error) = rlimit::raise_nofile() {
@@ -193,7 +213,7 @@ fn serve(
     let count = flags.concurrency.unwrap_or_else(cgroup::default_workers).max(1);
     let threads = start_threads(count).map_err(|error| format!("cannot start threads: {error}"))?;
     threads.control.block_on(async {
-        let proxy = Proxy::new(&bootstrap, threads.workers.clone(), flags, logs);
+        let proxy = Proxy::new(&bootstrap, threads.workers.clone(), flags, logs).given(given);
         proxy.run(flags, bootstrap, plan).await
     })
 }

@@ -1,13 +1,13 @@
 //! The running proxy: what is started in which order, and how it leaves.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::Logs;
 use super::flags::Flags;
@@ -30,6 +30,7 @@ use crate::tls::identity::{CERTIFICATE_SECRET, TRUST_SECRET};
 use crate::xds::client::{Client, Command, Publish};
 use crate::xds::kind::Kind;
 use crate::xds::last_good::LastGood;
+use crate::xds::local::Everything;
 use crate::xds::status::Status;
 use crate::xds::store::Store;
 use crate::xds::translate::Resource;
@@ -45,6 +46,8 @@ pub(super) struct Proxy {
     spans: Option<(mpsc::Receiver<FinishedSpan>, (Counter, Counter))>,
     /// Told to those that leave first: registration.
     leaving: Drain,
+    /// Resources from this very process.
+    given: Option<watch::Receiver<Arc<Everything>>>,
 }
 
 impl Proxy {
@@ -85,7 +88,19 @@ impl Proxy {
             fixed: static_listeners(bootstrap),
             fatal: Mutex::default(),
         };
-        Self { state: Arc::new(state), spans: Some((spans, outcomes)), leaving: Drain::new() }
+        let (state, leaving) = (Arc::new(state), Drain::new());
+        Self { state, spans: Some((spans, outcomes)), leaving, given: None }
+    }
+
+    /// Resources come from this very process; the listeners among the first of them must be there from the start.
+    pub(super) fn given(mut self, given: Option<watch::Receiver<Arc<Everything>>>) -> Self {
+        if let (Some(given), Some(state)) = (&given, Arc::get_mut(&mut self.state)) {
+            let first = given.borrow();
+            let listeners = first.0.iter().filter(|one| one.kind == Kind::Listener);
+            state.fixed.extend(listeners.map(|one| Name::from(one.name.as_str())));
+        }
+        self.given = given;
+        self
     }
 
     /// Serve until a signal, or `/quitquitquit`, says otherwise.
@@ -164,6 +179,10 @@ impl Proxy {
             let (state, watch) = (Arc::clone(&self.state), self.leaving.watch());
             tokio::spawn(register_when_ready(workload, channel, state, watch));
         }
+        if let Some(mut given) = self.given.clone() {
+            client.begin_with(&given.borrow_and_update().clone());
+            tokio::spawn(pass_on(given, news.clone()));
+        }
         client.run().await;
         // Nobody sends commands any more only when the proxy is going.
         drop(news);
@@ -229,6 +248,15 @@ impl Proxy {
             tracing::warn!(connections = cut, "the drain time is over; closed what was left");
         }
         self.state.sinks.flush();
+    }
+}
+
+async fn pass_on(mut given: watch::Receiver<Arc<Everything>>, news: mpsc::Sender<Command>) {
+    while given.changed().await.is_ok() {
+        let all = Arc::clone(&given.borrow_and_update());
+        if news.send(Command::Everything(all)).await.is_err() {
+            return;
+        }
     }
 }
 
@@ -302,17 +330,26 @@ fn report(state: &State, errors: &[ListenerError]) {
     *trouble = errors.iter().map(ToString::to_string).collect();
 }
 
-/// Certificates in files are read again when they change.
+/// Certificates in files are read again when they change, and when they are new: between loading and the first look
+/// they may have changed as well.
 async fn watch_files(state: Arc<State>) {
     let mut watch = files::FileWatch::new([]);
     loop {
+        let known: Vec<PathBuf> = watch.paths().map(Path::to_owned).collect();
         watch.set(certificate_files(&state.clusters.load().snapshot));
-        if !watch.changed(files::DEFAULT_INTERVAL).await.is_empty() {
-            tracing::info!("certificate files changed");
-            state.clusters.reload_tls();
-            let renewed = state.server.renew(&state.clusters.load().snapshot);
-            report(&state, &renewed);
+        let is_new = watch.paths().any(|path| !known.iter().any(|one| one == path));
+        let changed = watch.poll();
+        for path in &changed {
+            tracing::info!(path = %path.display(), "a certificate file changed");
         }
+        if is_new || !changed.is_empty() {
+            state.clusters.reload_tls();
+            let live = state.clusters.load();
+            let mut errors = state.server.renew(&live.snapshot);
+            errors.extend(state.server.start_missing(&live));
+            report(&state, &errors);
+        }
+        tokio::time::sleep(files::DEFAULT_INTERVAL).await;
     }
 }
 

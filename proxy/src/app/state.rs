@@ -218,10 +218,12 @@ fn certificate(secret: &Secret) -> Option<Value> {
     let seconds = |time: Option<SystemTime>| {
         time.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs())
     };
+    let dns = identity.dns_sans.iter().map(|name| json!({"dns": name}));
+    let names = identity.uri_sans.iter().map(|uri| json!({"uri": uri})).chain(dns);
     Some(json!({"cert_chain": [{
         "name": &*secret.name,
         "serial_number": identity.serial,
-        "subject_alt_names": identity.uri_sans.iter().map(|uri| json!({"uri": uri})).collect::<Vec<_>>(),
+        "subject_alt_names": names.collect::<Vec<_>>(),
         "valid_from_unix": seconds(identity.not_before),
         "expiration_unix": seconds(identity.not_after),
     }]}))

@@ -132,6 +132,19 @@ impl Server {
         errors
     }
 
+    /// Try again to start what could not be started, such as for a certificate that was not there yet.
+    pub fn start_missing(&self, live: &Live) -> Vec<ListenerError> {
+        let snapshot = &live.snapshot;
+        let here: Vec<Name> = self.lock().keys().cloned().collect();
+        let is_here = |name: &Name| here.contains(name) || self.unbound.contains(name);
+        let missing = snapshot.listeners.iter().filter(|(name, _)| !is_here(name));
+        let start = |(_, config): (&Name, &Arc<model::Listener>)| {
+            let made = Listener::new(Arc::clone(config), &snapshot.secrets, &self.context);
+            made.and_then(|listener| self.place(listener)).err()
+        };
+        missing.filter_map(start).collect()
+    }
+
     /// Where everything is bound.
     pub fn listeners(&self) -> Vec<ListenerView> {
         let running = self.lock();

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::kind::Kind;
 use super::last_good::{Kept, LastGood};
+use super::local::{Everything, Local};
 use super::session::{Judged, Request, Response, Session};
 use super::store::Store;
 use super::translate::bootstrap::Ads;
@@ -37,6 +38,8 @@ pub type Publish = Box<dyn FnMut(Snapshot, &Changes) + Send>;
 pub enum Command {
     /// Our own certificate or trust bundle was renewed.
     Secret(Arc<Secret>),
+    /// What there shall be, from this very process.
+    Everything(Arc<Everything>),
 }
 
 /// What the control plane says about a kind of resource, for admin and metrics.
@@ -53,6 +56,7 @@ pub struct Client {
     publish: Publish,
     commands: mpsc::Receiver<Command>,
     ads: Option<Stream>,
+    local: Local,
     stats: [KindStats; 5],
     connected: Gauge,
     status: Arc<super::status::Status>,
@@ -94,7 +98,16 @@ impl Client {
             }
         });
         let connected = registry.scope("control_plane", None).gauge("connected_state");
-        Self { store, publish, commands, ads: None, stats, connected, status }
+        Self {
+            store,
+            publish,
+            commands,
+            ads: None,
+            local: Local::default(),
+            stats,
+            connected,
+            status,
+        }
     }
 
     /// Ask a control plane for dynamic resources. The last good ones are taken from disk first.
@@ -118,6 +131,11 @@ impl Client {
             backoff: RETRY_MIN,
         });
         self.restore();
+    }
+
+    /// Take resources from this very process, before anything is published.
+    pub fn begin_with(&mut self, all: &Everything) {
+        self.local.take(all, &mut self.store, &self.status);
     }
 
     /// Publish what is there and follow the control plane, for ever.
@@ -199,6 +217,7 @@ impl Client {
     fn take(&mut self, command: Command) {
         match command {
             Command::Secret(secret) => self.store.accept(Resource::Secret(secret)),
+            Command::Everything(all) => self.local.take(&all, &mut self.store, &self.status),
         }
         self.apply();
     }

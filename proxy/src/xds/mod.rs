@@ -7,6 +7,7 @@ pub mod identity;
 pub mod keep;
 pub mod kind;
 pub mod last_good;
+pub mod local;
 pub mod register;
 pub mod session;
 pub mod status;

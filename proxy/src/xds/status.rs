@@ -120,6 +120,12 @@ impl Status {
         }
     }
 
+    /// All that is refused, where nothing is left out that was refused before.
+    pub(super) fn refuse(&self, all: Vec<(Kind, String, Vec<String>)>) {
+        let refused = all.into_iter().map(|(kind, name, reasons)| ((kind, name), reasons));
+        self.lock().refused = refused.collect();
+    }
+
     pub(super) fn silent(&self, kind: Kind) {
         self.lock().answered.insert(kind);
     }

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use pillion_xds::envoy::config::core::v3::DataSource;
 use pillion_xds::envoy::extensions::transport_sockets::tls::v3::{Secret, TlsCertificate, secret};
 
+use super::super::node::GatewayProxy;
 use super::super::proto::{file, inline};
 use super::super::shape::Shape;
-use super::super::node::GatewayProxy;
 use crate::intent::{self, CertificateSource, Gateway, Name};
 
 /// The certificates that are used so far.
@@ -27,7 +27,11 @@ impl<'a> Certificates<'a> {
     }
 
     /// The names of a listener's secrets. `None`: not one of them can be had, and it cannot be served.
-    pub(super) fn of(&mut self, gateway: &Gateway, listener: &intent::Listener) -> Option<Vec<String>> {
+    pub(super) fn of(
+        &mut self,
+        gateway: &Gateway,
+        listener: &intent::Listener,
+    ) -> Option<Vec<String>> {
         let mut names = Vec::new();
         for name in &listener.certificates {
             match self.sources(name) {
@@ -63,7 +67,8 @@ impl<'a> Certificates<'a> {
                 Ok((inline(chain.clone()), inline(key.pem().to_owned())))
             }
             (_, Some(folder)) => {
-                let folder = format!("{}/{}/{}", folder.trim_end_matches('/'), name.namespace, name.name);
+                let folder =
+                    format!("{}/{}/{}", folder.trim_end_matches('/'), name.namespace, name.name);
                 Ok((file(&format!("{folder}/tls.crt")), file(&format!("{folder}/tls.key"))))
             }
             (Some(CertificateSource::Inline { .. }), None) => Err(format!(

@@ -150,7 +150,11 @@ impl<'a> Port<'a> {
         let group = hosts::Group { port: self, listeners: &self.listeners, attached: &attached };
         made.routes.push(group.compile(&name));
         self.note_backends(&attached, made);
-        chain(http(&edge::manager(self.shape, (self.node, self.proxy), self.number, &name)), None, None)
+        chain(
+            http(&edge::manager(self.shape, (self.node, self.proxy), self.number, &name)),
+            None,
+            None,
+        )
     }
 
     /// A listener behind TLS: a chain of its own, found by server name.
