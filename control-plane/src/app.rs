@@ -1,7 +1,9 @@
 //! The control plane as a whole: wires the parts and keeps them running.
 
 pub mod files;
+pub mod kubernetes;
 mod registrar;
+mod tokens;
 mod view;
 mod world;
 
@@ -15,18 +17,17 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
 use crate::admin;
 use crate::ca::{
-    Ca, CaError, CertificateApi, JoinToken, RootMaterial, ServerCertificate, ServerNames,
-    certificates_pem,
+    Ca, CaError, CertificateApi, RootMaterial, ServerCertificate, ServerNames, certificates_pem,
 };
 use crate::identity::{IdentityError, TrustDomain};
 use crate::intent::Parsed;
 use crate::store::{Embedded, RootRecord, Store, StoreError};
-use crate::xds::{self, AdsApi, Services, TokenCheck, Vetting, WorkloadApi};
+use crate::xds::{self, AdsApi, Services, Vetting, WorkloadApi};
 use files::{Addresses, PORTS_FILE, ROOT_FILE};
+use kubernetes::InCluster;
 use registrar::SharedRegistry;
 use view::View;
 use world::{ProxyValidator, Publisher};
@@ -82,6 +83,9 @@ pub enum StartError {
     /// The authority cannot be used.
     #[error("certificate authority: {0}")]
     Ca(#[source] CaError),
+    /// What is shared through the Kubernetes API cannot be had.
+    #[error("--kubernetes: {0}")]
+    Kubernetes(String),
     /// The mesh's trust domain cannot stand in a certificate.
     #[error("Mesh spec.trustDomain: {0}")]
     TrustDomain(#[from] IdentityError),
@@ -107,19 +111,42 @@ impl ControlPlane {
         options: &Options,
         intents: watch::Receiver<Arc<Parsed>>,
     ) -> Result<Self, StartError> {
+        Self::start_in(options, intents, None).await
+    }
+
+    /// The same, in a Kubernetes cluster: with its pods, its service accounts, and the root that its control planes
+    /// share.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::start`], and when what is shared cannot be had.
+    pub async fn start_in(
+        options: &Options,
+        intents: watch::Receiver<Arc<Parsed>>,
+        cluster: Option<InCluster>,
+    ) -> Result<Self, StartError> {
         let listeners = Listeners::bind(options).await?;
         let store: Arc<dyn Store> = Arc::new(Embedded::open(&options.data_dir)?);
         let trust_domain: TrustDomain = intents.borrow().intent.mesh.trust_domain.parse()?;
-        let ca = authority(store.as_ref(), trust_domain.clone(), options.certificate_ttl)?;
-        let ca = Arc::new(ca);
+        let root = match &cluster {
+            Some(cluster) => cluster.root(store.as_ref(), &trust_domain, &options.data_dir).await?,
+            None => stored_root(store.as_ref(), &trust_domain)?,
+        };
+        let now = SystemTime::now();
+        let ca = Arc::new(Ca::new(trust_domain.clone(), &root, options.certificate_ttl, now)?);
         let join_token = files::join_token(&options.data_dir, ca.root(), store.as_ref())?;
         write_root(&options.data_dir, &ca)?;
         let registry = Arc::new(SharedRegistry::restore(Arc::clone(&store), options.lease_ttl)?);
-        let publisher = Publisher::new(trust_domain, intents, registry.watch());
+        let workloads = match &cluster {
+            Some(cluster) => cluster.with_pods(registry.watch()),
+            None => registry.watch(),
+        };
+        let publisher = Publisher::new(trust_domain.clone(), intents, workloads);
         let stop = CancellationToken::new();
         let ads = AdsApi::new(publisher.worlds(), stop.clone())
             .with_vetting(Arc::new(Vetting::new(Box::new(ProxyValidator))));
-        let services = Services::new(token_check(store.as_ref())?)
+        let accepted = store.join_tokens()?;
+        let reviewer = cluster.as_ref().map(|cluster| cluster.reviewer(trust_domain));
+        let services = Services::new(tokens::check(accepted, reviewer))
             .with(ads.clone().into_server())
             .with(CertificateApi::new(Arc::clone(&ca), stop.clone()).into_server())
             .with(WorkloadApi::new(registry.clone()).into_server());
@@ -128,6 +155,7 @@ impl ControlPlane {
             Arc::new(ServerCertificate::new(Arc::clone(&ca), names, SystemTime::now())?);
         let addresses = listeners.addresses;
         files::write_ports(&options.data_dir.join(PORTS_FILE), addresses.into())?;
+        let root_pem = certificates_pem(std::slice::from_ref(ca.root()));
         let view = View {
             ca,
             ads,
@@ -145,6 +173,10 @@ impl ControlPlane {
         let mut servers = JoinSet::new();
         servers.spawn(ended(xds::serve_plain(listeners.xds, services.clone(), stop.clone())));
         servers.spawn(ended(xds::serve_tls(listeners.xds_tls, tls, services, stop.clone())));
+        if let Some(cluster) = cluster {
+            // The lease is given back before the process ends.
+            servers.spawn(cluster.work(root_pem, stop.clone()));
+        }
         Ok(Self { addresses, join_token, stop, servers, _background: background })
     }
 
@@ -213,23 +245,17 @@ fn listen_reason(error: &io::Error) -> String {
     }
 }
 
-/// The authority over the stored root; makes the root at the first start.
-fn authority(
-    store: &dyn Store,
-    trust_domain: TrustDomain,
-    leaf_ttl: Duration,
-) -> Result<Ca, StartError> {
-    let now = SystemTime::now();
+/// The stored root; made at the first start.
+fn stored_root(store: &dyn Store, trust_domain: &TrustDomain) -> Result<RootMaterial, StartError> {
     let root = match store.root()? {
         Some(root) => root,
         None => {
-            let made = RootMaterial::generate(&trust_domain, now)?;
+            let made = RootMaterial::generate(trust_domain, SystemTime::now())?;
             tracing::info!(%trust_domain, "made a new root certificate");
             store.put_root_if_absent(RootRecord { certificate: made.certificate, key: made.key })?
         }
     };
-    let material = RootMaterial { certificate: root.certificate, key: root.key };
-    Ok(Ca::new(trust_domain, &material, leaf_ttl, now)?)
+    Ok(RootMaterial { certificate: root.certificate, key: root.key })
 }
 
 fn write_root(directory: &Path, ca: &Ca) -> Result<(), StartError> {
@@ -237,14 +263,6 @@ fn write_root(directory: &Path, ca: &Ca) -> Result<(), StartError> {
     let pem = certificates_pem(std::slice::from_ref(ca.root()));
     files::write_atomically(&path, pem.as_bytes(), 0o644)
         .map_err(|source| StartError::File { path, source })
-}
-
-fn token_check(store: &dyn Store) -> Result<TokenCheck, StartError> {
-    let accepted = store.join_tokens()?;
-    Ok(Arc::new(move |text: &str| {
-        let text = Zeroizing::new(text.to_owned());
-        JoinToken::parse(&text).is_ok_and(|token| token.is_one_of(&accepted))
-    }))
 }
 
 fn server_names(options: &Options) -> ServerNames {

@@ -167,7 +167,7 @@ pub enum Proof {
 pub enum Caller {
     /// It holds a join token, and may claim any workload identity.
     TokenHolder,
-    /// It has a certificate of ours.
+    /// It has a certificate of ours, or a token that somebody whom we trust vouches for.
     Workload(SpiffeId),
     /// It came over the plain loopback listener, without a token.
     Local,
@@ -176,16 +176,15 @@ pub enum Caller {
 }
 
 impl Caller {
-    /// The caller behind `proof`, which showed a join token that was found good or bad, or none.
+    /// The caller behind `proof`, who also showed a token that made it `by_token`, or none.
     #[must_use]
-    pub fn new(proof: &Proof, token: Option<bool>) -> Self {
-        match (token, proof) {
-            (Some(true), _) => Self::TokenHolder,
-            (Some(false), _) => Self::Nobody("the join token is not one of this control plane"),
+    pub fn new(proof: &Proof, by_token: Option<Self>) -> Self {
+        match (by_token, proof) {
+            (Some(caller), _) => caller,
             (None, Proof::Svid(id)) => Self::Workload(id.clone()),
             (None, Proof::Loopback) => Self::Local,
             (None, Proof::Anonymous) => {
-                Self::Nobody("neither a client certificate nor a join token was presented")
+                Self::Nobody("neither a client certificate nor a token was presented")
             }
         }
     }

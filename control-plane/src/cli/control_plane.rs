@@ -3,22 +3,38 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use crate::app::files::write_ports;
+use crate::app::kubernetes::InCluster;
 use crate::app::{ControlPlane, Options};
+use crate::intent::Parsed;
 use crate::source;
+use crate::source::kubernetes::Cluster;
 
 /// What `pillion control-plane` can be told.
 #[derive(Debug, clap::Args)]
 pub struct ControlPlaneArgs {
     /// Folder (or file) with the mesh's YAML; watched for changes.
-    #[arg(long, value_name = "DIR", env = "PILLION_CONFIG")]
-    pub config: PathBuf,
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "PILLION_CONFIG",
+        required_unless_present = "kubernetes"
+    )]
+    pub config: Option<PathBuf>,
+    /// Reads the mesh from the Kubernetes API as well: by kubeconfig or, in a pod, by its service account.
+    #[arg(long)]
+    pub kubernetes: bool,
+    /// Namespace of the control plane's own objects on Kubernetes. Default: that of the pod, or of the kubeconfig.
+    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", requires = "kubernetes")]
+    pub kubernetes_namespace: Option<String>,
     /// Where the root key, the registered workloads and the join token are kept. Made with mode 0700.
     #[arg(
         long,
@@ -73,8 +89,12 @@ pub async fn run(args: ControlPlaneArgs) -> anyhow::Result<ExitCode> {
     start_logging(args.log_format);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let intents = source::watch::watch(&args.config)
-        .with_context(|| format!("cannot watch {}", args.config.display()))?;
+    let (intents, cluster) = tokio::select! {
+        sources = sources(&args) => sources?,
+        // What is read from an API may be long in coming.
+        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+        _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+    };
     for problem in &intents.borrow().problems {
         tracing::warn!("{problem}");
     }
@@ -88,7 +108,7 @@ pub async fn run(args: ControlPlaneArgs) -> anyhow::Result<ExitCode> {
         lease_ttl: args.lease_ttl,
         server_names: args.server_names,
     };
-    let control_plane = ControlPlane::start(&options, intents).await?;
+    let control_plane = ControlPlane::start_in(&options, intents, cluster).await?;
     let addresses = control_plane.addresses();
     tracing::info!(
         xds = %addresses.xds,
@@ -107,6 +127,25 @@ pub async fn run(args: ControlPlaneArgs) -> anyhow::Result<ExitCode> {
     tracing::info!(signal = name, "shuts down");
     control_plane.stop().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The intent of the folder, of the cluster, or of both.
+async fn sources(
+    args: &ControlPlaneArgs,
+) -> anyhow::Result<(watch::Receiver<Arc<Parsed>>, Option<InCluster>)> {
+    let cannot = |config: &PathBuf| format!("cannot watch {}", config.display());
+    if !args.kubernetes {
+        let config = args.config.as_ref().context("--config is missing")?;
+        let intents = source::watch::watch(config).with_context(|| cannot(config))?;
+        return Ok((intents, None));
+    }
+    let watched = args
+        .config
+        .as_ref()
+        .map(|config| source::watch::watch_documents(config).with_context(|| cannot(config)));
+    let cluster = Cluster::find(args.kubernetes_namespace.clone()).await?;
+    let (cluster, intents) = InCluster::follow(cluster, watched.transpose()?).await?;
+    Ok((intents, Some(cluster)))
 }
 
 fn start_logging(format: LogFormat) {

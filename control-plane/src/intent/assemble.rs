@@ -68,10 +68,8 @@ pub fn assemble(mut documents: Vec<Document>, problems: Vec<Problem>) -> Parsed 
     for document in documents {
         match parsed.places.get(&document.id) {
             Some(first) => {
-                let message = format!(
-                    "{} is already defined at {}:{}; that one is used",
-                    document.id, first.file, first.line
-                );
+                let message =
+                    format!("{} is already defined at {first}; that one is used", document.id);
                 parsed.problems.push(of_document(&document, Severity::Error, message));
             }
             None => {
@@ -118,10 +116,8 @@ fn insert_all(parsed: &mut Parsed, documents: &[Document]) {
     if let Some((first, mesh)) = meshes.first() {
         parsed.intent.mesh = Arc::clone(mesh);
         for (document, _) in &meshes[1..] {
-            let message = format!(
-                "there is one Mesh already, at {}:{}; that one is used",
-                first.place.file, first.place.line
-            );
+            let message =
+                format!("there is one Mesh already, at {}; that one is used", first.place);
             parsed.problems.push(of_document(document, Severity::Error, message));
         }
     }

@@ -39,10 +39,20 @@ impl fmt::Display for ObjectId {
 pub struct Place {
     /// The file, as it was named to [`read`].
     pub file: Arc<str>,
-    /// 1-based document in the file.
+    /// 1-based document in the file; 0 for an object of an API.
     pub document: usize,
-    /// 1-based line.
+    /// 1-based line; 0 for an object of an API.
     pub line: u32,
+}
+
+/// `file:line`
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => f.write_str(&self.file),
+            line => write!(f, "{}:{line}", self.file),
+        }
+    }
 }
 
 /// A good document.
@@ -132,20 +142,37 @@ enum Outcome {
     Empty,
 }
 
+/// Reads one object of an API, such as Kubernetes'. `place` names it in the messages.
+#[must_use]
+pub fn read_object(place: &str, object: &serde_json::Value) -> FileDocuments {
+    let mut cx = Context::new(place.into(), 0);
+    let mut found = FileDocuments::default();
+    match read_node(&mut cx, &yaml::of_json(object), 0) {
+        Outcome::Good(document) => found.documents.push(*document),
+        Outcome::Bad(id) => found.rejected.push(id),
+        Outcome::Empty => {}
+    }
+    found.problems = cx.problems;
+    found
+}
+
 fn read_chunk(cx: &mut Context, chunk: Chunk<'_>) -> Outcome {
-    let node = match yaml::parse(chunk) {
-        Ok(Some(node)) => node,
-        Ok(None) => return Outcome::Empty,
+    match yaml::parse(chunk) {
+        Ok(Some(node)) => read_node(cx, &node, chunk.document),
+        Ok(None) => Outcome::Empty,
         Err(error) => {
             // A message may repeat a piece of the text.
             let secret = chunk.text.contains("Secret") || chunk.text.contains("PRIVATE KEY");
             let reason = if secret { "the reason may show a key" } else { &error.message };
             let message = format!("this is not YAML: {reason}");
             cx.note(Severity::Error, (error.line, error.column), "", message);
-            return Outcome::Bad(None);
+            Outcome::Bad(None)
         }
-    };
-    let root = At::root(&node);
+    }
+}
+
+fn read_node(cx: &mut Context, node: &Node, document: usize) -> Outcome {
+    let root = At::root(node);
     let kind = match kind(cx, &root) {
         Ok(Some(kind)) => kind,
         Ok(None) => return Outcome::Empty,
@@ -156,11 +183,11 @@ fn read_chunk(cx: &mut Context, chunk: Chunk<'_>) -> Outcome {
     match decoded {
         Some((id, object)) if !cx.failed() => {
             let line = node.line;
-            let place = Place { file: cx.file(), document: chunk.document, line };
+            let place = Place { file: cx.file(), document, line };
             let references = std::mem::take(&mut cx.references);
             Outcome::Good(Box::new(Document { place, id, object, references }))
         }
-        _ => Outcome::Bad(identify(&node, kind)),
+        _ => Outcome::Bad(identify(node, kind)),
     }
 }
 

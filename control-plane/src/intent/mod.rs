@@ -32,7 +32,7 @@ mod yaml;
 
 pub use assemble::{Intent, Parsed, assemble};
 pub use backend::{Backend, BackendTarget};
-pub use document::{Document, FileDocuments, Object, ObjectId, Place, read};
+pub use document::{Document, FileDocuments, Object, ObjectId, Place, read, read_object};
 pub use filter::{Filter, HeaderChange, Mirror, PathChange, Redirect, Rewrite};
 pub use gateway::{
     AllowedNamespaces, GATEWAY_CLASS, GATEWAY_LABEL, Gateway, GatewayRef, Listener,

@@ -54,6 +54,26 @@ impl Value {
     }
 }
 
+/// A JSON value as a tree of nodes without places: what an API hands out has no lines.
+pub(crate) fn of_json(value: &serde_json::Value) -> Node {
+    use serde_json::Value as Json;
+    let key = |name: &String| Key { name: name.clone(), line: 0, column: 0 };
+    let value = match value {
+        Json::Null => Value::Null,
+        Json::Bool(value) => Value::Bool(*value),
+        Json::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(value), _) => Value::Int(value),
+            (None, value) => Value::Float(value.unwrap_or(f64::NAN)),
+        },
+        Json::String(text) => Value::Text(text.clone()),
+        Json::Array(items) => Value::List(items.iter().map(of_json).collect()),
+        Json::Object(fields) => {
+            Value::Map(fields.iter().map(|(name, value)| (key(name), of_json(value))).collect())
+        }
+    };
+    Node { line: 0, column: 0, value }
+}
+
 /// One document of a file, not yet read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Chunk<'a> {

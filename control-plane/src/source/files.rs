@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::intent::{Document, ObjectId, Parsed, Problem, Severity, assemble, read};
+use super::Documents;
+use crate::intent::{Document, ObjectId, Parsed, Problem, Severity, read};
 
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 16 << 20;
@@ -54,6 +55,11 @@ impl Files {
 
     /// Reads everything again. `None` if nothing changed since the last time.
     pub fn reload(&mut self) -> Option<Parsed> {
+        self.reload_documents().map(|documents| documents.assemble())
+    }
+
+    /// The same, before the documents are put together.
+    pub fn reload_documents(&mut self) -> Option<Documents> {
         let mut changed = !self.loaded;
         (self.loaded, self.unsettled) = (true, false);
         match list(&self.root) {
@@ -73,7 +79,7 @@ impl Files {
                 self.root_problem = Some(problem);
             }
         }
-        changed.then(|| self.assemble())
+        changed.then(|| self.documents())
     }
 
     /// Whether a file looked as if someone is in the middle of writing it, so that it is worth another look
@@ -126,11 +132,11 @@ impl Files {
         true
     }
 
-    fn assemble(&self) -> Parsed {
+    fn documents(&self) -> Documents {
         let documents = self.known.values().flat_map(|known| known.documents.iter().cloned());
         let problems = self.known.values().flat_map(|known| known.problems.iter().cloned());
-        let problems = problems.chain(self.root_problem.clone()).collect();
-        assemble(documents.collect(), problems)
+        let problems = problems.chain(self.root_problem.clone());
+        Documents::new(documents.collect(), problems.collect())
     }
 }
 

@@ -13,6 +13,7 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::watch;
 
+use super::Documents;
 use super::files::Files;
 use crate::intent::Parsed;
 
@@ -31,25 +32,47 @@ const POLL: Duration = Duration::from_secs(2);
 /// # Errors
 /// No thread could be started. A path that cannot be read is a problem in [`Parsed`], not an error.
 pub fn watch(path: impl Into<PathBuf>) -> io::Result<watch::Receiver<Arc<Parsed>>> {
-    let path = path.into();
+    watch_as(path.into(), |documents| Arc::new(documents.assemble()))
+}
+
+/// The same, before the documents are put together with those of other sources.
+///
+/// # Errors
+/// As [`watch()`].
+pub fn watch_documents(path: impl Into<PathBuf>) -> io::Result<watch::Receiver<Documents>> {
+    watch_as(path.into(), |documents| documents)
+}
+
+fn watch_as<T: Send + Sync + 'static>(
+    path: PathBuf,
+    form: impl Fn(Documents) -> T + Send + 'static,
+) -> io::Result<watch::Receiver<T>> {
     let mut files = Files::new(&path);
-    let first = files.reload().unwrap_or_default();
-    let (sender, receiver) = watch::channel(Arc::new(first));
+    let first = files.reload_documents().unwrap_or_default();
+    let (sender, receiver) = watch::channel(form(first));
+    let send = move |files: &mut Files| {
+        if let Some(documents) = files.reload_documents() {
+            // Whoever listens gets the newest; whoever does not will see `is_closed`.
+            sender.send_replace(form(documents));
+        }
+        !sender.is_closed()
+    };
     thread::Builder::new()
         .name("pillion-files".to_owned())
-        .spawn(move || follow(&path, &mut files, &sender))?;
+        .spawn(move || follow(&path, &mut files, send))?;
     Ok(receiver)
 }
 
-fn follow(path: &Path, files: &mut Files, sender: &watch::Sender<Arc<Parsed>>) {
+/// `send` says whether somebody still listens.
+fn follow(path: &Path, files: &mut Files, send: impl Fn(&mut Files) -> bool) {
     let (notices, notified) = mpsc::channel();
     let mut watcher = None;
-    while !sender.is_closed() {
+    loop {
         if watcher.is_none() {
             watcher = start_watcher(path, notices.clone());
             // Between the last look and the watcher's start something may have changed.
-            if watcher.is_some() {
-                send(files, sender);
+            if watcher.is_some() && !send(files) {
+                return;
             }
         }
         let patience = if files.is_unsettled() { SETTLE } else { POLL };
@@ -59,14 +82,9 @@ fn follow(path: &Path, files: &mut Files, sender: &watch::Sender<Arc<Parsed>>) {
             // This function holds a sender itself.
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        send(files, sender);
-    }
-}
-
-fn send(files: &mut Files, sender: &watch::Sender<Arc<Parsed>>) {
-    if let Some(parsed) = files.reload() {
-        // Whoever listens gets the newest; whoever does not will see `is_closed`.
-        sender.send_replace(Arc::new(parsed));
+        if !send(files) {
+            return;
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use http::{Request, Response, header};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,6 +24,7 @@ use tonic::transport::server::{Connected, Server};
 use tonic::{Code, Status};
 use tower::Service;
 use tower::util::BoxCloneSyncService;
+use zeroize::Zeroizing;
 
 use crate::identity::{Caller, Peer, Proof, SpiffeId};
 
@@ -43,8 +44,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 type GrpcService = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
-/// Says whether a bearer token is a join token of this control plane.
-pub type TokenCheck = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+/// Says who a bearer token makes of its bearer; [`Caller::Nobody`] for one that is not accepted.
+pub type TokenCheck = Arc<dyn Fn(Zeroizing<String>) -> BoxFuture<'static, Caller> + Send + Sync>;
 
 /// The gRPC services behind a listener, by name.
 #[derive(Clone)]
@@ -76,17 +77,17 @@ impl Services {
         self
     }
 
-    fn caller(&self, request: &Request<Body>) -> Caller {
-        let token = request.headers().get(header::AUTHORIZATION).map(|value| {
-            value
-                .to_str()
-                .ok()
-                .and_then(|value| value.strip_prefix("Bearer "))
-                .is_some_and(|token| (self.check_token)(token))
-        });
-        match request.extensions().get::<Peer>() {
-            Some(peer) => Caller::new(&peer.proof, token),
-            None => Caller::Nobody("the connection has no peer"),
+    /// Who makes the call; asks about a token only if there is one.
+    fn caller(&self, request: &Request<Body>) -> BoxFuture<'static, Caller> {
+        let Some(peer) = request.extensions().get::<Peer>() else {
+            return Box::pin(ready(Caller::Nobody("the connection has no peer")));
+        };
+        let Some(header) = request.headers().get(header::AUTHORIZATION) else {
+            return Box::pin(ready(Caller::new(&peer.proof, None)));
+        };
+        match header.to_str().ok().and_then(|value| value.strip_prefix("Bearer ")) {
+            Some(token) => (self.check_token)(Zeroizing::new(token.to_owned())),
+            None => Box::pin(ready(Caller::Nobody("the authorization header is no bearer token"))),
         }
     }
 }
@@ -107,17 +108,17 @@ impl Service<Request<Body>> for Services {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let caller = self.caller(&request);
-        request.extensions_mut().insert(caller);
         let name = request.uri().path().split('/').nth(1).unwrap_or_default();
-        match self.by_name.iter_mut().find(|(known, _)| *known == name) {
+        let Some((_, service)) = self.by_name.iter().find(|(known, _)| *known == name) else {
+            let status = Status::new(Code::Unimplemented, format!("no service {name}"));
+            return Box::pin(ready(Ok(status.into_http())));
+        };
+        let (caller, mut service) = (self.caller(&request), service.clone());
+        Box::pin(async move {
+            request.extensions_mut().insert(caller.await);
             // Generated servers are always ready.
-            Some((_, service)) => service.call(request),
-            None => {
-                let status = Status::new(Code::Unimplemented, format!("no service {name}"));
-                Box::pin(async move { Ok(status.into_http()) })
-            }
-        }
+            service.call(request).await
+        })
     }
 }
 

@@ -109,9 +109,13 @@ pub struct Sidecar {
     /// How the application's connections come here, as `pillion-proxy redirect` has arranged it.
     #[arg(long, value_enum, default_value = "none", env = "PILLION_INTERCEPTION")]
     pub interception: Interception,
-    /// File with the join token.
+    /// File with the join token, or with the token of a Kubernetes service account (audience `pillion`), which is
+    /// read again whenever it is needed.
     #[arg(long, value_name = "FILE", env = "PILLION_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+    /// File with the root certificate (PEM) of the control plane. A join token needs none.
+    #[arg(long, value_name = "FILE", env = "PILLION_ROOT_CA_FILE")]
+    pub root_ca_file: Option<PathBuf>,
     /// Address that other sidecars reach this one at.
     #[arg(long, default_value = "127.0.0.1", env = "PILLION_ADDRESS")]
     pub address: IpAddr,

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::flags::{Flags, Interception, Sidecar};
 use crate::model::listener::Address;
-use crate::tls::join::JoinToken;
+use crate::tls::join::{JoinToken, Proof, is_jwt};
 use crate::xds::identity::Joining;
 use crate::xds::register::Workload;
 
@@ -38,7 +38,7 @@ pub(super) fn plan(flags: &Flags) -> Result<Plan, String> {
         .ok_or("expected -c FILE, or --control-plane ADDRESS for a sidecar")?;
     let service = sidecar.service.as_deref().ok_or("--service NAME is missing")?;
     let (tls, authority) = address(control_plane)?;
-    let token = token(sidecar)?;
+    let proof = proof(sidecar, tls)?;
     let account = sidecar.service_account.as_deref().unwrap_or(service);
     let name = sidecar.name.clone().unwrap_or_else(|| format!("{service}-{}", std::process::id()));
     let workload = sidecar.main_port().map(|app| Workload {
@@ -62,7 +62,7 @@ pub(super) fn plan(flags: &Flags) -> Result<Plan, String> {
             service_account: account.to_owned(),
             authority,
             tls,
-            token: Arc::new(token),
+            proof,
         },
         workload,
     })
@@ -92,11 +92,21 @@ fn address(text: &str) -> Result<(bool, String), String> {
     Ok((tls, authority.to_owned()))
 }
 
-fn token(sidecar: &Sidecar) -> Result<JoinToken, String> {
+/// What kind of token it is can be seen; one of a service account is read again at every use.
+fn proof(sidecar: &Sidecar, tls: bool) -> Result<Proof, String> {
     let file = sidecar.token_file.as_ref().ok_or("--token-file FILE is missing")?;
     let text = std::fs::read_to_string(file)
+        .map(Zeroizing::new)
         .map_err(|error| format!("--token-file {}: {error}", file.display()))?;
-    JoinToken::parse(text.trim(), &file.display().to_string()).map_err(|error| error.to_string())
+    if !is_jwt(text.trim()) {
+        let token = JoinToken::parse(text.trim(), &file.display().to_string());
+        return token.map(Proof::Token).map_err(|error| error.to_string());
+    }
+    let roots = sidecar.root_ca_file.clone();
+    if tls && roots.is_none() {
+        return Err("--root-ca-file FILE is missing: a service-account token does not say which root the control plane has".to_owned());
+    }
+    Ok(Proof::Vouched { token: file.clone(), roots })
 }
 
 fn bootstrap(
@@ -232,6 +242,17 @@ mod tests {
         assert_eq!(&*compiled.ads.unwrap().cluster, CLUSTER);
         assert_eq!(plan.workload.unwrap().ports["app"], 8080);
         assert!(plan.joining.tls);
+    }
+
+    #[test]
+    fn a_service_accounts_token_needs_a_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut flags = flags(dir.path(), "127.0.0.1:15012");
+        std::fs::write(flags.sidecar.token_file.as_ref().unwrap(), "eyJh.eyJz.c2ln\n").unwrap();
+        let error = plan(&flags).unwrap_err();
+        assert!(error.starts_with("--root-ca-file"), "{error}");
+        flags.sidecar.root_ca_file = Some(dir.path().join("root.pem"));
+        assert!(plan(&flags).unwrap().joining.proof.is_vouched());
     }
 
     #[test]

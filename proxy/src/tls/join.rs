@@ -2,6 +2,7 @@
 //! that nobody in between can play the control plane.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -18,11 +19,12 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::peer::hex;
+use super::pem::Source;
 use super::rules::{Peer, Rules};
-use super::verifier::signatures;
+use super::verifier::{Servers, signatures};
 use super::{TlsError, provider};
 use crate::model::matcher::{StringMatch, StringMatcher, full_regex};
-use crate::model::tls::{SanKind, SanMatcher};
+use crate::model::tls::{DataSource, SanKind, SanMatcher};
 
 /// `pillion1.<base64url of 32 random bytes>.<base64url of SHA-256 of the root certificate's DER>`.
 /// `Debug` shows only the hash.
@@ -80,6 +82,72 @@ impl fmt::Debug for JoinToken {
     }
 }
 
+/// What a proxy shows at the first contact, and how it knows the control plane then.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// A join token, which does both.
+    Token(JoinToken),
+    /// A token that somebody else vouches for, such as Kubernetes for that of a service account.
+    Vouched {
+        /// Where it is; read anew each time, because it is replaced before it runs out.
+        token: PathBuf,
+        /// The roots (PEM) that the control plane may have; read anew each time as well. None: only
+        /// over loopback in plain text.
+        roots: Option<PathBuf>,
+    },
+}
+
+impl Proof {
+    /// The value of the `authorization` header.
+    ///
+    /// # Errors
+    /// The file cannot be read, or holds no token; its text is not repeated.
+    pub fn bearer(&self) -> Result<Zeroizing<String>, String> {
+        let path = match self {
+            Self::Token(token) => return Ok(token.bearer()),
+            Self::Vouched { token, .. } => token,
+        };
+        let failed = |what: &str| format!("--token-file {}: {what}", path.display());
+        let text = std::fs::read_to_string(path)
+            .map(Zeroizing::new)
+            .map_err(|error| failed(&format!("cannot be read: {error}")))?;
+        let text = text.trim();
+        if !is_jwt(text) {
+            return Err(failed("expected a join token, or a service-account token (JWT)"));
+        }
+        Ok(Zeroizing::new(format!("Bearer {text}")))
+    }
+
+    /// TLS to the control plane.
+    ///
+    /// # Errors
+    /// The roots are not to be had.
+    pub fn tls(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        match self {
+            Self::Token(token) => first_contact(token.root_sha256(), control_plane_names()),
+            Self::Vouched { roots: Some(roots), .. } => {
+                first_contact_by_file(roots, control_plane_names())
+            }
+            Self::Vouched { roots: None, .. } => {
+                Err(TlsError::bad("--root-ca-file", "is missing: expected a file with the root"))
+            }
+        }
+    }
+
+    /// Whether somebody else can take the proof back, so that it is to be shown again for every
+    /// certificate.
+    pub fn is_vouched(&self) -> bool {
+        matches!(self, Self::Vouched { .. })
+    }
+}
+
+/// Whether a text has the shape of a JWT: three parts of base64url.
+pub fn is_jwt(text: &str) -> bool {
+    let letter = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_');
+    let part = |part: &str| !part.is_empty() && part.bytes().all(letter);
+    text.split('.').count() == 3 && !text.starts_with("pillion") && text.split('.').all(part)
+}
+
 /// The name that a control plane's certificate must have, in whatever trust domain:
 /// `spiffe://<trust domain>/ns/pillion-system/sa/control-plane`.
 pub fn control_plane_names() -> Vec<SanMatcher> {
@@ -98,12 +166,30 @@ pub fn first_contact(
     root_sha256: [u8; 32],
     names: Vec<SanMatcher>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let verifier = FirstContact { root_sha256, names, provider: provider() };
+    client(Arc::new(FirstContact { root_sha256, names, provider: provider() }))
+}
+
+/// A client that trusts a server only if its chain leads to one of the roots in this file (PEM),
+/// and its certificate has one of these names; otherwise as [`first_contact`].
+///
+/// # Errors
+/// The file cannot be read, or has no certificate.
+pub fn first_contact_by_file(
+    roots: &Path,
+    names: Vec<SanMatcher>,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let roots = Source::read(&DataSource::File(roots.to_owned()), "--root-ca-file")?;
+    let rules = Rules::rooted(roots.certificates()?, names)
+        .map_err(|error| TlsError::bad("--root-ca-file", error.to_string()))?;
+    client(Arc::new(Servers::new(rules, false)))
+}
+
+fn client(verifier: Arc<dyn ServerCertVerifier>) -> Result<Arc<ClientConfig>, TlsError> {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(|error| TlsError::bad("tls_params", error.to_string()))?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
     config.resumption = Resumption::disabled();
@@ -132,7 +218,7 @@ impl ServerCertVerifier for FirstContact {
             .ok_or_else(|| {
                 CertificateError::Other(OtherError(Arc::new(WrongRoot(hex(&self.root_sha256)))))
             })?;
-        let rules = Rules::pinned(&root.clone().into_owned(), self.names.clone())?;
+        let rules = Rules::rooted(vec![root.clone().into_owned()], self.names.clone())?;
         rules.check((leaf, intermediates), Peer::Server, None, now)?;
         Ok(ServerCertVerified::assertion())
     }
@@ -182,6 +268,37 @@ mod tests {
         // Any workload has a certificate of this root: it must not pass for the control plane.
         let error = contact(&ours, &spiffe("web"), &ours).await.unwrap_err();
         assert!(error.contains(&spiffe("web")), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_file_of_roots_does_as_well() {
+        let (ours, theirs) = (Ca::new("ours"), Ca::new("theirs"));
+        let dir = tempfile::tempdir().unwrap();
+        let roots = dir.path().join("root.pem");
+        let leaf = ours.leaf("spiffe://shop/ns/pillion-system/sa/control-plane");
+        let common = CommonTls {
+            certificates: vec![SecretRef::Inline(Arc::new(leaf.certificate_with(&[&ours])))],
+            ..CommonTls::default()
+        };
+        let downstream = DownstreamTls { common, require_client_certificate: false };
+        let token = dir.path().join("token");
+        let proof = Proof::Vouched { token: token.clone(), roots: Some(roots.clone()) };
+        assert!(proof.tls().unwrap_err().to_string().contains("--root-ca-file"));
+        for (roots_now, good) in [(&theirs, false), (&ours, true)] {
+            let pem = Source::read(&roots_now.pem(), "roots").unwrap();
+            std::fs::write(&roots, pem.bytes.as_slice()).unwrap();
+            let server = server_config(&downstream, &NoSecrets).unwrap();
+            let met = handshake(proof.tls().unwrap(), server).await;
+            assert_eq!(met.is_ok(), good);
+        }
+        assert!(proof.bearer().unwrap_err().contains("--token-file"));
+        std::fs::write(&token, "hunter2\n").unwrap();
+        let error = proof.bearer().unwrap_err();
+        assert!(error.contains("JWT") && !error.contains("hunter2"), "{error}");
+        for jwt in ["eyJh.eyJz.c2ln", "eyJh.eyJz.bmV3"] {
+            std::fs::write(&token, format!("{jwt}\n")).unwrap();
+            assert_eq!(proof.bearer().unwrap().as_str(), format!("Bearer {jwt}"));
+        }
     }
 
     #[test]

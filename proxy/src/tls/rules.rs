@@ -76,14 +76,15 @@ impl Rules {
         Ok(rules)
     }
 
-    /// Trusts exactly this certificate as the root.
-    pub(crate) fn pinned(
-        root: &CertificateDer<'static>,
+    /// Trusts exactly these certificates as roots.
+    pub(crate) fn rooted(
+        roots: Vec<CertificateDer<'static>>,
         sans: Vec<SanMatcher>,
     ) -> Result<Self, Error> {
+        let anchor = |root| Ok(anchor_from_trusted_cert(root).map_err(translated)?.to_owned());
         let trust = Trust {
-            anchors: vec![anchor_from_trusted_cert(root).map_err(translated)?.to_owned()],
-            certificates: vec![root.clone()],
+            anchors: roots.iter().map(anchor).collect::<Result<_, Error>>()?,
+            certificates: roots,
             crls: Vec::new(),
         };
         Ok(Self { trust: Some(trust), sans, ..Self::default() })

@@ -22,7 +22,7 @@ use crate::model::listener::Address;
 use crate::net::{ConnectOptions, connect};
 use crate::tls;
 use crate::tls::identity::{Identity, KeyAndCsr};
-use crate::tls::join::{self, JoinToken};
+use crate::tls::join::Proof;
 
 /// How the control plane is reached before there is a certificate.
 #[derive(Clone, Debug)]
@@ -31,8 +31,8 @@ pub struct Joining {
     pub authority: String,
     /// Speak TLS; plain text is for loopback only.
     pub tls: bool,
-    /// Proves that we may join.
-    pub token: Arc<JoinToken>,
+    /// Proves that we may join, and who the control plane is.
+    pub proof: Proof,
     /// Who we want to be, in the trust domain that the control plane names.
     pub namespace: String,
     /// The other half of it.
@@ -73,15 +73,15 @@ impl tower::Service<Request<Body>> for Direct {
     }
 }
 
-/// Get the first certificate, by the join token.
+/// Get the first certificate, by the token.
 ///
 /// # Errors
 /// The control plane cannot be reached, does not prove itself, or refuses; in words.
 pub async fn join(joining: &Joining) -> Result<Identity, String> {
     let direct = dial(joining).await?;
     let mut client = CertificateServiceClient::new(direct);
-    let bearer = MetadataValue::try_from(joining.token.bearer().as_str())
-        .map_err(|_| "the join token has characters that no header may have".to_owned())?;
+    let bearer = MetadataValue::try_from(joining.proof.bearer()?.as_str())
+        .map_err(|_| "the token has characters that no header may have".to_owned())?;
     let mut request = tonic::Request::new(pb::GetTrustBundleRequest {});
     request.metadata_mut().insert("authorization", bearer.clone());
     let bundle = client.get_trust_bundle(request).await.map_err(refused)?.into_inner();
@@ -118,10 +118,15 @@ pub async fn keep_fresh(
         let at = identity.renew_at(fastrand::f64());
         let wait = at.duration_since(SystemTime::now()).unwrap_or(Duration::from_secs(1));
         tokio::time::sleep(wait).await;
-        let renewed = match renew(channel.clone(), &identity.spiffe_id).await {
-            Ok(renewed) => Ok(renewed),
-            // Too late for the old certificate, perhaps: the token still proves who we are.
-            Err(first) => join(&joining).await.map_err(|second| format!("{first}; {second}")),
+        let renewed = if joining.proof.is_vouched() {
+            // Whoever vouches may have stopped to.
+            join(&joining).await
+        } else {
+            match renew(channel.clone(), &identity.spiffe_id).await {
+                Ok(renewed) => Ok(renewed),
+                // Too late for the old certificate, perhaps: the token still proves who we are.
+                Err(first) => join(&joining).await.map_err(|second| format!("{first}; {second}")),
+            }
         };
         match renewed {
             Ok(renewed) => {
@@ -158,9 +163,7 @@ async fn dial(joining: &Joining) -> Result<Direct, String> {
         .await
         .map_err(|error| format!("cannot connect to the control plane at {address}: {error}"))?;
     let io = if joining.tls {
-        let names = join::control_plane_names();
-        let config = join::first_contact(joining.token.root_sha256(), names)
-            .map_err(|error| error.to_string())?;
+        let config = joining.proof.tls().map_err(|error| error.to_string())?;
         let name = tls::server_name("").map_err(|error| error.to_string())?;
         io.connect_tls(config, name)
             .await
