@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use pillion_proxy::app::systemd::Activated;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -24,6 +23,7 @@ use crate::ca::{
     Ca, CaError, CertificateApi, RootMaterial, ServerCertificate, ServerNames, certificates_pem,
 };
 use crate::identity::{IdentityError, TrustDomain};
+use crate::inject::{self, webhook};
 use crate::intent::Parsed;
 use crate::store::{Embedded, RootRecord, Store, StoreError};
 use crate::xds::{self, AdsApi, Services, Vetting, WorkloadApi};
@@ -55,6 +55,29 @@ pub struct Options {
     pub lease_ttl: Duration,
     /// Further DNS names and addresses in the server certificate.
     pub server_names: Vec<String>,
+    /// The webhook of Kubernetes, and health and metrics beside it.
+    pub webhook: Option<WebhookOptions>,
+}
+
+/// How to answer the Kubernetes API server.
+#[derive(Clone, Debug)]
+pub struct WebhookOptions {
+    /// Port of HTTPS, at the address of the TLS listener; 0 takes a free one.
+    pub port: u16,
+    /// What every injected sidecar is told.
+    pub inject: inject::Options,
+}
+
+impl WebhookOptions {
+    fn serve(
+        &self,
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+        health: Arc<dyn webhook::Health>,
+    ) -> impl Future<Output = ()> + 'static {
+        let webhook = webhook::Webhook { options: self.inject.clone(), health };
+        webhook::serve(listener, tls, Arc::new(webhook))
+    }
 }
 
 /// Why a control plane does not start.
@@ -97,7 +120,6 @@ pub enum StartError {
 pub struct ControlPlane {
     addresses: Addresses,
     join_token: PathBuf,
-    view: Arc<View>,
     stop: CancellationToken,
     servers: JoinSet<()>,
     /// Ends with the handle: everything that is not a server.
@@ -113,12 +135,11 @@ impl ControlPlane {
         options: &Options,
         intents: watch::Receiver<Arc<Parsed>>,
     ) -> Result<Self, StartError> {
-        Self::start_in(options, intents, None, &mut Activated::default()).await
+        Self::start_in(options, intents, None).await
     }
 
     /// The same, in a Kubernetes cluster: with its pods, its service accounts, and the root that its control planes
-    /// share. And on sockets that the service manager has bound, where there are some: by name (`xds`, `xds-tls`,
-    /// `admin`), or by address and port.
+    /// share.
     ///
     /// # Errors
     /// As [`ControlPlane::start`], and when what is shared cannot be had.
@@ -126,9 +147,8 @@ impl ControlPlane {
         options: &Options,
         intents: watch::Receiver<Arc<Parsed>>,
         cluster: Option<InCluster>,
-        sockets: &mut Activated,
     ) -> Result<Self, StartError> {
-        let listeners = Listeners::bind(options, sockets).await?;
+        let listeners = Listeners::bind(options).await?;
         let store: Arc<dyn Store> = Arc::new(Embedded::open(&options.data_dir)?);
         let trust_domain: TrustDomain = intents.borrow().intent.mesh.trust_domain.parse()?;
         let root = match &cluster {
@@ -160,20 +180,23 @@ impl ControlPlane {
         let addresses = listeners.addresses;
         files::write_ports(&options.data_dir.join(PORTS_FILE), addresses.into())?;
         let root_pem = certificates_pem(std::slice::from_ref(ca.root()));
-        let view = View {
+        let view = Arc::new(View {
             ca,
             ads,
             state: publisher.state(),
             worlds: publisher.worlds(),
             started: Instant::now(),
             stopping: stop.clone(),
-        };
+        });
         let mut background = JoinSet::new();
         background.spawn(publisher.run());
         background.spawn(async move { registry.run_expiry().await });
         background.spawn(renew_certificate(Arc::clone(&certificate)));
-        let view = Arc::new(view);
-        background.spawn(admin::serve(listeners.admin, view.clone()));
+        background
+            .spawn(admin::serve(listeners.admin, Arc::clone(&view) as Arc<dyn admin::Source>));
+        if let (Some(listener), Some(webhook)) = (listeners.webhook, &options.webhook) {
+            background.spawn(webhook.serve(listener, Arc::new(certificate.web_tls()?), view));
+        }
         let tls = Arc::new(certificate.tls()?);
         let mut servers = JoinSet::new();
         servers.spawn(ended(xds::serve_plain(listeners.xds, services.clone(), stop.clone())));
@@ -182,7 +205,7 @@ impl ControlPlane {
             // The lease is given back before the process ends.
             servers.spawn(cluster.work(root_pem, stop.clone()));
         }
-        Ok(Self { addresses, join_token, view, stop, servers, _background: background })
+        Ok(Self { addresses, join_token, stop, servers, _background: background })
     }
 
     /// Where it listens.
@@ -195,12 +218,6 @@ impl ControlPlane {
     #[must_use]
     pub fn join_token(&self) -> &Path {
         &self.join_token
-    }
-
-    /// How things are, in one line.
-    #[must_use]
-    pub fn summary(&self) -> String {
-        self.view.summary()
     }
 
     /// Tells every client to go elsewhere, and waits for the connections to end, a few seconds at
@@ -216,42 +233,46 @@ struct Listeners {
     xds: TcpListener,
     xds_tls: TcpListener,
     admin: TcpListener,
+    webhook: Option<TcpListener>,
     addresses: Addresses,
 }
 
 impl Listeners {
-    async fn bind(options: &Options, sockets: &mut Activated) -> Result<Self, StartError> {
+    async fn bind(options: &Options) -> Result<Self, StartError> {
         let loopback = if options.address.is_loopback() {
             options.address
         } else {
             IpAddr::V4(Ipv4Addr::LOCALHOST)
         };
-        let mut bind = async |ip, port, flag| bind(SocketAddr::new(ip, port), flag, sockets).await;
         let (xds, xds_address) = bind(loopback, options.xds_port, "--xds-port").await?;
         let (xds_tls, xds_tls_address) =
             bind(options.address, options.xds_tls_port, "--xds-tls-port").await?;
         let (admin, admin_address) = bind(loopback, options.admin_port, "--admin-port").await?;
-        let addresses =
-            Addresses { xds: xds_address, xds_tls: xds_tls_address, admin: admin_address };
-        Ok(Self { xds, xds_tls, admin, addresses })
+        let (webhook, webhook_address) = match &options.webhook {
+            Some(webhook) => {
+                let bound = bind(options.address, webhook.port, "--webhook-port").await?;
+                (Some(bound.0), Some(bound.1))
+            }
+            None => (None, None),
+        };
+        let addresses = Addresses {
+            xds: xds_address,
+            xds_tls: xds_tls_address,
+            admin: admin_address,
+            webhook: webhook_address,
+        };
+        Ok(Self { xds, xds_tls, admin, webhook, addresses })
     }
 }
 
 async fn bind(
-    address: SocketAddr,
+    address: IpAddr,
+    port: u16,
     flag: &'static str,
-    sockets: &mut Activated,
 ) -> Result<(TcpListener, SocketAddr), StartError> {
+    let address = SocketAddr::new(address, port);
     let failed = |source| StartError::Listen { address, flag, source };
-    let name = flag.trim_start_matches("--").trim_end_matches("-port");
-    let listener = match sockets.tcp(name, address) {
-        Some(listener) => {
-            listener.set_nonblocking(true).map_err(failed)?;
-            TcpListener::from_std(listener)
-        }
-        None => TcpListener::bind(address).await,
-    };
-    let listener = listener.map_err(failed)?;
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }

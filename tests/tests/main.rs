@@ -7,7 +7,5 @@ mod differential;
 mod gateway;
 mod layers;
 mod life;
-mod machines;
 mod mesh;
-mod systemd;
 mod up;

@@ -30,6 +30,8 @@ pub struct Addresses {
     pub xds_tls: SocketAddr,
     /// Administration, on loopback.
     pub admin: SocketAddr,
+    /// HTTPS for Kubernetes, if there is any.
+    pub webhook: Option<SocketAddr>,
 }
 
 /// The ports as JSON.
@@ -41,6 +43,9 @@ pub struct Ports {
     pub xds_tls: u16,
     /// Administration.
     pub admin: u16,
+    /// HTTPS for Kubernetes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<u16>,
 }
 
 impl From<Addresses> for Ports {
@@ -49,6 +54,7 @@ impl From<Addresses> for Ports {
             xds: addresses.xds.port(),
             xds_tls: addresses.xds_tls.port(),
             admin: addresses.admin.port(),
+            webhook: addresses.webhook.map(|address| address.port()),
         }
     }
 }

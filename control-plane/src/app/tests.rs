@@ -61,6 +61,7 @@ fn options(data_dir: &Path) -> Options {
         certificate_ttl: Duration::from_secs(3600),
         lease_ttl: Duration::from_secs(600),
         server_names: Vec::new(),
+        webhook: None,
     }
 }
 
@@ -404,4 +405,64 @@ async fn the_administration_pages_show_nodes_and_their_resources() {
     let config =
         get("/debug/config?node=sidecar~127.0.0.1~one.default~default.svc.cluster.local").await;
     assert!(config.contains("catalog.default:80"), "{config}");
+}
+
+/// What the API server does: it knows the webhook by its DNS name and the root, and asks in HTTP/1.1.
+#[tokio::test]
+async fn the_webhook_injects_over_a_certificate_of_our_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let intents = watch::Sender::new(parsed(MESH));
+    let host = "pillion.pillion-system.svc";
+    let inject = inject::Options {
+        image: "pillion-proxy:test".to_owned(),
+        control_plane: format!("{host}:15012"),
+        join: inject::Join::ServiceAccount,
+    };
+    let options = Options {
+        server_names: vec![host.to_owned()],
+        webhook: Some(WebhookOptions { port: 0, inject }),
+        ..options(dir.path())
+    };
+    let control_plane = ControlPlane::start(&options, intents.subscribe()).await.unwrap();
+    let address = control_plane.addresses().webhook.unwrap();
+    let root = first_certificate(&fs::read(dir.path().join(ROOT_FILE)).unwrap()).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(root)).unwrap();
+    let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(crypto)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = TlsConnector::from(Arc::new(config));
+    let ask = async |method: &str, path: &str, body: &str| {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = host.to_owned().try_into().unwrap();
+        let io = TokioIo::new(connector.connect(name, stream).await.unwrap());
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        tokio::spawn(connection);
+        let body = http_body_util::Full::new(bytes::Bytes::from(body.to_owned()));
+        let request = http::Request::builder().method(method).uri(path).header("host", host);
+        let response = sender.send_request(request.body(body).unwrap()).await.unwrap();
+        let status = response.status().as_u16();
+        let bytes = http_body_util::BodyExt::collect(response.into_body()).await.unwrap();
+        (status, String::from_utf8(bytes.to_bytes().to_vec()).unwrap())
+    };
+    let review = include_str!("../inject/testdata/deployment.review.json");
+    let (status, answer) = ask("POST", "/inject", review).await;
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!((status, &answer["response"]["allowed"]), (200, &true.into()), "{answer}");
+    assert_eq!(answer["response"]["patchType"], "JSONPatch");
+    for (method, path, expected) in [
+        ("GET", "/healthz", 200),
+        ("GET", "/readyz", 200),
+        ("GET", "/metrics", 200),
+        ("GET", "/inject", 405),
+        ("POST", "/healthz", 404),
+        ("GET", "/api/v1/status", 404),
+    ] {
+        assert_eq!(ask(method, path, "").await.0, expected, "{method} {path}");
+    }
+    let (status, why) = ask("POST", "/inject", "{}").await;
+    assert!(status == 400 && why.contains("AdmissionReview"), "{status} {why}");
 }

@@ -12,6 +12,7 @@ use crate::admin::{
     NodeStatus, RefusalStatus, Source, Status, TypeStatus, WorkloadStatus, problem_status,
 };
 use crate::ca::Ca;
+use crate::inject::webhook::Health;
 use crate::intent::{Problem, Severity, Workload};
 use crate::xds::session::{self, Dialect};
 use crate::xds::{AdsApi, Published, StreamView, node_to_json};
@@ -26,23 +27,13 @@ pub(crate) struct View {
     pub(crate) stopping: tokio_util::sync::CancellationToken,
 }
 
-impl std::fmt::Debug for View {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("View").finish_non_exhaustive()
+impl Health for View {
+    fn not_ready(&self) -> Option<String> {
+        Source::not_ready(self)
     }
-}
 
-impl View {
-    /// In one line, for the service manager.
-    pub(crate) fn summary(&self) -> String {
-        let state = self.state.borrow().clone();
-        let errors = state.problems.iter().filter(|p| p.severity == Severity::Error).count();
-        let ready = state.workloads.values().filter(|w| w.ready).count();
-        let all = state.workloads.len();
-        let streams = self.ads.streams().len();
-        format!(
-            "{streams} connected, {ready} of {all} workloads ready, {errors} errors in the mesh"
-        )
+    fn metrics(&self) -> String {
+        Source::metrics(self)
     }
 }
 

@@ -60,6 +60,22 @@ impl ServerCertificate {
         Ok(renew_at)
     }
 
+    /// TLS 1.3 with this certificate for HTTP/1.1, and clients without one: the Kubernetes API server and others that
+    /// know this control plane by its DNS name.
+    ///
+    /// # Errors
+    /// When TLS refuses its own settings (it does not).
+    pub fn web_tls(self: &Arc<Self>) -> Result<ServerConfig, CaError> {
+        let mut config =
+            ServerConfig::builder_with_provider(Arc::new(provider::default_provider()))
+                .with_protocol_versions(&[&rustls::version::TLS13])
+                .map_err(tls_error)?
+                .with_no_client_auth()
+                .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(config)
+    }
+
     /// TLS 1.3 with this certificate. A client certificate is optional, but if there is one it
     /// must be signed by our root. No session resumption: a certificate is checked every time.
     ///

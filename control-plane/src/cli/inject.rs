@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use crate::inject::{self, Options, Outcome, emit};
+use crate::inject::{self, Join, Options, Outcome, emit};
 
 /// What `pillion inject` can be told.
 #[derive(Debug, clap::Args)]
@@ -21,9 +21,10 @@ pub struct InjectArgs {
     /// Where sidecars reach the control plane.
     #[arg(long, value_name = "HOST:PORT", default_value = "pillion.pillion-system.svc:15012")]
     control_plane: String,
-    /// Secret, in the namespace of the pods, with the join token at its key join-token.
-    #[arg(long, value_name = "NAME", default_value = "pillion-join-token")]
-    token_secret: String,
+    /// Join by a join token: the Secret, in the namespace of the pods, with it at its key join-token. Default: by the
+    /// pod's service account, with a control plane on the same cluster.
+    #[arg(long, value_name = "NAME")]
+    token_secret: Option<String>,
 }
 
 /// Prints the manifests with sidecars in them. Nothing is printed if anything is wrong.
@@ -42,7 +43,7 @@ pub fn run(args: InjectArgs) -> anyhow::Result<ExitCode> {
     let options = Options {
         image: args.image,
         control_plane: args.control_plane,
-        token_secret: args.token_secret,
+        join: args.token_secret.map_or(Join::ServiceAccount, Join::Secret),
     };
     let (text, outcomes) = inject_text(&text, &options).with_context(|| place)?;
     std::io::stdout().lock().write_all(text.as_bytes()).context("cannot print")?;
@@ -86,7 +87,7 @@ mod tests {
         let options = Options {
             image: "pillion-proxy:test".to_owned(),
             control_plane: "pillion.pillion-system.svc:15012".to_owned(),
-            token_secret: "pillion-join-token".to_owned(),
+            join: Join::Secret("pillion-join-token".to_owned()),
         };
         let (once, outcomes) = inject_text(text, &options).unwrap();
         let injected = outcomes.iter().filter(|one| **one == Outcome::Injected).count();
@@ -102,7 +103,7 @@ mod tests {
         let pod = "kind: Pod\nmetadata: {name: a, labels: {app: a}}\n\
                    spec: {hostNetwork: true, containers: [{name: a}]}\n";
         let options =
-            Options { image: "i".into(), control_plane: "c:1".into(), token_secret: "t".into() };
+            Options { image: "i".into(), control_plane: "c:1".into(), join: Join::ServiceAccount };
         let error = inject_text(&format!("{pod}---\n{pod}"), &options).unwrap_err().to_string();
         assert!(error.contains("document 1: Pod a: spec.hostNetwork"), "{error}");
         assert!(error.contains("document 2: Pod a: spec.hostNetwork"), "{error}");

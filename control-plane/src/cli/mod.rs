@@ -6,6 +6,7 @@ pub mod control_plane;
 pub mod demo;
 pub mod gateway;
 pub mod inject;
+pub mod install;
 pub mod run;
 pub mod status;
 pub mod up;
@@ -68,6 +69,8 @@ enum Command {
     Down(up::DownArgs),
     /// Prints Kubernetes manifests with sidecars in their pods.
     Inject(inject::InjectArgs),
+    /// Prints what runs Pillion on Kubernetes, or writes a Helm chart of it.
+    Install(install::InstallArgs),
     /// Shows what is connected to a control plane, what it has, and what is wrong.
     Status(status::StatusArgs),
     /// The certificate authority: shows the root, issues certificates into files.
@@ -102,6 +105,7 @@ pub fn main() -> ExitCode {
         Command::Scale(args) => block_on(up::scale(args)),
         Command::Down(args) => block_on(up::down(args)),
         Command::Inject(args) => inject::run(args),
+        Command::Install(args) => install::run(&args),
         Command::Status(args) => block_on(status::run(args)),
         Command::Ca(args) => block_on(ca::run(args)),
         Command::Shop(args) => {

@@ -4,12 +4,16 @@
 //! before the application, ends after it, and a Job ends without waiting for it.
 //! <https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/>
 
+mod admission;
 pub mod emit;
 mod probes;
 mod settings;
 mod sidecar;
+pub mod webhook;
 
 use serde_json::Value;
+
+pub use admission::review;
 
 /// Name of the sidecar's container. A pod that has it is left as it is.
 pub const CONTAINER: &str = "pillion-proxy";
@@ -29,8 +33,18 @@ pub struct Options {
     pub image: String,
     /// Where sidecars reach the control plane, `HOST:PORT`.
     pub control_plane: String,
-    /// Secret, in the namespace of the pod, with the join token at its key `join-token`.
-    pub token_secret: String,
+    /// How sidecars prove who they are, the first time.
+    pub join: Join,
+}
+
+/// How a sidecar proves who it is, before it has a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Join {
+    /// By the token of the pod's service account, which the control plane shows to the Kubernetes API; the root
+    /// certificate comes from a ConfigMap that the control plane keeps in every namespace of the mesh.
+    ServiceAccount,
+    /// By a join token: the Secret, in the namespace of the pod, with the token at its key `join-token`.
+    Secret(String),
 }
 
 /// What became of an object.
@@ -112,18 +126,19 @@ pub fn inject_pod(pod: &mut Value, owner: &str, options: &Options) -> Result<Out
     Ok(Outcome::Injected)
 }
 
-fn refuse(spec: &Value, settings: &settings::Settings) -> Result<(), String> {
+/// Why this pod cannot have a sidecar, whatever its settings are.
+pub(crate) fn stays_out(spec: &Value) -> Option<&'static str> {
     if spec["hostNetwork"] == true {
-        return Err(
-            "spec.hostNetwork: a pod in the network of its node cannot have a sidecar of its own; \
-                    set the label pillion.io/inject: disabled"
-                .to_owned(),
+        return Some(
+            "spec.hostNetwork: a pod in the network of its node cannot have a sidecar of its own",
         );
     }
-    if spec["os"]["name"] == "windows" {
-        return Err("spec.os.name: there is no sidecar for windows; set the label \
-                    pillion.io/inject: disabled"
-            .to_owned());
+    (spec["os"]["name"] == "windows").then_some("spec.os.name: there is no sidecar for windows")
+}
+
+fn refuse(spec: &Value, settings: &settings::Settings) -> Result<(), String> {
+    if let Some(why) = stays_out(spec) {
+        return Err(format!("{why}; set the label pillion.io/inject: disabled"));
     }
     if spec["containers"].as_array().is_none_or(Vec::is_empty) {
         return Err("spec.containers: expected at least one container".to_owned());

@@ -55,11 +55,7 @@ fn turn(
     let port = number(&asked["port"], ports)?;
     let target = match kind {
         "httpGet" => {
-            if asked["scheme"].as_str().is_some_and(|scheme| scheme.eq_ignore_ascii_case("HTTPS")) {
-                return Err("scheme HTTPS cannot be asked through the sidecar; use HTTP, tcpSocket or exec, or \
-                            the annotation pillion.io/capture: none"
-                    .to_owned());
-            }
+            let https = asked["scheme"].as_str().is_some_and(|s| s.eq_ignore_ascii_case("HTTPS"));
             let headers: Vec<[&Value; 2]> = asked["httpHeaders"]
                 .as_array()
                 .into_iter()
@@ -70,7 +66,11 @@ fn turn(
                 Some(path) if path.starts_with('/') => path.to_owned(),
                 path => format!("/{}", path.unwrap_or_default()),
             };
-            json!({"httpGet": {"port": port, "path": path, "headers": headers}})
+            let mut target = json!({"port": port, "path": path, "headers": headers});
+            if https {
+                target["https"] = true.into();
+            }
+            json!({"httpGet": target})
         }
         "grpc" => {
             let service = asked["service"].as_str().unwrap_or_default();

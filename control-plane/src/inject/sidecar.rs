@@ -3,10 +3,14 @@
 use serde_json::{Value, json};
 
 use super::settings::Settings;
-use super::{CONTAINER, HEALTH_PORT, OUTBOUND_PORT, Options, PROXY_UID, REDIRECT_CONTAINER};
+use super::{CONTAINER, HEALTH_PORT, Join, OUTBOUND_PORT, Options, PROXY_UID, REDIRECT_CONTAINER};
+use crate::source::kubernetes::access::{ROOT_CONFIG_MAP, ROOT_KEY, TOKEN_AUDIENCE};
 
-const TOKEN_VOLUME: &str = "pillion-join-token";
+const TOKEN_VOLUME: &str = "pillion-token";
 const TOKEN_DIR: &str = "/var/run/secrets/pillion";
+const TOKEN_FILE: &str = "/var/run/secrets/pillion/token";
+/// Life of a service-account token; the kubelet replaces it in time.
+const TOKEN_SECONDS: u64 = 3600;
 const DATA_VOLUME: &str = "pillion-data";
 const DATA_DIR: &str = "/var/lib/pillion";
 /// What the redirect leaves alone by itself: SSH, metrics and health of the sidecar.
@@ -21,13 +25,32 @@ pub(super) fn add(pod: &mut Value, settings: &Settings, probes: Option<Value>, o
     first.append(list(spec, "initContainers"));
     spec["initContainers"] = first.into();
     list(spec, "volumes").extend([
-        json!({"name": TOKEN_VOLUME, "secret": {"secretName": options.token_secret, "defaultMode": 0o444}}),
+        token_volume(&options.join),
         json!({"name": DATA_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}),
     ]);
     if !settings.redirect {
         for container in list(spec, "containers") {
             name_proxy(container);
         }
+    }
+}
+
+fn token_volume(join: &Join) -> Value {
+    match join {
+        Join::Secret(name) => json!({"name": TOKEN_VOLUME, "secret": {
+            "secretName": name,
+            "items": [{"key": "join-token", "path": "token"}],
+            "defaultMode": 0o444,
+        }}),
+        Join::ServiceAccount => json!({"name": TOKEN_VOLUME, "projected": {
+            "sources": [
+                {"serviceAccountToken":
+                    {"audience": TOKEN_AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": "token"}},
+                {"configMap":
+                    {"name": ROOT_CONFIG_MAP, "items": [{"key": ROOT_KEY, "path": ROOT_KEY}]}},
+            ],
+            "defaultMode": 0o444,
+        }}),
     }
 }
 
@@ -87,11 +110,14 @@ fn environment(
         from("PILLION_SERVICE_ACCOUNT", "spec.serviceAccountName"),
         is("PILLION_SERVICE", settings.service.clone()),
         is("PILLION_CONTROL_PLANE", options.control_plane.clone()),
-        is("PILLION_TOKEN_FILE", format!("{TOKEN_DIR}/join-token")),
+        is("PILLION_TOKEN_FILE", TOKEN_FILE.to_owned()),
         is("PILLION_DATA_DIR", DATA_DIR.to_owned()),
         is("PILLION_HEALTH_PORT", HEALTH_PORT.to_string()),
         is("PILLION_INTERCEPTION", if settings.redirect { "redirect" } else { "none" }.to_owned()),
     ];
+    if options.join == Join::ServiceAccount {
+        all.push(is("PILLION_ROOT_CA_FILE", format!("{TOKEN_DIR}/{ROOT_KEY}")));
+    }
     let mut ports = ports(spec);
     if !settings.redirect {
         // Without capture a sidecar serves one port.
@@ -157,18 +183,20 @@ fn redirect(settings: &Settings, options: &Options) -> Value {
     })
 }
 
-/// Tells an application where its proxy is, unless it says that itself.
+/// Tells an application where its proxy is, unless it says that itself, in capital letters or small ones.
 fn name_proxy(container: &mut Value) {
     let proxy = format!("http://127.0.0.1:{OUTBOUND_PORT}");
     let none = "localhost,127.0.0.1,::1";
     let env = list(container, "env");
+    let own: Vec<String> =
+        env.iter().filter_map(|one| one["name"].as_str()).map(str::to_ascii_lowercase).collect();
     for (name, value) in [
         ("HTTP_PROXY", proxy.as_str()),
         ("http_proxy", &proxy),
         ("NO_PROXY", none),
         ("no_proxy", none),
     ] {
-        if !env.iter().any(|one| one["name"] == name) {
+        if !own.contains(&name.to_ascii_lowercase()) {
             env.push(json!({"name": name, "value": value}));
         }
     }

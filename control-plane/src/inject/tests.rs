@@ -6,7 +6,7 @@ fn options() -> Options {
     Options {
         image: "pillion-proxy:test".to_owned(),
         control_plane: "pillion.pillion-system.svc:15012".to_owned(),
-        token_secret: "pillion-join-token".to_owned(),
+        join: Join::ServiceAccount,
     }
 }
 
@@ -23,6 +23,7 @@ fn deployment() -> Value {
                     "httpHeaders": [{"name": "X-A", "value": "b"}]}, "timeoutSeconds": 3, "periodSeconds": 7},
                 "readinessProbe": {"grpc": {"port": 9090, "service": "shop"}},
                 "startupProbe": {"exec": {"command": ["true"]}},
+                "lifecycle": {"preStop": {"httpGet": {"port": 8443, "scheme": "HTTPS"}}},
             }], "initContainers": [{"name": "migrate", "image": "shop"}]},
         }},
     })
@@ -96,6 +97,35 @@ fn the_sidecar_and_the_redirect_understand_what_they_are_told() {
 }
 
 #[test]
+fn a_sidecar_joins_by_service_account_or_by_secret() {
+    for (join, expected) in [
+        (
+            Join::ServiceAccount,
+            json!({"projected": {"defaultMode": 0o444, "sources": [
+                {"serviceAccountToken": {"audience": "pillion", "expirationSeconds": 3600, "path": "token"}},
+                {"configMap": {"name": "pillion-ca-root", "items": [{"key": "root.pem", "path": "root.pem"}]}},
+            ]}}),
+        ),
+        (
+            Join::Secret("s".to_owned()),
+            json!({"secret": {"secretName": "s", "defaultMode": 0o444,
+                "items": [{"key": "join-token", "path": "token"}]}}),
+        ),
+    ] {
+        let by_account = join == Join::ServiceAccount;
+        let mut object = deployment();
+        inject(&mut object, &Options { join, ..options() }).unwrap();
+        let mut volume = spec(&object)["volumes"][0].clone();
+        assert_eq!(volume.as_object_mut().unwrap().remove("name"), Some("pillion-token".into()));
+        assert_eq!(volume, expected);
+        let sidecar = &spec(&object)["initContainers"][1];
+        assert_eq!(env(sidecar, "PILLION_TOKEN_FILE"), Some("/var/run/secrets/pillion/token"));
+        let root = env(sidecar, "PILLION_ROOT_CA_FILE");
+        assert_eq!(root, by_account.then_some("/var/run/secrets/pillion/root.pem"));
+    }
+}
+
+#[test]
 fn twice_is_once() {
     let mut once = deployment();
     inject(&mut once, &options()).unwrap();
@@ -123,6 +153,8 @@ fn the_kubelets_questions_go_through_the_sidecar() {
             "web/livez": {"timeoutSeconds": 3, "target": {"httpGet":
                 {"port": 8080, "path": "/live?$$(a)", "headers": [["X-A", "b"]]}}},
             "web/readyz": {"timeoutSeconds": 1, "target": {"grpc": {"port": 9090, "service": "shop"}}},
+            "web/preStop": {"timeoutSeconds": 30, "target": {"httpGet":
+                {"port": 8443, "path": "/", "headers": [], "https": true}}},
         })
     );
 }
@@ -192,12 +224,6 @@ fn what_cannot_be_done_is_refused_and_nothing_changes() {
             "httpGet",
             json!({"port": "nope"}),
             "no port named `nope`",
-        ),
-        (
-            "/spec/template/spec/containers/0/livenessProbe",
-            "httpGet",
-            json!({"port": 8443, "scheme": "HTTPS"}),
-            "scheme HTTPS",
         ),
     ] {
         let mut object = deployment();

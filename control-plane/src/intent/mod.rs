@@ -44,6 +44,7 @@ pub use http_route::{
 };
 pub use mesh::{AccessLog, AccessLogFormat, Mesh, Mtls, Outbound, Tracing};
 pub use meta::{Kind, Name};
+pub(crate) use policy::RETRY_ON;
 pub use policy::{
     Algorithm, CircuitBreaker, HashOn, LoadBalancer, OutlierDetection, PolicyTimeouts, Retry,
     RetryBudget, Target, TrafficPolicy,
@@ -54,6 +55,11 @@ pub use process::{Process, Restart};
 pub use secret::{CertificateSource, PrivateKey, Secret};
 pub use service::{AppProtocol, Service, ServicePort, TargetPort};
 pub use workload::{Locality, Workload};
+
+/// The kinds of `pillion.io`, as they stand in `kind:`.
+pub fn own_kinds() -> impl Iterator<Item = &'static str> {
+    Kind::ALL.into_iter().filter(|kind| kind.is_ours()).map(Kind::as_str)
+}
 
 #[cfg(test)]
 mod tests;

@@ -150,7 +150,7 @@ pub struct PolicyTimeouts {
 }
 
 /// Words that `retry.on` takes: Envoy's `x-envoy-retry-on` and `x-envoy-retry-grpc-on`.
-const RETRY_ON: [&str; 15] = [
+pub(crate) const RETRY_ON: [&str; 15] = [
     "5xx",
     "gateway-error",
     "reset",

@@ -20,6 +20,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::admin::{ServerState, Source};
+use crate::model::tls::{CommonTls, UpstreamTls};
+use crate::net::Io;
+use crate::tls;
 
 /// How many may ask at a time.
 const MAX_CONNECTIONS: usize = 64;
@@ -45,6 +48,9 @@ enum Target {
     HttpGet {
         port: u16,
         path: String,
+        /// Over TLS; the certificate is not looked at, as the kubelet does not.
+        #[serde(default)]
+        https: bool,
         #[serde(default)]
         headers: Vec<(String, String)>,
     },
@@ -145,7 +151,7 @@ async fn ask(target: &Target) -> Result<StatusCode, Box<dyn std::error::Error + 
     let stream = TcpStream::connect(address).await?;
     match target {
         Target::TcpSocket { .. } => Ok(StatusCode::OK),
-        Target::HttpGet { path, headers, .. } => {
+        Target::HttpGet { path, https, headers, .. } => {
             let mut request = Request::get(path.as_str()).header("user-agent", "pillion-probe");
             if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
                 request = request.header("host", address.to_string());
@@ -155,7 +161,8 @@ async fn ask(target: &Target) -> Result<StatusCode, Box<dyn std::error::Error + 
             }
             let request = request.body(Empty::<Bytes>::new())?;
             let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+                hyper::client::conn::http1::handshake(TokioIo::new(wrap(stream, *https).await?))
+                    .await?;
             // Ended when dropped. (What it says when it fails, the request says too.)
             let mut driver = JoinSet::new();
             driver.spawn(connection);
@@ -163,6 +170,24 @@ async fn ask(target: &Target) -> Result<StatusCode, Box<dyn std::error::Error + 
         }
         Target::Grpc { service, .. } => grpc(stream, address, service).await,
     }
+}
+
+async fn wrap(
+    stream: TcpStream,
+    https: bool,
+) -> Result<Io, Box<dyn std::error::Error + Send + Sync>> {
+    let io = Io::Tcp(stream);
+    if !https {
+        return Ok(io);
+    }
+    let context = UpstreamTls {
+        common: CommonTls::default(),
+        sni: "".into(),
+        auto_host_sni: false,
+        auto_sni_san_validation: false,
+    };
+    let config = tls::client_config(&context, &tls::NoSecrets)?;
+    Ok(io.connect_tls(config, tls::server_name("")?).await?)
 }
 
 /// `grpc.health.v1.Health/Check` (<https://grpc.io/docs/guides/health-checking>).

@@ -36,6 +36,26 @@ async fn http_probes_ask_what_the_kubelet_would_have_asked() {
 }
 
 #[tokio::test]
+async fn https_probes_do_not_look_at_the_certificate() {
+    use crate::model::tls::{DownstreamTls, SecretRef};
+    let leaf = tls::testing::Ca::new("nobody's").leaf("spiffe://other/ns/a/sa/b");
+    let certificates = vec![SecretRef::Inline(Arc::new(leaf.certificate()))];
+    let common = CommonTls { certificates, ..CommonTls::default() };
+    let context = DownstreamTls { common, require_client_certificate: false };
+    let config = tls::server_config(&context, &tls::NoSecrets).unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = tokio_rustls::TlsAcceptor::from(config).accept(stream).await.unwrap();
+        stream.read_u8().await.unwrap();
+        stream.write_all(b"HTTP/1.1 204 fine\r\n\r\n").await.unwrap();
+    });
+    let target = one(&format!(r#"{{"httpGet": {{"port": {port}, "path": "/", "https": true}}}}"#));
+    assert_eq!(ask(&target).await.unwrap(), StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
 async fn tcp_probes_see_whether_the_port_is_open() {
     let (port, _asked) = app("").await;
     let target = one(&format!(r#"{{"tcpSocket": {{"port": {port}}}}}"#));

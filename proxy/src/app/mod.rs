@@ -1,7 +1,5 @@
 //! Putting the proxy together: flags, bootstrap, threads, signals.
 
-mod address;
-mod attend;
 pub mod flags;
 mod health;
 mod leave;
@@ -10,7 +8,6 @@ pub mod redirect;
 mod sidecar;
 mod spans;
 mod state;
-pub mod systemd;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -217,7 +214,6 @@ fn serve(
     let threads = start_threads(count).map_err(|error| format!("cannot start threads: {error}"))?;
     threads.control.block_on(async {
         let proxy = Proxy::new(&bootstrap, threads.workers.clone(), flags, logs).given(given);
-        proxy.attend(threads.workers.clone());
         proxy.run(flags, bootstrap, plan).await
     })
 }

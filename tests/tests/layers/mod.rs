@@ -40,7 +40,7 @@ const CONTROL_PLANE: Shape = Shape {
         &[("intent", &[]), ("identity", &[])],
         &[("snapshot", &[]), ("compile", &["snapshot"])],
         &[("source", &[]), ("store", &[]), ("xds", &[]), ("ca", &[])],
-        &[("rollout", &[]), ("inject", &[])],
+        &[("rollout", &[]), ("inject", &[]), ("install", &["inject"])],
         &[("admin", &[]), ("app", &["admin", "cli"]), ("cli", &["admin", "app"])],
     ],
     sees_xds: &["compile", "xds", "ca"],
