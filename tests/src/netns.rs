@@ -168,6 +168,16 @@ impl Host {
         ip(&[&place[..], &limit[..]].concat())
     }
 
+    /// What is sent to it arrives so many milliseconds later.
+    ///
+    /// # Errors
+    /// When the kernel has no network emulator (`netem`).
+    pub fn delay(&self, millis: u32) -> anyhow::Result<()> {
+        let (port, delay) = (self.port(), format!("{millis}ms"));
+        let place = ["netns", "exec", &self.hub, "tc", "qdisc", "replace", "dev", &port, "root"];
+        ip(&[&place[..], &["netem", "delay", &delay]].concat())
+    }
+
     /// Drives a future in this host to its end.
     ///
     /// # Errors

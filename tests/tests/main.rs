@@ -7,5 +7,6 @@ mod differential;
 mod gateway;
 mod layers;
 mod life;
+mod machines;
 mod mesh;
 mod up;

@@ -156,11 +156,12 @@ fn speak(
 
 fn http_options(cluster: &mut Cluster, http2: bool, idle: Duration) {
     let config = if http2 {
-        // A peer whose link was cut says nothing: without a word from it, requests would wait for ever.
+        // A peer whose link was cut says nothing: without a word from it, requests would wait for ever. What may be
+        // repeated is soon tried elsewhere, and a connection that died while it was idle is not used again.
         ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions {
             connection_keepalive: Some(KeepaliveSettings {
-                interval: Some(millis(10_000)),
-                timeout: Some(millis(5_000)),
+                interval: Some(millis(3_000)),
+                timeout: Some(millis(2_000)),
                 ..KeepaliveSettings::default()
             }),
             ..Http2ProtocolOptions::default()

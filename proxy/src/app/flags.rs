@@ -44,7 +44,7 @@ pub struct Flags {
     #[arg(long)]
     pub allow_unknown_static_fields: bool,
     /// Port of the admin endpoint on loopback (a sidecar's; a bootstrap says its own). 0: any.
-    #[arg(long, value_name = "PORT", default_value_t = 15000)]
+    #[arg(long, value_name = "PORT", default_value_t = 15000, env = "PILLION_ADMIN_PORT")]
     pub admin_port: u16,
     /// Port, at the sidecar's address, of /healthz/ready, /healthz/live and the application's own probes, in plain
     /// HTTP. None: no such port.
@@ -103,8 +103,14 @@ pub struct Sidecar {
     #[arg(long, value_name = "PORT", value_delimiter = ',', env = "PILLION_APP_PORT")]
     pub app: Vec<App>,
     /// A place of its own for one service: SERVICE.NAMESPACE:PORT=WHERE, which is a port on
-    /// loopback, IP:PORT, or unix:PATH; may be repeated.
-    #[arg(long = "upstream", value_name = "SERVICE=WHERE", value_parser = upstream)]
+    /// loopback, IP:PORT, or unix:PATH; may be repeated, or several with commas between them.
+    #[arg(
+        long = "upstream",
+        value_name = "SERVICE=WHERE",
+        value_parser = upstream,
+        value_delimiter = ',',
+        env = "PILLION_UPSTREAMS"
+    )]
     pub upstreams: Vec<(String, String)>,
     /// How the application's connections come here, as `pillion-proxy redirect` has arranged it.
     #[arg(long, value_enum, default_value = "none", env = "PILLION_INTERCEPTION")]
@@ -116,17 +122,24 @@ pub struct Sidecar {
     /// File with the root certificate (PEM) of the control plane. A join token needs none.
     #[arg(long, value_name = "FILE", env = "PILLION_ROOT_CA_FILE")]
     pub root_ca_file: Option<PathBuf>,
-    /// Address that other sidecars reach this one at.
-    #[arg(long, default_value = "127.0.0.1", env = "PILLION_ADDRESS")]
-    pub address: IpAddr,
+    /// Address that other sidecars reach this one at. Default: the one that this machine uses
+    /// towards the control plane.
+    #[arg(long, value_name = "IP", env = "PILLION_ADDRESS")]
+    pub address: Option<IpAddr>,
     /// Port for requests from other sidecars.
-    #[arg(long, value_name = "PORT", default_value_t = 15006)]
+    #[arg(long, value_name = "PORT", default_value_t = 15006, env = "PILLION_INBOUND_PORT")]
     pub inbound_port: u16,
     /// Port, on loopback, for requests of the application.
-    #[arg(long, value_name = "PORT", default_value_t = 15001)]
+    #[arg(long, value_name = "PORT", default_value_t = 15001, env = "PILLION_OUTBOUND_PORT")]
     pub outbound_port: u16,
-    /// Label of this instance, KEY=VALUE; may be repeated.
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    /// Label of this instance, KEY=VALUE; may be repeated, or several with commas between them.
+    #[arg(
+        long = "label",
+        value_name = "KEY=VALUE",
+        value_parser = label,
+        value_delimiter = ',',
+        env = "PILLION_LABELS"
+    )]
     pub labels: Vec<(String, String)>,
     /// Where to send traces, in place of what the mesh says.
     #[arg(long, value_name = "URL", env = "PILLION_OTLP")]

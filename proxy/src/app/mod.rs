@@ -1,5 +1,6 @@
 //! Putting the proxy together: flags, bootstrap, threads, signals.
 
+mod address;
 pub mod flags;
 mod health;
 mod leave;

@@ -1,11 +1,12 @@
 //! The bootstrap of a sidecar, made of flags: one static cluster, the control plane, over ADS.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::address;
 use super::flags::{Flags, Interception, Sidecar};
 use crate::model::listener::Address;
 use crate::tls::join::{JoinToken, Proof, is_jwt};
@@ -37,8 +38,12 @@ pub(super) fn plan(flags: &Flags) -> Result<Plan, String> {
         .as_deref()
         .ok_or("expected -c FILE, or --control-plane ADDRESS for a sidecar")?;
     let service = sidecar.service.as_deref().ok_or("--service NAME is missing")?;
-    let (tls, authority) = address(control_plane)?;
+    let (tls, authority) = authority(control_plane)?;
     let proof = proof(sidecar, tls)?;
+    let own = match sidecar.address {
+        Some(own) => own,
+        None => address::towards(&authority),
+    };
     let account = sidecar.service_account.as_deref().unwrap_or(service);
     let name = sidecar.name.clone().unwrap_or_else(|| format!("{service}-{}", std::process::id()));
     let workload = sidecar.main_port().map(|app| Workload {
@@ -46,7 +51,7 @@ pub(super) fn plan(flags: &Flags) -> Result<Plan, String> {
         namespace: sidecar.namespace.clone(),
         service: service.to_owned(),
         service_account: account.to_owned(),
-        address: sidecar.address.to_string(),
+        address: own.to_string(),
         ports: ports(sidecar, app),
         labels: sidecar.label_map(),
         captured: sidecar.interception != Interception::None,
@@ -56,7 +61,7 @@ pub(super) fn plan(flags: &Flags) -> Result<Plan, String> {
         },
     });
     Ok(Plan {
-        bootstrap: bootstrap(flags, (service, account, &name), (tls, &authority)),
+        bootstrap: bootstrap(flags, (service, account, &name), own, (tls, &authority)),
         joining: Joining {
             namespace: sidecar.namespace.clone(),
             service_account: account.to_owned(),
@@ -75,7 +80,7 @@ fn ports(sidecar: &Sidecar, app: u16) -> HashMap<String, u32> {
 }
 
 /// Whether TLS is spoken, and `host:port`.
-fn address(text: &str) -> Result<(bool, String), String> {
+fn authority(text: &str) -> Result<(bool, String), String> {
     let (tls, authority) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
         (Some(rest), _) => (false, rest),
         (_, Some(rest)) => (true, rest),
@@ -112,11 +117,12 @@ fn proof(sidecar: &Sidecar, tls: bool) -> Result<Proof, String> {
 fn bootstrap(
     flags: &Flags,
     (service, account, name): (&str, &str, &str),
+    own: IpAddr,
     (tls, authority): (bool, &str),
 ) -> Value {
     let sidecar = &flags.sidecar;
     let namespace = &sidecar.namespace;
-    let address = sidecar.address.to_string();
+    let address = own.to_string();
     let mut metadata = json!({
         "PROXY": "pillion",
         "VERSION": env!("CARGO_PKG_VERSION"),
@@ -240,8 +246,19 @@ mod tests {
         let compiled = compile(&message).unwrap();
         assert_eq!(compiled.node.cluster, "catalog.default");
         assert_eq!(&*compiled.ads.unwrap().cluster, CLUSTER);
-        assert_eq!(plan.workload.unwrap().ports["app"], 8080);
+        assert_eq!(plan.workload.as_ref().unwrap().ports["app"], 8080);
         assert!(plan.joining.tls);
+        assert_eq!(plan.workload.unwrap().address, "127.0.0.1", "as the control plane is there");
+    }
+
+    #[test]
+    fn an_address_that_is_said_is_taken_whatever_the_way_to_the_control_plane() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut flags = flags(dir.path(), "127.0.0.1:15012");
+        flags.sidecar.address = Some([10, 1, 2, 3].into());
+        let plan = plan(&flags).unwrap();
+        assert_eq!(plan.bootstrap["node"]["metadata"]["ADDRESS"], "10.1.2.3");
+        assert_eq!(plan.workload.unwrap().address, "10.1.2.3");
     }
 
     #[test]
