@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use pillion_proxy::app::systemd::Activated;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -120,6 +121,7 @@ pub enum StartError {
 pub struct ControlPlane {
     addresses: Addresses,
     join_token: PathBuf,
+    view: Arc<View>,
     stop: CancellationToken,
     servers: JoinSet<()>,
     /// Ends with the handle: everything that is not a server.
@@ -135,11 +137,12 @@ impl ControlPlane {
         options: &Options,
         intents: watch::Receiver<Arc<Parsed>>,
     ) -> Result<Self, StartError> {
-        Self::start_in(options, intents, None).await
+        Self::start_in(options, intents, None, &mut Activated::default()).await
     }
 
     /// The same, in a Kubernetes cluster: with its pods, its service accounts, and the root that its control planes
-    /// share.
+    /// share. And on sockets that the service manager has bound, where there are some: by name (`xds`, `xds-tls`,
+    /// `admin`), or by address and port.
     ///
     /// # Errors
     /// As [`ControlPlane::start`], and when what is shared cannot be had.
@@ -147,8 +150,9 @@ impl ControlPlane {
         options: &Options,
         intents: watch::Receiver<Arc<Parsed>>,
         cluster: Option<InCluster>,
+        sockets: &mut Activated,
     ) -> Result<Self, StartError> {
-        let listeners = Listeners::bind(options).await?;
+        let listeners = Listeners::bind(options, sockets).await?;
         let store: Arc<dyn Store> = Arc::new(Embedded::open(&options.data_dir)?);
         let trust_domain: TrustDomain = intents.borrow().intent.mesh.trust_domain.parse()?;
         let root = match &cluster {
@@ -195,7 +199,11 @@ impl ControlPlane {
         background
             .spawn(admin::serve(listeners.admin, Arc::clone(&view) as Arc<dyn admin::Source>));
         if let (Some(listener), Some(webhook)) = (listeners.webhook, &options.webhook) {
-            background.spawn(webhook.serve(listener, Arc::new(certificate.web_tls()?), view));
+            background.spawn(webhook.serve(
+                listener,
+                Arc::new(certificate.web_tls()?),
+                view.clone(),
+            ));
         }
         let tls = Arc::new(certificate.tls()?);
         let mut servers = JoinSet::new();
@@ -205,7 +213,7 @@ impl ControlPlane {
             // The lease is given back before the process ends.
             servers.spawn(cluster.work(root_pem, stop.clone()));
         }
-        Ok(Self { addresses, join_token, stop, servers, _background: background })
+        Ok(Self { addresses, join_token, view, stop, servers, _background: background })
     }
 
     /// Where it listens.
@@ -218,6 +226,12 @@ impl ControlPlane {
     #[must_use]
     pub fn join_token(&self) -> &Path {
         &self.join_token
+    }
+
+    /// How things are, in one line.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        self.view.summary()
     }
 
     /// Tells every client to go elsewhere, and waits for the connections to end, a few seconds at
@@ -238,12 +252,13 @@ struct Listeners {
 }
 
 impl Listeners {
-    async fn bind(options: &Options) -> Result<Self, StartError> {
+    async fn bind(options: &Options, sockets: &mut Activated) -> Result<Self, StartError> {
         let loopback = if options.address.is_loopback() {
             options.address
         } else {
             IpAddr::V4(Ipv4Addr::LOCALHOST)
         };
+        let mut bind = async |ip, port, flag| bind(SocketAddr::new(ip, port), flag, sockets).await;
         let (xds, xds_address) = bind(loopback, options.xds_port, "--xds-port").await?;
         let (xds_tls, xds_tls_address) =
             bind(options.address, options.xds_tls_port, "--xds-tls-port").await?;
@@ -266,13 +281,20 @@ impl Listeners {
 }
 
 async fn bind(
-    address: IpAddr,
-    port: u16,
+    address: SocketAddr,
     flag: &'static str,
+    sockets: &mut Activated,
 ) -> Result<(TcpListener, SocketAddr), StartError> {
-    let address = SocketAddr::new(address, port);
     let failed = |source| StartError::Listen { address, flag, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let name = flag.trim_start_matches("--").trim_end_matches("-port");
+    let listener = match sockets.tcp(name, address) {
+        Some(listener) => {
+            listener.set_nonblocking(true).map_err(failed)?;
+            TcpListener::from_std(listener)
+        }
+        None => TcpListener::bind(address).await,
+    };
+    let listener = listener.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }

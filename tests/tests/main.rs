@@ -9,4 +9,5 @@ mod layers;
 mod life;
 mod machines;
 mod mesh;
+mod systemd;
 mod up;

@@ -37,6 +37,26 @@ impl Health for View {
     }
 }
 
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View").finish_non_exhaustive()
+    }
+}
+
+impl View {
+    /// In one line, for the service manager.
+    pub(crate) fn summary(&self) -> String {
+        let state = self.state.borrow().clone();
+        let errors = state.problems.iter().filter(|p| p.severity == Severity::Error).count();
+        let ready = state.workloads.values().filter(|w| w.ready).count();
+        let all = state.workloads.len();
+        let streams = self.ads.streams().len();
+        format!(
+            "{streams} connected, {ready} of {all} workloads ready, {errors} errors in the mesh"
+        )
+    }
+}
+
 impl Source for View {
     fn not_ready(&self) -> Option<String> {
         self.stopping.is_cancelled().then(|| "it is shutting down".to_owned())

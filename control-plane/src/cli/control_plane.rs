@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use pillion_proxy::app::systemd::{Activated, Notifier};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -18,6 +19,9 @@ use crate::inject::{self, Join};
 use crate::intent::Parsed;
 use crate::source;
 use crate::source::kubernetes::Cluster;
+
+/// How often the service manager may hear a new status.
+const STATUS_EVERY: Duration = Duration::from_secs(2);
 
 /// What `pillion control-plane` can be told.
 #[derive(Debug, clap::Args)]
@@ -45,7 +49,12 @@ pub struct ControlPlaneArgs {
     )]
     pub data_dir: PathBuf,
     /// Address of the TLS port. The plain xDS port and the administration port are on loopback always.
-    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    #[arg(
+        long,
+        value_name = "IP",
+        env = "PILLION_CONTROL_PLANE_ADDRESS",
+        default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST)
+    )]
     pub address: IpAddr,
     /// Port of xDS in plain text, for Envoy and gRPC on this machine. 0 takes a free one.
     #[arg(long, value_name = "PORT", default_value_t = 15010)]
@@ -66,7 +75,12 @@ pub struct ControlPlaneArgs {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = super::duration)]
     pub lease_ttl: Duration,
     /// A DNS name or address that sidecars reach this control plane by, for its certificate. Can be repeated.
-    #[arg(long = "server-name", value_name = "NAME")]
+    #[arg(
+        long = "server-name",
+        value_name = "NAME",
+        value_delimiter = ',',
+        env = "PILLION_SERVER_NAMES"
+    )]
     pub server_names: Vec<String>,
     /// Port of HTTPS on Kubernetes: the webhook that injects sidecars, /healthz, /readyz and /metrics; `pillion install`
     /// uses 15017. 0 takes a free one. None: no such port.
@@ -97,7 +111,10 @@ pub enum LogFormat {
 /// # Errors
 /// When it cannot start; the message names the port, file or setting.
 pub async fn run(args: ControlPlaneArgs) -> anyhow::Result<ExitCode> {
+    // Before anything starts a thread.
+    let mut sockets = Activated::from_env();
     start_logging(args.log_format);
+    let manager = Notifier::from_env();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (intents, cluster) = tokio::select! {
@@ -128,7 +145,7 @@ pub async fn run(args: ControlPlaneArgs) -> anyhow::Result<ExitCode> {
         server_names: args.server_names,
         webhook,
     };
-    let control_plane = ControlPlane::start_in(&options, intents, cluster).await?;
+    let control_plane = ControlPlane::start_in(&options, intents, cluster, &mut sockets).await?;
     let addresses = control_plane.addresses();
     tracing::info!(
         xds = %addresses.xds,
@@ -143,7 +160,9 @@ pub async fn run(args: ControlPlaneArgs) -> anyhow::Result<ExitCode> {
     let name = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
+        () = attend(&manager, &control_plane) => "none",
     };
+    manager.stopping();
     tracing::info!(signal = name, "shuts down");
     control_plane.stop().await;
     Ok(ExitCode::SUCCESS)
@@ -166,6 +185,23 @@ async fn sources(
     let cluster = Cluster::find(args.kubernetes_namespace.clone()).await?;
     let (cluster, intents) = InCluster::follow(cluster, watched.transpose()?).await?;
     Ok((intents, Some(cluster)))
+}
+
+/// Tells the service manager that the control plane serves, and then, for ever, that it is alive and what it is at: on
+/// the thread that serves, so that one that hangs is silent.
+async fn attend(manager: &Notifier, control_plane: &ControlPlane) {
+    let mut told = control_plane.summary();
+    manager.ready(&told);
+    let pause = manager.watchdog().map_or(STATUS_EVERY, |watchdog| watchdog / 2);
+    loop {
+        tokio::time::sleep(pause.min(STATUS_EVERY)).await;
+        manager.alive();
+        let now = control_plane.summary();
+        if now != told {
+            manager.status(&now);
+            told = now;
+        }
+    }
 }
 
 fn start_logging(format: LogFormat) {

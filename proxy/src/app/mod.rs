@@ -1,6 +1,7 @@
 //! Putting the proxy together: flags, bootstrap, threads, signals.
 
 mod address;
+mod attend;
 pub mod flags;
 mod health;
 mod leave;
@@ -9,6 +10,7 @@ pub mod redirect;
 mod sidecar;
 mod spans;
 mod state;
+pub mod systemd;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -215,6 +217,7 @@ fn serve(
     let threads = start_threads(count).map_err(|error| format!("cannot start threads: {error}"))?;
     threads.control.block_on(async {
         let proxy = Proxy::new(&bootstrap, threads.workers.clone(), flags, logs).given(given);
+        proxy.attend(threads.workers.clone());
         proxy.run(flags, bootstrap, plan).await
     })
 }

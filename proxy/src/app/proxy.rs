@@ -1,5 +1,6 @@
 //! The running proxy: what is started in which order, and how it leaves.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,11 +11,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::Logs;
+use super::attend;
 use super::flags::Flags;
 use super::health;
 use super::sidecar;
 use super::spans;
 use super::state::State;
+use super::systemd::Notifier;
 use crate::admin::{self, Source};
 use crate::cluster::Clusters;
 use crate::cluster::grpc::Channel;
@@ -46,6 +49,8 @@ pub(super) struct Proxy {
     spans: Option<(mpsc::Receiver<FinishedSpan>, (Counter, Counter))>,
     /// Told to those that leave first: registration.
     leaving: Drain,
+    /// Hears whether we are ready, and alive.
+    manager: Notifier,
     /// Resources from this very process.
     given: Option<watch::Receiver<Arc<Everything>>>,
 }
@@ -89,7 +94,13 @@ impl Proxy {
             fatal: Mutex::default(),
         };
         let (state, leaving) = (Arc::new(state), Drain::new());
-        Self { state, spans: Some((spans, outcomes)), leaving, given: None }
+        let manager = Notifier::from_env();
+        Self { state, spans: Some((spans, outcomes)), leaving, manager, given: None }
+    }
+
+    /// Tell the service manager how things are, as long as all of these threads are alive.
+    pub(super) fn attend(&self, workers: Vec<Handle>) {
+        tokio::spawn(attend::attend(self.manager.clone(), Arc::clone(&self.state), workers));
     }
 
     /// Resources come from this very process; the listeners among the first of them must be there from the start.
@@ -111,7 +122,7 @@ impl Proxy {
         plan: Option<sidecar::Plan>,
     ) -> Result<(), String> {
         self.start_admin(&bootstrap)?;
-        self.start_health(flags).await?;
+        self.start_health(flags, plan.as_ref()).await?;
         if let Some((spans, outcomes)) = self.spans.take() {
             let sender = spans::Sender(self.state.clusters.clone());
             tokio::spawn(export::run(spans, sender, outcomes));
@@ -226,11 +237,16 @@ impl Proxy {
         Ok(())
     }
 
-    async fn start_health(&self, flags: &Flags) -> Result<(), String> {
+    async fn start_health(
+        &self,
+        flags: &Flags,
+        plan: Option<&sidecar::Plan>,
+    ) -> Result<(), String> {
         let probes = health::probes(&flags.app_probes)?;
         let Some(port) = flags.health_port else { return Ok(()) };
-        let address = (flags.sidecar.address, port);
-        let listener = tokio::net::TcpListener::bind(address)
+        let own = plan.map(|plan| plan.address).or(flags.sidecar.address);
+        let address = own.unwrap_or(Ipv4Addr::LOCALHOST.into());
+        let listener = tokio::net::TcpListener::bind((address, port))
             .await
             .map_err(|error| format!("--health-port {port}: cannot bind: {error}"))?;
         let source: Arc<dyn Source> = self.state.clone();
@@ -241,6 +257,7 @@ impl Proxy {
     /// Deregister, stop accepting, let requests finish, write what is left to write.
     async fn leave(&self, limit: Duration) {
         self.state.draining.store(true, Ordering::Relaxed);
+        self.manager.stopping();
         tracing::info!(?limit, "draining");
         self.leaving.run(DEREGISTER).await;
         let cut = self.state.server.drain(limit).await;

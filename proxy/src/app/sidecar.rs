@@ -21,6 +21,8 @@ pub(super) const CLUSTER: &str = "pillion-control-plane";
 pub(super) struct Plan {
     /// Envoy v3 bootstrap.
     pub(super) bootstrap: Value,
+    /// Where others reach it.
+    pub(super) address: IpAddr,
     /// How it gets its identity.
     pub(super) joining: Joining,
     /// What it registers. None: it is only a client.
@@ -61,6 +63,7 @@ pub(super) fn plan(flags: &Flags) -> Result<Plan, String> {
         },
     });
     Ok(Plan {
+        address: own,
         bootstrap: bootstrap(flags, (service, account, &name), own, (tls, &authority)),
         joining: Joining {
             namespace: sidecar.namespace.clone(),
