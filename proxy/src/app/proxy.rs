@@ -1,6 +1,6 @@
 //! The running proxy: what is started in which order, and how it leaves.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -245,7 +245,7 @@ impl Proxy {
         let probes = health::probes(&flags.app_probes)?;
         let Some(port) = flags.health_port else { return Ok(()) };
         let own = plan.map(|plan| plan.address).or(flags.sidecar.address);
-        let address = own.unwrap_or(Ipv4Addr::LOCALHOST.into());
+        let address = own.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let listener = tokio::net::TcpListener::bind((address, port))
             .await
             .map_err(|error| format!("--health-port {port}: cannot bind: {error}"))?;
