@@ -95,7 +95,7 @@ pub struct Sidecar {
     /// Service account of its identity. Default: the service's name.
     #[arg(long, env = "PILLION_SERVICE_ACCOUNT")]
     pub service_account: Option<String>,
-    /// Name of this instance. Default: service and process id.
+    /// Name of this instance. Default: service, machine and process id.
     #[arg(long, env = "PILLION_INSTANCE")]
     pub name: Option<String>,
     /// Where the application listens: PORT (on loopback), NAME=PORT, or unix:PATH. None: a client

@@ -47,7 +47,7 @@ pub(super) fn plan(flags: &Flags) -> Result<Plan, String> {
         None => address::towards(&authority),
     };
     let account = sidecar.service_account.as_deref().unwrap_or(service);
-    let name = sidecar.name.clone().unwrap_or_else(|| format!("{service}-{}", std::process::id()));
+    let name = sidecar.name.clone().unwrap_or_else(|| instance(service));
     let workload = sidecar.main_port().map(|app| Workload {
         name: name.clone(),
         namespace: sidecar.namespace.clone(),
@@ -74,6 +74,16 @@ pub(super) fn plan(flags: &Flags) -> Result<Plan, String> {
         },
         workload,
     })
+}
+
+/// A name that no other instance has, on whatever machine: in containers process ids are all alike.
+fn instance(service: &str) -> String {
+    let uname = rustix::system::uname();
+    let host = uname.nodename().to_string_lossy().to_ascii_lowercase();
+    let host = host.split('.').next().unwrap_or_default();
+    let fits = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let host: String = host.chars().map(fits).collect();
+    format!("{service}-{}-{}", host.trim_matches('-'), std::process::id())
 }
 
 fn ports(sidecar: &Sidecar, app: u16) -> HashMap<String, u32> {
