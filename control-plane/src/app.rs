@@ -159,8 +159,8 @@ impl ControlPlane {
             Some(cluster) => cluster.root(store.as_ref(), &trust_domain, &options.data_dir).await?,
             None => stored_root(store.as_ref(), &trust_domain)?,
         };
-        let now = SystemTime::now();
-        let ca = Arc::new(Ca::new(trust_domain.clone(), &root, options.certificate_ttl, now)?);
+        let (domain, now) = (trust_domain.clone(), SystemTime::now());
+        let ca = Arc::new(Ca::new(domain, &root, options.certificate_ttl, now)?);
         let join_token = files::join_token(&options.data_dir, ca.root(), store.as_ref())?;
         write_root(&options.data_dir, &ca)?;
         let registry = Arc::new(SharedRegistry::restore(Arc::clone(&store), options.lease_ttl)?);
@@ -170,17 +170,15 @@ impl ControlPlane {
         };
         let publisher = Publisher::new(trust_domain.clone(), intents, workloads);
         let stop = CancellationToken::new();
-        let ads = AdsApi::new(publisher.worlds(), stop.clone())
-            .with_vetting(Arc::new(Vetting::new(Box::new(ProxyValidator))));
+        let ads = vetted(AdsApi::new(publisher.worlds(), stop.clone()));
         let accepted = store.join_tokens()?;
         let reviewer = cluster.as_ref().map(|cluster| cluster.reviewer(trust_domain));
         let services = Services::new(tokens::check(accepted, reviewer))
             .with(ads.clone().into_server())
             .with(CertificateApi::new(Arc::clone(&ca), stop.clone()).into_server())
             .with(WorkloadApi::new(registry.clone()).into_server());
-        let names = server_names(options);
-        let certificate =
-            Arc::new(ServerCertificate::new(Arc::clone(&ca), names, SystemTime::now())?);
+        let certificate = ServerCertificate::new(Arc::clone(&ca), server_names(options), now)?;
+        let certificate = Arc::new(certificate);
         let addresses = listeners.addresses;
         files::write_ports(&options.data_dir.join(PORTS_FILE), addresses.into())?;
         let root_pem = certificates_pem(std::slice::from_ref(ca.root()));
@@ -196,8 +194,7 @@ impl ControlPlane {
         background.spawn(publisher.run());
         background.spawn(async move { registry.run_expiry().await });
         background.spawn(renew_certificate(Arc::clone(&certificate)));
-        background
-            .spawn(admin::serve(listeners.admin, Arc::clone(&view) as Arc<dyn admin::Source>));
+        background.spawn(admin::serve(listeners.admin, view.clone()));
         if let (Some(listener), Some(webhook)) = (listeners.webhook, &options.webhook) {
             background.spawn(webhook.serve(
                 listener,
@@ -240,6 +237,11 @@ impl ControlPlane {
         self.stop.cancel();
         while self.servers.join_next().await.is_some() {}
     }
+}
+
+/// Nothing is sent that our own proxy would refuse.
+fn vetted(ads: AdsApi) -> AdsApi {
+    ads.with_vetting(Arc::new(Vetting::new(Box::new(ProxyValidator))))
 }
 
 /// The sockets, bound before anything else happens.
