@@ -51,6 +51,8 @@ pub struct Beside {
     pub labels: Vec<(String, String)>,
     /// Further arguments of the sidecar.
     pub more: Vec<String>,
+    /// It runs the Gateway of that name, in place of a service.
+    pub gateway: bool,
 }
 
 impl Beside {
@@ -63,7 +65,13 @@ impl Beside {
             app: Some(app.port()),
             labels: vec![label("app", service), label("version", version)],
             more: Vec::new(),
+            gateway: false,
         }
+    }
+
+    /// A gateway.
+    pub fn gateway(name: &str) -> Self {
+        Self { gateway: true, ..Self::client(name) }
     }
 
     /// One that only asks.
@@ -74,6 +82,7 @@ impl Beside {
             app: None,
             labels: Vec::new(),
             more: Vec::new(),
+            gateway: false,
         }
     }
 }
@@ -166,7 +175,8 @@ impl Mesh {
             .arg(self.data_dir().join("join-token"))
             .arg("--data-dir")
             .arg(self.dir().join(&beside.name))
-            .args(["--service", &beside.service, "--name", &beside.name, "--concurrency", "1"])
+            .args([if beside.gateway { "--gateway" } else { "--service" }, &beside.service])
+            .args(["--name", &beside.name, "--concurrency", "1"])
             .args(["--admin-port", &admin.port().to_string()])
             .args(["--inbound-port", &inbound.port().to_string()])
             .args(["--outbound-port", &outbound.port().to_string()]);

@@ -136,6 +136,7 @@ impl Compiler {
             proxy: Sidecar::alone(Certificates::None),
             certificate_dir: args.certificate_dir.clone(),
             is_here: true,
+            inbound: None,
         });
         Self { world: World::new(without_mesh(&parsed.intent), Default::default()), node }
     }

@@ -268,5 +268,8 @@ pub(crate) fn unsupported_target(target: &BackendTarget) -> String {
     match target {
         BackendTarget::Unsupported(kind) => format!("a {kind} cannot be a backend"),
         BackendTarget::Service { service, .. } => format!("there is no Service {service}"),
+        BackendTarget::External { service, .. } => {
+            format!("ExternalService {service} does not exist, or has no such port")
+        }
     }
 }

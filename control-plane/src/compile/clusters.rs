@@ -42,7 +42,7 @@ const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptio
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// To another sidecar, whose own side waits an hour.
-const PEER_IDLE: Duration = Duration::from_secs(300);
+pub(crate) const PEER_IDLE: Duration = Duration::from_secs(300);
 /// To the workload: below the 5 s after which the servers of several languages hang up.
 const WORKLOAD_IDLE: Duration = Duration::from_secs(4);
 
@@ -154,7 +154,7 @@ fn speak(
     }
 }
 
-fn http_options(cluster: &mut Cluster, http2: bool, idle: Duration) {
+pub(crate) fn http_options(cluster: &mut Cluster, http2: bool, idle: Duration) {
     let config = if http2 {
         // A peer whose link was cut says nothing: without a word from it, requests would wait for ever. What may be
         // repeated is soon tried elsewhere, and a connection that died while it was idle is not used again.
@@ -183,7 +183,7 @@ fn http_options(cluster: &mut Cluster, http2: bool, idle: Duration) {
 }
 
 /// No limits but those that are asked for, and a budget for retries in any case.
-fn circuit_breakers(policy: Option<&TrafficPolicy>) -> CircuitBreakers {
+pub(crate) fn circuit_breakers(policy: Option<&TrafficPolicy>) -> CircuitBreakers {
     let limits = policy.and_then(|policy| policy.circuit_breaker).unwrap_or_default();
     let budget = policy.and_then(|policy| policy.retry.as_ref()?.budget);
     let (max_retries, retry_budget) = match (limits.max_retries, budget) {

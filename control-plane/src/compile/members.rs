@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::intent::{
-    Intent, Mtls, Name, Problem, Service, ServicePort, Severity, TargetPort, Workload,
+    GATEWAY_LABEL, Intent, Mtls, Name, Problem, Service, ServicePort, Severity, TargetPort,
+    Workload,
 };
 
 /// The workloads of one service.
@@ -60,7 +61,9 @@ pub(crate) fn of_all(
     });
     let members: BTreeMap<Name, Members> = members.collect();
     let Notes { mut problems, selected } = notes;
+    let is_gateway = |workload: &Workload| workload.labels.contains_key(GATEWAY_LABEL);
     let orphans = registered.values().filter(|workload| !selected.contains(&workload.name));
+    let orphans = orphans.filter(|workload| !is_gateway(workload));
     problems.extend(orphans.map(|workload| problem(workload, orphan(workload))));
     problems.sort();
     problems.dedup();

@@ -72,6 +72,8 @@ pub struct GatewayProxy {
     pub certificate_dir: Option<String>,
     /// It runs in this very process, so that it may have the keys that Secrets hold.
     pub is_here: bool,
+    /// Address and port at which workloads of the mesh reach it, for what leaves the mesh through it.
+    pub inbound: Option<(IpAddr, u16)>,
 }
 
 /// A place on a sidecar's machine where it listens.
@@ -145,6 +147,10 @@ impl Node {
                 proxy: Sidecar::parse(&metadata)?,
                 certificate_dir: metadata.text("CERTIFICATE_DIR")?,
                 is_here: false,
+                inbound: match metadata.port("INBOUND_PORT")? {
+                    Some(port) => Some((metadata.address("ADDRESS")?, port)),
+                    None => None,
+                },
             }))
         } else {
             NodeKind::Sidecar(Box::new(Sidecar::parse(&metadata)?))

@@ -17,12 +17,15 @@ use pillion_xds::envoy::config::route::v3::{
 use super::action::{Action, Forward, Headers, action};
 use super::balancing::hash_policy;
 use super::capture::PASSTHROUGH;
+use super::external;
 use super::proto::{duration, fraction, inline, matching};
+use super::rate_limit;
 use super::retry::{self, Plan};
 use super::route_match::{Precedence, grpc_matches, header_matcher, route_match};
 use super::shape::{Client, Shape, cluster_name};
 use crate::intent::{
-    AppProtocol, HashOn, HttpRoute, Match, Outbound, Rule, Service, ServicePort, TrafficPolicy,
+    AppProtocol, HashOn, HttpRoute, Match, Outbound, RateLimit, Rule, Service, ServicePort,
+    TrafficPolicy,
 };
 
 /// The route configuration behind the one outbound port.
@@ -71,6 +74,7 @@ pub(crate) fn outbound(shape: &Shape, client: &Client<'_>) -> RouteConfiguration
             });
         }
     }
+    virtual_hosts.append(&mut external::virtual_hosts(shape, &mut taken));
     virtual_hosts.push(strangers(shape.intent.mesh.outbound));
     RouteConfiguration { name: OUTBOUND.to_owned(), virtual_hosts, ..RouteConfiguration::default() }
 }
@@ -106,7 +110,7 @@ fn strangers(outbound: Outbound) -> VirtualHost {
 }
 
 /// Without a time limit.
-fn to_cluster(name: &str) -> route::Action {
+pub(crate) fn to_cluster(name: &str) -> route::Action {
     route::Action::Route(RouteAction {
         cluster_specifier: Some(ClusterSpecifier::Cluster(name.to_owned())),
         timeout: Some(prost_types::Duration::default()),
@@ -115,7 +119,7 @@ fn to_cluster(name: &str) -> route::Action {
 }
 
 /// For CONNECT requests: bytes both ways, from who names the outbound port as an HTTP proxy.
-fn tunnel(mut action: route::Action) -> Route {
+pub(crate) fn tunnel(mut action: route::Action) -> Route {
     if let route::Action::Route(action) = &mut action {
         // As of any other TCP connection.
         action.idle_timeout = Some(duration(Duration::from_secs(3600)));
@@ -190,18 +194,39 @@ fn routes(
 ) -> Vec<Route> {
     let attached = shape.routes(service, port, namespace);
     let on_service = shape.service_policy(&service.name);
-    let context = |on_route| Context { reader, protocol: port.protocol, on_route, on_service };
+    let context = |on_route| Context {
+        reader,
+        protocol: port.protocol,
+        on_route,
+        on_service,
+        at_gateway: false,
+    };
     if attached.is_empty() {
-        let cluster = cluster_name(&service.name, port.port);
-        let action = RouteAction {
-            cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.clone())),
-            ..RouteAction::default()
-        };
-        let forward = Forward { route: action, unresolved: None };
-        let whole = Entry { name: cluster, found: &Match::default(), rule: None };
-        return context(None).forward(&whole, forward);
+        return all_to(&cluster_name(&service.name, port.port), context(None));
     }
     of_attached(shape, &attached, |route, _| context(shape.route_policy(route.kind, &route.name)))
+}
+
+/// Everything to one cluster, with the default retries.
+pub(crate) fn whole(cluster: &str, protocol: AppProtocol) -> Vec<Route> {
+    let context = Context {
+        reader: Reader::Proxy,
+        protocol,
+        on_route: None,
+        on_service: None,
+        at_gateway: false,
+    };
+    all_to(cluster, context)
+}
+
+fn all_to(cluster: &str, context: Context<'_>) -> Vec<Route> {
+    let action = RouteAction {
+        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
+        ..RouteAction::default()
+    };
+    let forward = Forward { route: action, unresolved: None };
+    let everything = Match::default();
+    context.forward(&Entry { name: cluster.to_owned(), found: &everything, rule: None }, forward)
 }
 
 /// The rules of several routes as one list, the first match first (Gateway API, `HTTPRouteRule.matches`).
@@ -252,6 +277,8 @@ pub(crate) struct Context<'a> {
     pub(crate) protocol: AppProtocol,
     pub(crate) on_route: Option<&'a TrafficPolicy>,
     pub(crate) on_service: Option<&'a TrafficPolicy>,
+    /// Rate limits of routes hold here.
+    pub(crate) at_gateway: bool,
 }
 
 impl<'a> Context<'a> {
@@ -317,6 +344,8 @@ impl<'a> Context<'a> {
         }
         match entry.found.method.as_deref() {
             _ if self.protocol == AppProtocol::Grpc => with(Some(false)),
+            // Each route has buckets of its own.
+            _ if self.limit().is_some() => with(Some(false)),
             Some("GET" | "HEAD" | "OPTIONS" | "TRACE") => with(Some(true)),
             Some(_) => with(Some(false)),
             None => {
@@ -363,10 +392,15 @@ impl<'a> Context<'a> {
                 request_headers_to_remove: headers.request_remove,
                 response_headers_to_add: headers.response_add,
                 response_headers_to_remove: headers.response_remove,
+                typed_per_filter_config: rate_limit::per_filter(self.limit(), &entry.name),
                 ..Route::default()
             }
         };
         matches.into_iter().map(route).collect()
+    }
+
+    fn limit(&self) -> Option<&'a RateLimit> {
+        self.on_route.filter(|_| self.at_gateway)?.rate_limit.as_ref()
     }
 
     /// A policy on the route wins over one on the service, setting by setting.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::action::unsupported_target;
+use super::external;
 use super::members::{Members, Wire};
 use crate::intent::{
     BackendTarget, Filter, HttpRoute, Intent, Name, ParentRef, RouteKind, Service, ServicePort,
@@ -103,6 +104,12 @@ impl Shape {
 
     /// The cluster behind a backend, or why there is none.
     pub(crate) fn resolve(&self, target: &BackendTarget) -> Result<String, String> {
+        if let BackendTarget::External { service, port } = target
+            && let Some(found) = self.intent.externals.get(service)
+            && let Some(port) = found.port(*port)
+        {
+            return Ok(external::cluster_name(service, port.port));
+        }
         let BackendTarget::Service { service: name, port } = target else {
             return Err(unsupported_target(target));
         };
@@ -138,7 +145,7 @@ pub(crate) struct Client<'a> {
 fn destinations(route: &HttpRoute) -> impl Iterator<Item = &Name> {
     targets(route).filter_map(|target| match target {
         BackendTarget::Service { service, .. } => Some(service),
-        BackendTarget::Unsupported(_) => None,
+        BackendTarget::External { .. } | BackendTarget::Unsupported(_) => None,
     })
 }
 

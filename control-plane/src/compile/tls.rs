@@ -18,6 +18,7 @@ use pillion_xds::envoy::r#type::matcher::v3::StringMatcher;
 
 use super::node::Certificates;
 use super::proto::{exact, file, over_ads, prefix, transport_socket};
+use crate::intent::Origination;
 
 /// What HTTP between sidecars is negotiated as.
 pub(crate) const H2: &[&str] = &["h2"];
@@ -72,15 +73,45 @@ pub(crate) fn downstream(
     Some(transport_socket(TLS, &context))
 }
 
+/// The client's side towards a host outside: its certificate has to be of a trusted root, and bear its name.
+pub(crate) fn upstream_outside(origination: &Origination, alpn: &[&str]) -> TransportSocket {
+    let name = |name: &String| SubjectAltNameMatcher {
+        san_type: SanType::Dns.into(),
+        matcher: Some(exact(name)),
+        ..SubjectAltNameMatcher::default()
+    };
+    let validation = CertificateValidationContext {
+        trusted_ca: Some(file(&origination.ca_file)),
+        match_typed_subject_alt_names: origination.names.iter().map(name).collect(),
+        ..CertificateValidationContext::default()
+    };
+    let common = CommonTlsContext {
+        tls_params: Some(since_tls_12()),
+        alpn_protocols: alpn.iter().map(|name| (*name).to_owned()).collect(),
+        validation_context_type: Some(ValidationContextType::ValidationContext(validation)),
+        ..CommonTlsContext::default()
+    };
+    let context = UpstreamTlsContext {
+        common_tls_context: Some(common),
+        sni: origination.sni.clone(),
+        ..UpstreamTlsContext::default()
+    };
+    transport_socket(TLS, &context)
+}
+
+fn since_tls_12() -> TlsParameters {
+    TlsParameters {
+        tls_minimum_protocol_version: TlsProtocol::TlSv12.into(),
+        tls_maximum_protocol_version: TlsProtocol::TlSv13.into(),
+        ..TlsParameters::default()
+    }
+}
+
 /// The side of a gateway towards anybody: TLS 1.2 and 1.3, with the certificates of these names, no client
 /// certificates.
 pub(crate) fn downstream_edge(certificates: &[String], alpn: &[&str]) -> TransportSocket {
     let common = CommonTlsContext {
-        tls_params: Some(TlsParameters {
-            tls_minimum_protocol_version: TlsProtocol::TlSv12.into(),
-            tls_maximum_protocol_version: TlsProtocol::TlSv13.into(),
-            ..TlsParameters::default()
-        }),
+        tls_params: Some(since_tls_12()),
         alpn_protocols: alpn.iter().map(|name| (*name).to_owned()).collect(),
         tls_certificate_sds_secret_configs: certificates.iter().map(|name| secret(name)).collect(),
         ..CommonTlsContext::default()

@@ -13,7 +13,7 @@ use super::node::{Certificates, GatewayProxy, Node, NodeKind, Sidecar};
 use super::proto::resource;
 use super::routes::{self, OUTBOUND, Reader};
 use super::shape::{Client, Shape, cluster_name};
-use super::{capture, gateway, grpc, http_manager, listeners};
+use super::{capture, external, gateway, grpc, http_manager, listeners};
 use crate::intent::{
     AppProtocol, Intent, Mtls, Name, Outbound, Problem, Service, ServicePort, TargetPort, Workload,
 };
@@ -39,6 +39,7 @@ struct Compiled {
     clusters: HashMap<Flavor, Arc<BTreeMap<String, Arc<Resource>>>>,
     routes: HashMap<ScopeKey, Arc<Resource>>,
     grpc: HashMap<String, Arc<Vec<Arc<Resource>>>>,
+    external: Option<Arc<BTreeMap<String, Arc<Resource>>>>,
 }
 
 /// Whose host names: those of a namespace, or of one service that declares what it depends on.
@@ -187,6 +188,9 @@ impl World {
         }
         match flavor {
             Flavor::Proxy(_) | Flavor::Alone => {
+                for resource in compiled.external(&self.shape).values() {
+                    set.insert(Arc::clone(resource));
+                }
                 set.insert(compiled.outbound(&self.shape, client, scope));
             }
             Flavor::Grpc(_) => {
@@ -216,9 +220,11 @@ impl World {
         let endpoints = self.endpoints.get(&view(&flavor));
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         let clusters = compiled.clusters(&self.shape, &flavor);
+        let external = compiled.external(&self.shape);
         for name in &made.backends {
             let endpoints = endpoints.and_then(|all| all.get(name));
-            for resource in clusters.get(name).into_iter().chain(endpoints) {
+            let outside = external.get(name);
+            for resource in clusters.get(name).into_iter().chain(endpoints).chain(outside) {
                 set.insert(Arc::clone(resource));
             }
         }
@@ -227,6 +233,18 @@ impl World {
             set.insert(resource(ResourceType::Cluster, &cluster.name, &cluster));
         }
         set
+    }
+
+    /// The gateways that a sidecar's requests leave the mesh through.
+    fn add_egress(&self, set: &mut ResourceSet, sidecar: &Sidecar) {
+        let view = view(&Flavor::Proxy(sidecar.certificates.clone()));
+        for name in external::gateways(&self.shape) {
+            let with = (&sidecar.certificates, view);
+            let mesh = &self.intent().mesh;
+            let (cluster, endpoints) = external::egress(mesh, name, &self.registered, with);
+            set.insert(resource(ResourceType::Cluster, &cluster.name, &cluster));
+            set.insert(resource(ResourceType::Endpoint, &endpoints.cluster_name, &endpoints));
+        }
     }
 
     /// What is a sidecar's alone: its listeners, its workload, its loopback ports, its trace receiver.
@@ -247,10 +265,14 @@ impl World {
             let cluster = clusters::passthrough(sidecar.interception.captures());
             set.insert(resource(ResourceType::Cluster, &cluster.name, &cluster));
         }
+        self.add_egress(set, sidecar);
         if sidecar.interception.captures() {
             self.add_captured(set, node, sidecar);
         }
-        if let Some(listener) = listeners::outbound(mesh, node, sidecar) {
+        if let Some(mut listener) = listeners::outbound(mesh, node, sidecar) {
+            if sidecar.interception.captures() {
+                listener.filter_chains.append(&mut external::captured(&self.shape));
+            }
             set.insert(resource(ResourceType::Listener, &listener.name, &listener));
         }
         for (name, local) in &sidecar.upstream_ports {
@@ -336,6 +358,18 @@ impl Compiled {
         let all = Arc::new(shape.intent.services.values().flat_map(of_service).collect());
         self.clusters.insert(flavor.clone(), Arc::clone(&all));
         all
+    }
+
+    fn external(&mut self, shape: &Shape) -> Arc<BTreeMap<String, Arc<Resource>>> {
+        let compile = || {
+            let cluster = |(service, port)| {
+                let cluster = external::cluster(service, port);
+                let resource = resource(ResourceType::Cluster, &cluster.name, &cluster);
+                (cluster.name, Arc::new(resource))
+            };
+            Arc::new(external::ports(shape).map(cluster).collect())
+        };
+        Arc::clone(self.external.get_or_insert_with(compile))
     }
 
     fn outbound(&mut self, shape: &Shape, client: &Client<'_>, scope: ScopeKey) -> Arc<Resource> {

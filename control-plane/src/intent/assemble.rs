@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::document::{Document, Object, ObjectId, Place};
+use super::external::ExternalService;
 use super::gateway::Gateway;
 use super::http_route::{HttpRoute, RouteKind};
 use super::mesh::Mesh;
@@ -27,6 +28,8 @@ pub struct Intent {
     pub workloads: BTreeMap<Name, Arc<Workload>>,
     /// Gateways, of every class.
     pub gateways: BTreeMap<Name, Arc<Gateway>>,
+    /// Hosts outside of the mesh.
+    pub externals: BTreeMap<Name, Arc<ExternalService>>,
     /// Certificates for gateways.
     pub secrets: BTreeMap<Name, Arc<Secret>>,
     /// Routes.
@@ -98,6 +101,9 @@ fn insert_all(parsed: &mut Parsed, documents: &[Document]) {
             Object::Workload(workload) => {
                 parsed.intent.workloads.insert(name, Arc::clone(workload));
             }
+            Object::ExternalService(service) => {
+                parsed.intent.externals.insert(name, Arc::clone(service));
+            }
             Object::Secret(secret) => {
                 parsed.intent.secrets.insert(name, Arc::clone(secret));
             }
@@ -153,6 +159,7 @@ fn insert_policies(parsed: &mut Parsed, mut policies: Vec<(&Document, &Arc<Traff
 pub(crate) fn describe(target: &Target) -> String {
     match target {
         Target::Service(name) => format!("{} {name}", Kind::Service),
+        Target::Gateway(name) => format!("{} {name}", Kind::Gateway),
         Target::Route(RouteKind::Http, name) => format!("{} {name}", Kind::HttpRoute),
         Target::Route(RouteKind::Grpc, name) => format!("{} {name}", Kind::GrpcRoute),
     }

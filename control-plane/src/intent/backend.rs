@@ -26,6 +26,13 @@ pub enum BackendTarget {
         /// Its port.
         port: Option<u16>,
     },
+    /// A host outside; without a port its only one.
+    External {
+        /// Which.
+        service: Name,
+        /// Its port.
+        port: Option<u16>,
+    },
     /// A kind that cannot be a backend here; its share gets a 500.
     Unsupported(String),
 }
@@ -53,6 +60,13 @@ pub(crate) fn backend_target<'n>(
     let namespace =
         object.optional(cx, "namespace", dns_label).unwrap_or_else(|| cx.namespace.clone());
     let port = object.optional(cx, "port", port);
+    if (group.as_str(), kind.as_str()) == ("pillion.io", "ExternalService") {
+        let service = Name::new(namespace, name);
+        if let Some(at) = name_at {
+            cx.refer(&at, Referent::External { service: service.clone(), port });
+        }
+        return Some(BackendTarget::External { service, port });
+    }
     let is_service = matches!((group.as_str(), kind.as_str()), ("" | "core", "Service"));
     if !is_service {
         let written = if group.is_empty() { kind } else { format!("{group}/{kind}") };

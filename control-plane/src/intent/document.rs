@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::decode::{At, Context, Object as Fields, any_text, quoted, text};
+use super::external::ExternalService;
 use super::gateway::{Gateway, GatewayRef};
 use super::http_route::{HttpRoute, ParentRef};
 use super::mesh::Mesh;
@@ -84,6 +85,8 @@ pub enum Object {
     Route(Arc<HttpRoute>),
     /// A `TrafficPolicy`.
     TrafficPolicy(Arc<TrafficPolicy>),
+    /// An `ExternalService`.
+    ExternalService(Arc<ExternalService>),
     /// A `Process`.
     Process(Arc<Process>),
 }
@@ -102,6 +105,8 @@ pub(crate) enum Referent {
     Parent(ParentRef),
     Gateway(GatewayRef),
     Certificate(Name),
+    Egress(Name),
+    External { service: Name, port: Option<u16> },
     Backend { service: Name, port: Option<u16> },
     PolicyTarget(Target),
     Dependency(Name),
@@ -247,6 +252,9 @@ fn decode(cx: &mut Context, root: &At<'_>, kind: Kind) -> Option<(ObjectId, Obje
         Kind::GrpcRoute => Object::Route(Arc::new(HttpRoute::decode_grpc(cx, &meta, &spec)?)),
         Kind::TrafficPolicy => {
             Object::TrafficPolicy(Arc::new(TrafficPolicy::decode(cx, &meta, &spec)?))
+        }
+        Kind::ExternalService => {
+            Object::ExternalService(Arc::new(ExternalService::decode(cx, &meta, &spec)?))
         }
         Kind::Process => Object::Process(Arc::new(Process::decode(cx, &meta, &spec)?)),
     };

@@ -28,12 +28,14 @@ pub enum Kind {
     GrpcRoute,
     /// `pillion.io/v1alpha1 TrafficPolicy`
     TrafficPolicy,
+    /// `pillion.io/v1alpha1 ExternalService`
+    ExternalService,
     /// `pillion.io/v1alpha1 Process`
     Process,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Mesh,
         Self::Service,
         Self::Workload,
@@ -42,6 +44,7 @@ impl Kind {
         Self::HttpRoute,
         Self::GrpcRoute,
         Self::TrafficPolicy,
+        Self::ExternalService,
         Self::Process,
     ];
 
@@ -57,6 +60,7 @@ impl Kind {
             Self::HttpRoute => "HTTPRoute",
             Self::GrpcRoute => "GRPCRoute",
             Self::TrafficPolicy => "TrafficPolicy",
+            Self::ExternalService => "ExternalService",
             Self::Process => "Process",
         }
     }
@@ -64,9 +68,11 @@ impl Kind {
     /// The versions that are read, newest first.
     pub(crate) const fn api_versions(self) -> &'static [&'static str] {
         match self {
-            Self::Mesh | Self::Workload | Self::TrafficPolicy | Self::Process => {
-                &["pillion.io/v1alpha1"]
-            }
+            Self::Mesh
+            | Self::Workload
+            | Self::TrafficPolicy
+            | Self::ExternalService
+            | Self::Process => &["pillion.io/v1alpha1"],
             Self::Service | Self::Secret => &["v1"],
             Self::Gateway | Self::HttpRoute => {
                 &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"]
@@ -79,7 +85,14 @@ impl Kind {
 
     /// Whether the kind is ours, so that an unknown field can only be a mistake.
     pub(crate) const fn is_ours(self) -> bool {
-        matches!(self, Self::Mesh | Self::Workload | Self::TrafficPolicy | Self::Process)
+        matches!(
+            self,
+            Self::Mesh
+                | Self::Workload
+                | Self::TrafficPolicy
+                | Self::ExternalService
+                | Self::Process
+        )
     }
 }
 

@@ -4,7 +4,7 @@
 //! [`Intent`]. Both are pure, both name every problem with file, line, column, document, field and what was
 //! expected, and a bad document never takes another one with it.
 //!
-//! Kinds: `Mesh`, `Workload`, `TrafficPolicy`, `Process` of `pillion.io/v1alpha1`; `Service` and `Secret` (of
+//! Kinds: `Mesh`, `Workload`, `TrafficPolicy`, `ExternalService`, `Process` of `pillion.io/v1alpha1`; `Service` and `Secret` (of
 //! type `kubernetes.io/tls`) of `v1`; `Gateway`, `HTTPRoute` and `GRPCRoute` of `gateway.networking.k8s.io`. Fields that our own kinds do not have are errors. Fields that the
 //! others have and we do not know are warnings, and the known part is applied.
 
@@ -14,6 +14,7 @@ mod backend;
 mod decode;
 mod document;
 mod duration;
+mod external;
 mod filter;
 mod gateway;
 mod grpc_route;
@@ -24,6 +25,7 @@ mod meta;
 mod policy;
 mod problem;
 mod process;
+mod rate_limit;
 mod references;
 mod secret;
 mod service;
@@ -33,6 +35,7 @@ mod yaml;
 pub use assemble::{Intent, Parsed, assemble};
 pub use backend::{Backend, BackendTarget};
 pub use document::{Document, FileDocuments, Object, ObjectId, Place, read, read_object};
+pub use external::{ExternalPort, ExternalService, Origination};
 pub use filter::{Filter, HeaderChange, Mirror, PathChange, Redirect, Rewrite};
 pub use gateway::{
     AllowedNamespaces, GATEWAY_CLASS, GATEWAY_LABEL, Gateway, GatewayRef, Listener,
@@ -52,6 +55,7 @@ pub use policy::{
 pub(crate) use problem::nearest;
 pub use problem::{Problem, Severity};
 pub use process::{Process, Restart};
+pub use rate_limit::{LimitBy, RateLimit};
 pub use secret::{CertificateSource, PrivateKey, Secret};
 pub use service::{AppProtocol, Service, ServicePort, TargetPort};
 pub use workload::{Locality, Workload};

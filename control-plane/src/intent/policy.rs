@@ -10,12 +10,14 @@ use super::filter::header_name;
 use super::http_route::RouteKind;
 use super::meta::{Meta, Name};
 use super::problem::nearest;
+use super::rate_limit::{RateLimit, rate_limit};
 
 /// `pillion.io/v1alpha1 TrafficPolicy`.
 ///
 /// On a Service, `loadBalancer`, `circuitBreaker`, `outlierDetection` and `timeout.connect` hold for its endpoints,
 /// whoever sends there; `retry`, the other timeouts and what a hash is made of hold for requests to its host
-/// name. On a route, the latter hold for that route and win over those of the Service.
+/// name. On a route, the latter hold for that route and win over those of the Service. `rateLimit`
+/// is for a Gateway, or for a route at gateways, where it takes the place of the Gateway's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrafficPolicy {
     /// Namespace and name.
@@ -34,6 +36,8 @@ pub struct TrafficPolicy {
     pub retry: Option<Retry>,
     /// Timeouts.
     pub timeout: PolicyTimeouts,
+    /// How many requests gateways take.
+    pub rate_limit: Option<RateLimit>,
 }
 
 /// What a policy holds for.
@@ -41,6 +45,8 @@ pub struct TrafficPolicy {
 pub enum Target {
     /// A Service.
     Service(Name),
+    /// A Gateway.
+    Gateway(Name),
     /// An `HTTPRoute` or `GRPCRoute`.
     Route(RouteKind, Name),
 }
@@ -187,9 +193,32 @@ impl TrafficPolicy {
             outlier_detection: object.optional(cx, "outlierDetection", outlier_detection),
             retry: object.optional(cx, "retry", retry),
             timeout: object.optional(cx, "timeout", timeouts).unwrap_or_default(),
+            rate_limit: object.optional(cx, "rateLimit", rate_limit),
         };
         object.finish(cx);
+        policy.check_targets(cx, spec);
         Some(policy)
+    }
+
+    /// What holds for what.
+    fn check_targets(&self, cx: &mut Context, at: &At<'_>) {
+        let is_service = |target: &Target| matches!(target, Target::Service(_));
+        let is_gateway = |target: &Target| matches!(target, Target::Gateway(_));
+        if self.rate_limit.is_some() && self.targets.iter().any(is_service) {
+            cx.error::<()>(at, "`rateLimit` holds for a Gateway, or for a route at gateways");
+        }
+        let timeout = self.timeout != PolicyTimeouts::default();
+        let others = self.load_balancer.is_some()
+            || self.circuit_breaker.is_some()
+            || self.outlier_detection.is_some()
+            || self.retry.is_some()
+            || timeout;
+        if others && self.targets.iter().any(is_gateway) {
+            cx.error::<()>(
+                at,
+                "for a Gateway only `rateLimit` holds; the rest is for Services and routes",
+            );
+        }
     }
 }
 
@@ -203,12 +232,13 @@ fn target(cx: &mut Context, at: &At<'_>) -> Option<Target> {
     let name = Name::new(cx.namespace.clone(), name?);
     let target = match (group.as_str(), kind?.as_str()) {
         ("", "Service") => Target::Service(name),
+        ("gateway.networking.k8s.io", "Gateway") => Target::Gateway(name),
         ("gateway.networking.k8s.io", "HTTPRoute") => Target::Route(RouteKind::Http, name),
         ("gateway.networking.k8s.io", "GRPCRoute") => Target::Route(RouteKind::Grpc, name),
         (group, kind) => {
             let written =
                 if group.is_empty() { kind.to_owned() } else { format!("{group}/{kind}") };
-            let expected = "a Service (group `\"\"`), or an HTTPRoute or GRPCRoute (group `gateway.networking.k8s.io`)";
+            let expected = "a Service (group `\"\"`), or a Gateway, HTTPRoute or GRPCRoute (group `gateway.networking.k8s.io`)";
             return cx
                 .error(at, format!("a policy cannot hold for a {written}; expected {expected}"));
         }

@@ -43,6 +43,23 @@ fn of_reference(document: &Document, reference: &Reference, message: String) -> 
 fn missing(parsed: &Parsed, document: &Document, target: &Referent) -> Option<String> {
     match target {
         Referent::Gateway(reference) => missing_gateway(parsed, document, reference),
+        Referent::Egress(name) => {
+            let exists = parsed.intent.gateways.contains_key(name);
+            (!exists)
+                .then(|| format!("there is no Gateway {name}: requests for these hosts will fail"))
+        }
+        Referent::External { service, port } => {
+            let found = parsed.intent.externals.get(service);
+            match found.map(|found| found.port(*port).is_some()) {
+                Some(true) => None,
+                Some(false) => Some(format!(
+                    "ExternalService {service} has no such port: its share of the requests gets a 500"
+                )),
+                None => Some(format!(
+                    "there is no ExternalService {service}: its share of the requests gets a 500"
+                )),
+            }
+        }
         Referent::Certificate(name) => missing_certificate(parsed, name),
         Referent::Parent(parent) => {
             missing_service(parsed, &parent.service, "the route is attached to nothing here")
@@ -54,6 +71,10 @@ fn missing(parsed: &Parsed, document: &Document, target: &Referent) -> Option<St
         }
         Referent::PolicyTarget(Target::Service(name)) => {
             missing_service(parsed, name, "the policy has no effect there")
+        }
+        Referent::PolicyTarget(Target::Gateway(name)) => {
+            let exists = parsed.intent.gateways.contains_key(name);
+            (!exists).then(|| format!("there is no Gateway {name}: the policy has no effect there"))
         }
         Referent::PolicyTarget(target @ Target::Route(kind, name)) => {
             let exists = parsed.intent.routes.contains_key(&(*kind, name.clone()));

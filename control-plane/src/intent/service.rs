@@ -82,7 +82,7 @@ impl AppProtocol {
     }
 
     /// `appProtocol` and the prefix of a port's name that Istio's users know (`grpc`, `grpc-web`, `http2-x`).
-    fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         match name {
             "http" | "kubernetes.io/ws" => Some(Self::Http),
             "http2" | "h2c" | "kubernetes.io/h2c" => Some(Self::Http2),

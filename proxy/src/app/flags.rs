@@ -89,6 +89,12 @@ pub struct Sidecar {
     /// Service that this sidecar stands beside.
     #[arg(long, env = "PILLION_SERVICE")]
     pub service: Option<String>,
+    /// Gateway that this proxy runs, in place of a service beside it.
+    #[arg(long, value_name = "NAME", env = "PILLION_GATEWAY", conflicts_with = "service")]
+    pub gateway: Option<String>,
+    /// Folder with `<namespace>/<name>/tls.crt` and `tls.key` for the gateway's Secrets.
+    #[arg(long, value_name = "DIR", requires = "gateway", env = "PILLION_CERTIFICATE_DIR")]
+    pub certificate_dir: Option<PathBuf>,
     /// Its namespace.
     #[arg(long, default_value = "default", env = "PILLION_NAMESPACE")]
     pub namespace: String,

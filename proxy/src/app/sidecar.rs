@@ -16,6 +16,9 @@ use crate::xds::register::Workload;
 /// Name of the control plane's static cluster.
 pub(super) const CLUSTER: &str = "pillion-control-plane";
 
+/// Label of a gateway's instances (Gateway API): its name.
+const GATEWAY_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
+
 /// A sidecar as its flags describe it.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -39,7 +42,8 @@ pub(super) fn plan(flags: &Flags) -> Result<Plan, String> {
         .control_plane
         .as_deref()
         .ok_or("expected -c FILE, or --control-plane ADDRESS for a sidecar")?;
-    let service = sidecar.service.as_deref().ok_or("--service NAME is missing")?;
+    let service = sidecar.gateway.as_deref().or(sidecar.service.as_deref());
+    let service = service.ok_or("--service NAME is missing, or --gateway NAME")?;
     let (tls, authority) = authority(control_plane)?;
     let proof = proof(sidecar, tls)?;
     let own = match sidecar.address {
@@ -48,20 +52,23 @@ pub(super) fn plan(flags: &Flags) -> Result<Plan, String> {
     };
     let account = sidecar.service_account.as_deref().unwrap_or(service);
     let name = sidecar.name.clone().unwrap_or_else(|| instance(service));
-    let workload = sidecar.main_port().map(|app| Workload {
-        name: name.clone(),
-        namespace: sidecar.namespace.clone(),
-        service: service.to_owned(),
-        service_account: account.to_owned(),
-        address: own.to_string(),
-        ports: ports(sidecar, app),
-        labels: sidecar.label_map(),
-        captured: sidecar.interception != Interception::None,
-        app: match sidecar.app_socket() {
-            Some(path) => Address::Pipe(path.to_owned()),
-            None => Address::Socket(SocketAddr::from(([127, 0, 0, 1], app))),
-        },
-    });
+    let workload = match &sidecar.gateway {
+        Some(gateway) => Some(of_gateway(sidecar, gateway, (account, &name), own)),
+        None => sidecar.main_port().map(|app| Workload {
+            name: name.clone(),
+            namespace: sidecar.namespace.clone(),
+            service: service.to_owned(),
+            service_account: account.to_owned(),
+            address: own.to_string(),
+            ports: ports(sidecar, app),
+            labels: sidecar.label_map(),
+            captured: sidecar.interception != Interception::None,
+            app: match sidecar.app_socket() {
+                Some(path) => Address::Pipe(path.to_owned()),
+                None => Address::Socket(SocketAddr::from(([127, 0, 0, 1], app))),
+            },
+        }),
+    };
     Ok(Plan {
         address: own,
         bootstrap: bootstrap(flags, (service, account, &name), own, (tls, &authority)),
@@ -84,6 +91,28 @@ fn instance(service: &str) -> String {
     let fits = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
     let host: String = host.chars().map(fits).collect();
     format!("{service}-{}-{}", host.trim_matches('-'), std::process::id())
+}
+
+/// A gateway belongs to no service: who sends through it finds it by its label.
+fn of_gateway(
+    sidecar: &Sidecar,
+    gateway: &str,
+    (account, name): (&str, &str),
+    own: IpAddr,
+) -> Workload {
+    let mut labels = sidecar.label_map();
+    labels.insert(GATEWAY_LABEL.to_owned(), gateway.to_owned());
+    Workload {
+        name: name.to_owned(),
+        namespace: sidecar.namespace.clone(),
+        service: String::new(),
+        service_account: account.to_owned(),
+        address: own.to_string(),
+        ports: [("inbound".to_owned(), u32::from(sidecar.inbound_port))].into(),
+        labels,
+        captured: false,
+        app: Address::Socket(SocketAddr::new(own, sidecar.inbound_port)),
+    }
 }
 
 fn ports(sidecar: &Sidecar, app: u16) -> HashMap<String, u32> {
@@ -149,7 +178,13 @@ fn bootstrap(
         "LABELS": sidecar.label_map(),
         "INTERCEPTION": sidecar.interception.as_str(),
     });
-    if let Some(app) = sidecar.main_port() {
+    let kind = if sidecar.gateway.is_some() { "gateway" } else { "sidecar" };
+    if let Some(gateway) = &sidecar.gateway {
+        metadata["GATEWAY"] = gateway.as_str().into();
+        if let Some(folder) = &sidecar.certificate_dir {
+            metadata["CERTIFICATE_DIR"] = folder.display().to_string().into();
+        }
+    } else if let Some(app) = sidecar.main_port() {
         metadata["APP_PORT"] = app.to_string().into();
         metadata["APP_PORTS"] = json!(texts(sidecar.named_ports()));
     }
@@ -164,7 +199,7 @@ fn bootstrap(
     }
     json!({
         "node": {
-            "id": format!("sidecar~{address}~{name}.{namespace}~{namespace}.svc.cluster.local"),
+            "id": format!("{kind}~{address}~{name}.{namespace}~{namespace}.svc.cluster.local"),
             "cluster": format!("{service}.{namespace}"),
             "metadata": metadata,
         },

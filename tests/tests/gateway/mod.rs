@@ -1,6 +1,9 @@
 //! Gateways: `pillion gateway` before plain instances, and the gateway of a mesh.
 
+mod egress;
 mod hosts;
+mod limits;
+mod mesh;
 mod one_file;
 mod tls;
 

@@ -5,16 +5,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pillion_tests::port::Port;
 use pillion_tests::process::{Process, Signal};
+use pillion_tests::venv::program;
 use pillion_tests::wait;
 
 use super::{Running, ask, backend, check, gateway, load, route, service};
 
 #[test]
-fn the_example_is_right() -> anyhow::Result<()> {
+fn the_examples_are_right() -> anyhow::Result<()> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/gateway");
     let output = check(&folder.join("gateway.yaml"))?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && said.is_empty(), "{said}");
+    let mut command = std::process::Command::new(program("pillion")?);
+    let output = command.arg("check").arg(folder.join("egress.yaml")).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && !said.contains("warning"), "{said}");
     Ok(())
 }
 

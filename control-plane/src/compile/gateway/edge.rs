@@ -10,6 +10,7 @@ use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v
 use super::super::http_manager::{base, over_rds};
 use super::super::node::{GatewayProxy, Node};
 use super::super::proto::duration;
+use super::super::rate_limit;
 use super::super::shape::Shape;
 
 /// A client that does not finish its headers is given up.
@@ -28,6 +29,8 @@ pub(super) fn manager(
     routes: &str,
 ) -> HttpConnectionManager {
     let stat_prefix = format!("gateway_{port}");
+    let mut common = base(&shape.intent.mesh, node, &proxy.proxy, &stat_prefix);
+    common.http_filters.insert(0, rate_limit::filter());
     HttpConnectionManager {
         route_specifier: Some(over_rds(routes)),
         // `x-forwarded-for` tells what this proxy saw; `x-envoy-*` from outside is nobody's.
@@ -46,6 +49,6 @@ pub(super) fn manager(
             initial_connection_window_size: Some(CONNECTION_WINDOW),
             ..Http2ProtocolOptions::default()
         }),
-        ..base(&shape.intent.mesh, node, &proxy.proxy, &stat_prefix)
+        ..common
     }
 }

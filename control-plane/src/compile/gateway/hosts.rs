@@ -10,12 +10,13 @@ use pillion_xds::envoy::config::route::v3::{
     redirect_action::SchemeRewriteSpecifier, route, route_match::PathSpecifier,
 };
 
+use super::super::rate_limit;
 use super::super::routes::{Context, Reader, of_attached};
 use super::Port;
 use crate::intent::hostname::{covers, specificity};
 use crate::intent::{
     self, AppProtocol, BackendTarget, HttpRoute, ListenerProtocol, RouteKind, Rule, ServicePort,
-    TrafficPolicy, attach,
+    Target, TrafficPolicy, attach,
 };
 
 /// Listeners that share a route configuration, and the routes that are attached to any of them.
@@ -39,9 +40,13 @@ impl<'a> Group<'_, 'a> {
             let routes = vec![misdirected()];
             virtual_host(host, routes)
         }));
+        let gateway = &self.port.gateway.name;
+        let policy = self.port.shape.intent.policies.get(&Target::Gateway(gateway.clone()));
+        let limit = policy.and_then(|policy| policy.rate_limit.as_ref());
         RouteConfiguration {
             name: name.to_owned(),
             virtual_hosts,
+            typed_per_filter_config: rate_limit::per_filter(limit, &gateway.to_string()),
             // `shop.example.com:8080` is `shop.example.com`.
             ignore_port_in_host_matching: true,
             ..RouteConfiguration::default()
@@ -121,7 +126,7 @@ impl<'a> Group<'_, 'a> {
         let shape = self.port.shape;
         let mut services = rule.backends.iter().filter_map(|backend| match &backend.target {
             BackendTarget::Service { service, port } => Some((service, port)),
-            BackendTarget::Unsupported(_) => None,
+            BackendTarget::External { .. } | BackendTarget::Unsupported(_) => None,
         });
         let first = services.next();
         let only = first.filter(|first| services.all(|other| other.0 == first.0));
@@ -145,6 +150,7 @@ impl<'a> Group<'_, 'a> {
             protocol,
             on_route: shape.route_policy(route.kind, &route.name),
             on_service,
+            at_gateway: true,
         }
     }
 }

@@ -7,19 +7,24 @@ mod hosts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use pillion_xds::envoy::config::core::v3::{Address, TransportSocket};
+use pillion_xds::envoy::config::core::v3::{Address, TrafficDirection, TransportSocket};
 use pillion_xds::envoy::config::listener::v3::{FilterChain, FilterChainMatch, Listener};
 use pillion_xds::envoy::config::route::v3::RouteConfiguration;
 use pillion_xds::envoy::extensions::transport_sockets::tls::v3::Secret;
 
 use super::clusters::Flavor;
+use super::external;
+use super::http_manager::{base, over_rds};
 use super::listeners::{chain, http, tls_inspector};
 use super::node::{GatewayProxy, Node};
 use super::proto::{everywhere, socket};
 use super::shape::{Shape, targets};
 use super::tls;
-use crate::intent::{self, Gateway, HttpRoute, ListenerProtocol, attach};
+use crate::intent::{self, Gateway, HttpRoute, ListenerProtocol, Name, attach};
 use certificates::Certificates;
+
+/// The route configuration of what leaves the mesh.
+const EGRESS: &str = "egress";
 
 /// What is compiled for one proxy.
 #[derive(Debug, Default)]
@@ -60,10 +65,47 @@ pub(crate) fn compile(shape: &Shape, node: &Node, proxy: &GatewayProxy) -> Compi
             port.compile(&free, &mut certificates, &mut made);
         }
     }
+    if let (Some(at), Some(gateway)) = (proxy.inbound, &proxy.gateway) {
+        made.add_egress(shape, (node, proxy), gateway, at);
+    }
     let (secrets, mut warnings) = certificates.finish();
     made.secrets = secrets;
     made.warnings.append(&mut warnings);
     made
+}
+
+impl Compiled {
+    /// The side towards the mesh: what leaves through this gateway, from workloads that show who they are.
+    fn add_egress(
+        &mut self,
+        shape: &Shape,
+        (node, proxy): (&Node, &GatewayProxy),
+        gateway: &Name,
+        (address, port): (IpAddr, u16),
+    ) {
+        let mesh = &shape.intent.mesh;
+        let certificates = &proxy.proxy.certificates;
+        let Some(secure) = tls::downstream(certificates, &mesh.trust_domain, tls::H2_OR_HTTP1)
+        else {
+            return;
+        };
+        let mut manager = base(mesh, node, &proxy.proxy, &format!("inbound_{port}"));
+        manager.route_specifier = Some(over_rds(EGRESS));
+        self.listeners.push(Listener {
+            name: "inbound".to_owned(),
+            address: Some(socket(address, port)),
+            filter_chains: vec![chain(http(&manager), Some(secure), None)],
+            traffic_direction: TrafficDirection::Inbound.into(),
+            ..Listener::default()
+        });
+        let virtual_hosts = external::virtual_hosts_via(shape, gateway);
+        self.backends.extend(virtual_hosts.iter().map(|host| host.name.clone()));
+        self.routes.push(RouteConfiguration {
+            name: EGRESS.to_owned(),
+            virtual_hosts,
+            ..RouteConfiguration::default()
+        });
+    }
 }
 
 /// What a proxy does not get, and why.
