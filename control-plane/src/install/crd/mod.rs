@@ -1,6 +1,7 @@
 //! CustomResourceDefinitions of our kinds. The schemas say what the decoders of `intent` take; a test gives the same
 //! documents to both.
 
+mod external_service;
 mod fields;
 mod mesh;
 mod process;
@@ -28,7 +29,16 @@ const ACCEPTED: (&str, &str, &str) =
     ("Accepted", ".status.conditions[?(@.type==\"Accepted\")].status", "string");
 const AGE: (&str, &str, &str) = ("Age", ".metadata.creationTimestamp", "date");
 
-const KINDS: [Kind; 4] = [
+const KINDS: [Kind; 5] = [
+    Kind {
+        kind: "ExternalService",
+        plural: "externalservices",
+        singular: "externalservice",
+        short: &["extsvc"],
+        description: "A host outside of the mesh that its workloads may call.",
+        spec: external_service::spec,
+        columns: &[("Host", ".spec.hosts[0]", "string"), ACCEPTED, AGE],
+    },
     Kind {
         kind: "Mesh",
         plural: "meshes",

@@ -20,6 +20,7 @@ pub(super) fn spec() -> Value {
             ("circuitBreaker", circuit_breaker()),
             ("outlierDetection", outlier_detection()),
             ("retry", retry()),
+            ("rateLimit", rate_limit()),
             (
                 "timeout",
                 object(
@@ -51,14 +52,14 @@ fn targets() -> Value {
                     &["", "gateway.networking.k8s.io"],
                 ),
             ),
-            ("kind", choice("Kind.", &["Service", "HTTPRoute", "GRPCRoute"])),
+            ("kind", choice("Kind.", &["Service", "Gateway", "HTTPRoute", "GRPCRoute"])),
             ("name", dns_name("Name.")),
         ],
     );
     let target = rule(
         target,
         "(has(self.group) && self.group != '') == (self.kind != 'Service')",
-        "expected a Service (group \"\"), or an HTTPRoute or GRPCRoute (group gateway.networking.k8s.io)",
+        "expected a Service (group \"\"), or a Gateway, HTTPRoute or GRPCRoute (group gateway.networking.k8s.io)",
     );
     let mut targets = list(
         "What it holds for. On a Service: loadBalancer, circuitBreaker, outlierDetection and timeout.connect hold for \
@@ -68,6 +69,44 @@ fn targets() -> Value {
     );
     targets["minItems"] = 1.into();
     targets
+}
+
+fn rate_limit() -> Value {
+    let mut address =
+        json!({"type": "boolean", "description": "Its address; of IPv6, its network of 64 bits."});
+    address["enum"] = json!([true]);
+    let by = rule(
+        object(
+            "Each client has a limit of its own, told apart by one of these. Default: all share one.",
+            &[],
+            [
+                ("clientAddress", address),
+                (
+                    "header",
+                    pattern(
+                        "The value of a header. Requests without it are one client together.",
+                        HEADER_NAME,
+                    ),
+                ),
+            ],
+        ),
+        "[has(self.clientAddress), has(self.header)].filter(one, one).size() == 1",
+        "expected exactly one of clientAddress, header",
+    );
+    object(
+        "How many requests a gateway takes; for a Gateway, or for a route at gateways.",
+        &["requests"],
+        [
+            ("requests", whole("So many in each `per`.", 1, 1_000_000_000)),
+            ("per", some_time("Default 1s; at least 50ms.")),
+            ("burst", whole("So many at once. Default: requests.", 1, 1_000_000_000)),
+            ("by", by),
+            (
+                "maxClients",
+                whole("Clients that are told apart at a time. Default 10000.", 1, 1_000_000),
+            ),
+        ],
+    )
 }
 
 fn load_balancer() -> Value {

@@ -56,10 +56,10 @@ pub const ACCESS: &[Access] = &[
     cluster("discovery.k8s.io", &["endpointslices"], READ, &[]),
     cluster(GATEWAY_GROUP, &["httproutes", "grpcroutes"], READ, &[]),
     cluster(GATEWAY_GROUP, &["httproutes/status", "grpcroutes/status"], &["patch"], &[]),
-    cluster(OWN_GROUP, &["meshes", "trafficpolicies", "workloads"], READ, &[]),
+    cluster(OWN_GROUP, &["meshes", "trafficpolicies", "externalservices", "workloads"], READ, &[]),
     cluster(
         OWN_GROUP,
-        &["meshes/status", "trafficpolicies/status", "workloads/status"],
+        &["meshes/status", "trafficpolicies/status", "externalservices/status", "workloads/status"],
         &["patch"],
         &[],
     ),

@@ -21,11 +21,12 @@ pub(super) enum Resource {
     GrpcRoutes,
     Meshes,
     TrafficPolicies,
+    ExternalServices,
     Workloads,
 }
 
 impl Resource {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Namespaces,
         Self::Nodes,
         Self::Pods,
@@ -35,6 +36,7 @@ impl Resource {
         Self::GrpcRoutes,
         Self::Meshes,
         Self::TrafficPolicies,
+        Self::ExternalServices,
         Self::Workloads,
     ];
 
@@ -50,6 +52,9 @@ impl Resource {
             Self::GrpcRoutes => (GATEWAY_GROUP, "v1", "GRPCRoute", "grpcroutes"),
             Self::Meshes => (OWN_GROUP, "v1alpha1", "Mesh", "meshes"),
             Self::TrafficPolicies => (OWN_GROUP, "v1alpha1", "TrafficPolicy", "trafficpolicies"),
+            Self::ExternalServices => {
+                (OWN_GROUP, "v1alpha1", "ExternalService", "externalservices")
+            }
             Self::Workloads => (OWN_GROUP, "v1alpha1", "Workload", "workloads"),
         };
         api_resource(group, version, kind, plural)
@@ -64,6 +69,7 @@ impl Resource {
             Self::GrpcRoutes => Kind::GrpcRoute,
             Self::Meshes => Kind::Mesh,
             Self::TrafficPolicies => Kind::TrafficPolicy,
+            Self::ExternalServices => Kind::ExternalService,
             Self::Workloads => Kind::Workload,
         })
     }
