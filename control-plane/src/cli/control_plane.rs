@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-use crate::app::files::write_ports;
+use crate::app::files::{write_atomically, write_ports};
 use crate::app::kubernetes::InCluster;
 use crate::app::{ControlPlane, Options, WebhookOptions};
 use crate::inject::{self, Join};
@@ -68,6 +68,9 @@ pub struct ControlPlaneArgs {
     /// Writes the ports to this file once everything listens, as {"xds":N,"xds_tls":N,"admin":N}.
     #[arg(long, value_name = "FILE")]
     pub print_ports_file: Option<PathBuf>,
+    /// Writes the join token to this file too, with mode 0600, for sidecars that share this folder but not the root key.
+    #[arg(long, value_name = "FILE", env = "PILLION_JOIN_TOKEN_FILE")]
+    pub join_token_file: Option<PathBuf>,
     /// Life of the certificates that are issued, such as 24h; sidecars renew at half of it.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = super::duration)]
     pub certificate_ttl: Duration,
@@ -154,6 +157,11 @@ pub async fn run(args: ControlPlaneArgs) -> anyhow::Result<ExitCode> {
         join_token = %control_plane.join_token().display(),
         "the control plane is ready"
     );
+    if let Some(copy) = &args.join_token_file {
+        std::fs::read(control_plane.join_token())
+            .and_then(|token| write_atomically(copy, &token, 0o600))
+            .with_context(|| format!("cannot write the join token to {}", copy.display()))?;
+    }
     if let Some(file) = &args.print_ports_file {
         write_ports(file, addresses.into())?;
     }

@@ -5,6 +5,8 @@ pub mod check;
 pub mod control_plane;
 pub mod demo;
 pub mod gateway;
+pub mod health;
+pub mod image;
 pub mod inject;
 pub mod install;
 pub mod run;
@@ -73,6 +75,10 @@ enum Command {
     Install(install::InstallArgs),
     /// Shows what is connected to a control plane, what it has, and what is wrong.
     Status(status::StatusArgs),
+    /// Tells by its exit code whether the control plane on this machine serves; for health checks of containers.
+    Health(health::HealthArgs),
+    /// Makes a container image of a program, without an engine and without a base image.
+    Image(Box<image::ImageArgs>),
     /// The certificate authority: shows the root, issues certificates into files.
     Ca(ca::CaArgs),
     /// One service of the example shop; `demo` starts these.
@@ -107,6 +113,8 @@ pub fn main() -> ExitCode {
         Command::Inject(args) => inject::run(args),
         Command::Install(args) => install::run(&args),
         Command::Status(args) => block_on(status::run(args)),
+        Command::Health(args) => block_on(health::run(args)),
+        Command::Image(args) => image::run(&args),
         Command::Ca(args) => block_on(ca::run(args)),
         Command::Shop(args) => {
             block_on(async { pillion_shop::run(*args).await.map(|()| ExitCode::SUCCESS) })

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::ask_health::Health;
 use super::redirect::Redirect;
 
 /// A light proxy that speaks Envoy's xDS v3.
@@ -66,6 +67,8 @@ pub enum Command {
     Redirect(Box<Redirect>),
     /// Take the running sidecar's instance out of the mesh's endpoints; it goes on serving.
     Leave(Leave),
+    /// Ask the proxy that runs here whether it is ready; for health checks of containers.
+    Health(Health),
 }
 
 /// What `pillion-proxy leave` can be told.

@@ -1,6 +1,7 @@
 //! Putting the proxy together: flags, bootstrap, threads, signals.
 
 mod address;
+pub mod ask_health;
 mod attend;
 pub mod flags;
 mod health;
@@ -47,6 +48,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match &flags.command {
         Some(Command::Redirect(args)) => return redirect::run(args),
         Some(Command::Leave(args)) => return leave::run(args),
+        Some(Command::Health(args)) => return ask_health::run(args),
         None => {}
     }
     let logs = start_logging(&flags);
