@@ -16,7 +16,7 @@ use crate::app::files::{write_atomically, write_ports};
 use crate::app::kubernetes::InCluster;
 use crate::app::{ControlPlane, Options, WebhookOptions};
 use crate::inject::{self, Join};
-use crate::intent::Parsed;
+use crate::intent::{AccessLog, AccessLogFormat, Parsed};
 use crate::source;
 use crate::source::kubernetes::Cluster;
 
@@ -95,6 +95,9 @@ pub struct ControlPlaneArgs {
     /// Where the sidecars that the webhook injects reach the control plane.
     #[arg(long, value_name = "HOST:PORT", default_value = "pillion.pillion-system.svc:15012")]
     pub advertise: String,
+    /// File, such as /dev/stdout, that sidecars write a line for each request to, in JSON; unless the Mesh says otherwise.
+    #[arg(long, value_name = "FILE")]
+    pub access_log: Option<String>,
     /// Form of the log on stderr; what it shows is set with RUST_LOG (default: info).
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -125,6 +128,10 @@ pub async fn run(args: ControlPlaneArgs) -> anyhow::Result<ExitCode> {
         // What is read from an API may be long in coming.
         _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
         _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+    };
+    let intents = match args.access_log {
+        Some(file) => with_access_log(intents, file),
+        None => intents,
     };
     for problem in &intents.borrow().problems {
         tracing::warn!("{problem}");
@@ -193,6 +200,28 @@ async fn sources(
     let cluster = Cluster::find(args.kubernetes_namespace.clone()).await?;
     let (cluster, intents) = InCluster::follow(cluster, watched.transpose()?).await?;
     Ok((intents, Some(cluster)))
+}
+
+/// The same intent, with an access log where it has none.
+fn with_access_log(
+    mut intents: watch::Receiver<Arc<Parsed>>,
+    file: String,
+) -> watch::Receiver<Arc<Parsed>> {
+    let added = move |parsed: &Parsed| {
+        let mut parsed = parsed.clone();
+        let mesh = Arc::make_mut(&mut parsed.intent.mesh);
+        let log = AccessLog { file: file.clone(), format: AccessLogFormat::Json };
+        mesh.access_log.get_or_insert(log);
+        Arc::new(parsed)
+    };
+    let sender = watch::Sender::new(added(&intents.borrow_and_update()));
+    let receiver = sender.subscribe();
+    tokio::spawn(async move {
+        while intents.changed().await.is_ok() {
+            sender.send_replace(added(&intents.borrow_and_update()));
+        }
+    });
+    receiver
 }
 
 /// Tells the service manager that the control plane serves, and then, for ever, that it is alive and what it is at: on

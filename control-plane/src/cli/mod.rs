@@ -81,6 +81,13 @@ enum Command {
     Image(Box<image::ImageArgs>),
     /// The certificate authority: shows the root, issues certificates into files.
     Ca(ca::CaArgs),
+    /// Enters a control group and becomes a program; `up` starts programs with limits by this.
+    #[command(name = "__in-group", hide = true, disable_help_flag = true)]
+    InGroup {
+        /// The group's folder, the program, its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// One service of the example shop; `demo` starts these.
     #[command(name = "__shop", hide = true)]
     Shop(Box<pillion_shop::Args>),
@@ -116,6 +123,7 @@ pub fn main() -> ExitCode {
         Command::Health(args) => block_on(health::run(args)),
         Command::Image(args) => image::run(&args),
         Command::Ca(args) => block_on(ca::run(args)),
+        Command::InGroup { args } => Ok(up::enter_group(&args)),
         Command::Shop(args) => {
             block_on(async { pillion_shop::run(*args).await.map(|()| ExitCode::SUCCESS) })
         }

@@ -29,7 +29,7 @@ use super::routes::CONNECT;
 use crate::intent::{AccessLogFormat, Mesh};
 
 /// Fields of a JSON access log line and the operators that fill them.
-const JSON_LOG: [(&str, &str); 16] = [
+const JSON_LOG: [(&str, &str); 17] = [
     ("authority", "%REQ(:AUTHORITY)%"),
     ("bytes_received", "%BYTES_RECEIVED%"),
     ("bytes_sent", "%BYTES_SENT%"),
@@ -44,6 +44,7 @@ const JSON_LOG: [(&str, &str); 16] = [
     ("response_flags", "%RESPONSE_FLAGS%"),
     ("route_name", "%ROUTE_NAME%"),
     ("start_time", "%START_TIME%"),
+    ("traceparent", "%REQ(TRACEPARENT)%"),
     ("upstream_cluster", "%UPSTREAM_CLUSTER%"),
     ("upstream_host", "%UPSTREAM_HOST%"),
 ];

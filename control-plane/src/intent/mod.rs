@@ -54,7 +54,7 @@ pub use policy::{
 };
 pub(crate) use problem::nearest;
 pub use problem::{Problem, Severity};
-pub use process::{Process, Restart};
+pub use process::{Limits, Process, Restart};
 pub use rate_limit::{LimitBy, RateLimit};
 pub use secret::{CertificateSource, PrivateKey, Secret};
 pub use service::{AppProtocol, Service, ServicePort, TargetPort};

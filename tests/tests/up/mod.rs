@@ -1,5 +1,7 @@
 //! `pillion up`: the shop as processes of this machine, changed while it is under load.
 
+mod edits;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -22,9 +24,13 @@ struct Up {
 
 impl Up {
     fn start(files: &Path) -> anyhow::Result<Self> {
+        Self::start_with(files, &[])
+    }
+
+    fn start_with(files: &Path, more: &[&str]) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let mut command = Command::new(program("pillion")?);
-        command.arg("up").arg("-f").arg(files).arg("--data-dir").arg(dir.path());
+        command.arg("up").arg("-f").arg(files).arg("--data-dir").arg(dir.path()).args(more);
         let process = Process::start("up", &mut command, &dir.path().join("up.log"))?;
         Ok(Self { process, dir })
     }

@@ -1,10 +1,12 @@
 //! `pillion up`: the processes of this machine, each instance with its sidecar, and a control plane for them.
 //!
 //! [`supervisor`] starts, replaces and stops instances, [`control`] lets other commands talk to it over a Unix socket,
-//! [`tail`] shows what the processes write.
+//! [`tail`] shows what the processes write, [`limits`] puts
+//! them into control groups.
 
 mod commands;
 mod control;
+mod limits;
 mod supervisor;
 mod tail;
 
@@ -19,11 +21,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use crate::intent::{Process, Severity};
-use crate::source::files::Files;
+use crate::intent::{Parsed, Process, Severity};
+use crate::source;
 use supervisor::Supervisor;
+
+pub(super) use limits::enter as enter_group;
 
 /// What `pillion up` can be told.
 #[derive(Debug, clap::Args)]
@@ -37,6 +41,9 @@ pub struct UpArgs {
     /// Shows only what `pillion up` itself has to say, not what the processes write.
     #[arg(long)]
     pub quiet: bool,
+    /// Sidecars write a line for each request, in JSON with the trace (unless the Mesh says otherwise).
+    #[arg(long)]
+    pub access_log: bool,
 }
 
 /// Starts everything and attends to it until Ctrl-C, SIGTERM or `pillion down`.
@@ -46,7 +53,9 @@ pub struct UpArgs {
 pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let processes = read(&args.file)?;
+    let files = source::watch::watch(&args.file)
+        .with_context(|| format!("cannot watch {}", args.file.display()))?;
+    let processes = read(&files.borrow(), &args.file)?;
     std::fs::create_dir_all(&args.data_dir)
         .with_context(|| format!("cannot make {}", args.data_dir.display()))?;
     let data_dir = args.data_dir.canonicalize()?;
@@ -54,12 +63,12 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let printer = tokio::spawn(tail::print(shown, colour, args.quiet));
     let socket = control::Socket::bind(&data_dir)?;
-    let supervisor = Supervisor::start(&args.file, &data_dir, lines).await?;
+    let supervisor = Supervisor::start(&args, &data_dir, lines).await?;
     let supervisor = Arc::new(supervisor);
     let (down, mut asked_down) = mpsc::channel(1);
     let serving = tokio::spawn(socket.serve(Arc::clone(&supervisor), down));
     let started = tokio::select! {
-        started = bring_up(&supervisor, processes) => started.map(|()| true),
+        started = supervisor.bring_up(processes) => started.map(|()| true),
         _ = interrupt.recv() => Ok(false),
         _ = terminate.recv() => Ok(false),
     };
@@ -69,6 +78,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
             _ = asked_down.recv() => {}
+            () = follow(&supervisor, files) => {}
         }
     }
     supervisor.say("stopping");
@@ -81,26 +91,32 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     started.map(|_| ExitCode::SUCCESS)
 }
 
-async fn bring_up(supervisor: &Supervisor, processes: Vec<Arc<Process>>) -> anyhow::Result<()> {
-    for process in processes {
-        supervisor.add(process).await?;
+/// Does what the edited files say, for ever.
+async fn follow(supervisor: &Supervisor, mut files: watch::Receiver<Arc<Parsed>>) {
+    loop {
+        let parsed = Arc::clone(&files.borrow_and_update());
+        match errors(&parsed) {
+            None => supervisor.apply(parsed.intent.processes.values()).await,
+            Some(errors) => supervisor.say(&format!("nothing is changed:\n{errors}")),
+        }
+        if files.changed().await.is_err() {
+            return std::future::pending().await;
+        }
     }
-    Ok(())
+}
+
+fn errors(parsed: &Parsed) -> Option<String> {
+    let errors = parsed.problems.iter().filter(|problem| problem.severity == Severity::Error);
+    let errors: Vec<String> = errors.map(ToString::to_string).collect();
+    (!errors.is_empty()).then(|| errors.join("\n"))
 }
 
 /// The processes of the files, in the order of their names.
-fn read(path: &Path) -> anyhow::Result<Vec<Arc<Process>>> {
-    let parsed = Files::new(path).reload().context("nothing could be read")?;
-    let errors: Vec<String> = parsed
-        .problems
-        .iter()
-        .filter(|problem| problem.severity == Severity::Error)
-        .map(ToString::to_string)
-        .collect();
-    if !errors.is_empty() {
-        bail!("{}", errors.join("\n"));
+fn read(parsed: &Parsed, path: &Path) -> anyhow::Result<Vec<Arc<Process>>> {
+    if let Some(errors) = errors(parsed) {
+        bail!("{errors}");
     }
-    let processes: Vec<_> = parsed.intent.processes.into_values().collect();
+    let processes: Vec<_> = parsed.intent.processes.values().cloned().collect();
     if processes.is_empty() {
         bail!("{}: expected at least one document of kind Process", path.display());
     }

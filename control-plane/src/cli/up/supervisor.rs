@@ -1,9 +1,11 @@
 //! Instances of processes: started after their sidecar, stopped before it, replaced one by one.
 
+mod apply;
+
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -11,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
-use super::tail::{self, Line};
+use super::UpArgs;
+use super::limits;
+use super::tail::{self, Line, Shown};
 use crate::admin::{Status, WorkloadStatus};
 use crate::cli::demo::fleet::Ports;
 use crate::cli::demo::process::{Phase, Probe, Process, Recipe, STOP_GRACE};
@@ -40,6 +44,10 @@ pub(super) struct Supervisor {
     /// One change at a time.
     changing: tokio::sync::Mutex<()>,
     lines: mpsc::UnboundedSender<Line>,
+    /// Where limits can be set, once somebody has asked for some; or why not.
+    cgroups: OnceLock<Result<limits::Groups, String>>,
+    /// The access logs of sidecars are shown.
+    requests: bool,
 }
 
 /// The instances of one `Process`.
@@ -47,6 +55,8 @@ pub(super) struct Supervisor {
 struct Group {
     spec: Arc<intent::Process>,
     members: Vec<Arc<Member>>,
+    /// How many there are to be.
+    target: usize,
     /// Number of the next instance: no name is used twice.
     next: u32,
 }
@@ -61,6 +71,8 @@ struct Member {
     admin: SocketAddr,
     outbound: SocketAddr,
     started: Instant,
+    /// Its limits, as long as it is there.
+    _group: Option<limits::Group>,
 }
 
 /// What `pillion ps` shows of an instance.
@@ -137,7 +149,7 @@ impl Supervisor {
     /// # Errors
     /// When it does not get ready.
     pub(super) async fn start(
-        files: &Path,
+        up: &UpArgs,
         data_dir: &Path,
         lines: mpsc::UnboundedSender<Line>,
     ) -> anyhow::Result<Self> {
@@ -148,7 +160,7 @@ impl Supervisor {
         let [xds, xds_tls, admin] = [ports.next(), ports.next(), ports.next()];
         let mut args = own_args("control-plane");
         for (flag, value) in [
-            ("--config", files.as_os_str().to_owned()),
+            ("--config", up.file.as_os_str().to_owned()),
             ("--data-dir", data_dir.join("control-plane").into()),
             ("--xds-port", xds.to_string().into()),
             ("--xds-tls-port", xds_tls.to_string().into()),
@@ -156,10 +168,13 @@ impl Supervisor {
         ] {
             args.extend([flag.into(), value]);
         }
+        if up.access_log {
+            args.extend(["--access-log".into(), "/dev/stdout".into()]);
+        }
         let name = "control-plane";
         let log = log_dir.join(format!("{name}.log"));
         let probe = Probe::Answers(admin, "/ready".into());
-        tail::follow(name, &log, &lines);
+        tail::follow(name, &log, &lines, Shown::All);
         let control_plane = Supervised::start(own(name, args, log, probe));
         control_plane.ready().await?;
         Ok(Self {
@@ -171,6 +186,8 @@ impl Supervisor {
             groups: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             lines,
+            cgroups: OnceLock::new(),
+            requests: up.access_log,
         })
     }
 
@@ -181,16 +198,16 @@ impl Supervisor {
     pub(super) async fn add(&self, spec: Arc<intent::Process>) -> anyhow::Result<()> {
         let _one = self.changing.lock().await;
         let name = spec.name.name.clone();
-        let instances = spec.instances;
-        self.groups().push(Group { spec, members: Vec::new(), next: 1 });
-        self.grow(&name, instances as usize).await
+        let target = spec.instances as usize;
+        self.groups().push(Group { spec, members: Vec::new(), target, next: 1 });
+        self.grow(&name, target).await
     }
 
     /// # Errors
     /// There is no such process, or a new instance does not get ready.
     pub(super) async fn scale(&self, name: &str, instances: usize) -> anyhow::Result<()> {
         let _one = self.changing.lock().await;
-        self.spec(name)?;
+        find(&mut self.groups(), name)?.target = instances;
         self.grow(name, instances).await?;
         loop {
             let last = {
@@ -282,8 +299,8 @@ impl Supervisor {
         let sidecar = self.sidecar(&spec, &instance, [admin, inbound, outbound], port)?;
         let sidecar = Supervised::start(sidecar);
         sidecar.ready().await?;
-        let recipe = self.app(&spec, &instance, outbound, port);
-        tail::follow(&instance, &self.log_dir.join(format!("{instance}.log")), &self.lines);
+        let (recipe, group) = self.limited(&spec, self.app(&spec, &instance, outbound, port));
+        self.show(&instance);
         let app = Supervised::start(recipe);
         let started = Instant::now();
         let member = Member {
@@ -294,6 +311,7 @@ impl Supervisor {
             admin: loopback(admin),
             outbound: loopback(outbound),
             started,
+            _group: group,
         };
         if let Err(error) = member.app.ready().await {
             member.app.end().await;
@@ -305,6 +323,40 @@ impl Supervisor {
         }
         self.say(&format!("{} is ready", member.name));
         Ok(Arc::new(member))
+    }
+
+    /// What the instance writes, and if that was asked for, the requests that its sidecar saw.
+    fn show(&self, instance: &str) {
+        let log = |name: &str| self.log_dir.join(format!("{name}.log"));
+        tail::follow(instance, &log(instance), &self.lines, Shown::All);
+        if self.requests {
+            let sidecar = format!("{instance}-sidecar");
+            tail::follow(&sidecar, &log(&sidecar), &self.lines, Shown::Json);
+        }
+    }
+
+    /// The recipe, in a control group where limits are asked for and allowed.
+    fn limited(
+        &self,
+        spec: &intent::Process,
+        mut recipe: Recipe,
+    ) -> (Recipe, Option<limits::Group>) {
+        if spec.limits == intent::Limits::default() {
+            return (recipe, None);
+        }
+        let groups = self.cgroups.get_or_init(limits::Groups::open).as_ref();
+        let made = groups.map_err(Clone::clone);
+        let group = match made.and_then(|groups| groups.make(&recipe.name, spec.limits)) {
+            Ok(group) => group,
+            Err(why) => {
+                self.say(&format!("{} runs without limits: {why}", recipe.name));
+                return (recipe, None);
+            }
+        };
+        let program = std::mem::replace(&mut recipe.program, own_program());
+        let before = ["__in-group".into(), group.path().into(), program.into()];
+        recipe.args = before.into_iter().chain(recipe.args).collect();
+        (recipe, Some(group))
     }
 
     /// Out of the endpoints first, then the application, then its sidecar.
@@ -407,10 +459,6 @@ impl Supervisor {
             grace: spec.grace,
             leashed: false,
         }
-    }
-
-    fn spec(&self, name: &str) -> anyhow::Result<Arc<intent::Process>> {
-        find(&mut self.groups(), name).map(|group| Arc::clone(&group.spec))
     }
 
     fn groups(&self) -> MutexGuard<'_, Vec<Group>> {

@@ -1,6 +1,7 @@
 //! What the processes write, as one coloured stream.
 
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +13,12 @@ use tokio::time::sleep;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A line without an end is shown once it is this long.
 const LONGEST_LINE: usize = 64 * 1024;
+/// Length of a trace id, in hexadecimal digits (W3C Trace Context).
+const TRACE_ID: usize = 32;
+/// Length of a request id.
+const UUID: usize = 36;
+/// How far before it the word trace may begin, as in `"trace_id": "`.
+const TRACE_WORD: usize = 16;
 const COLOURS: [&str; 6] = ["36", "33", "35", "32", "34", "96"];
 
 /// A line and who wrote it.
@@ -29,14 +36,24 @@ impl Line {
     }
 }
 
+/// Which lines of a log are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// Every one.
+    All,
+    /// Objects in JSON, which is what access logs have.
+    Json,
+}
+
 /// Sends what is written to `log` from now on, until nobody listens any more.
-pub(super) fn follow(name: &str, log: &Path, lines: &mpsc::UnboundedSender<Line>) {
+pub(super) fn follow(name: &str, log: &Path, lines: &mpsc::UnboundedSender<Line>, shown: Shown) {
     let (name, log, lines) = (name.to_owned(), log.to_owned(), lines.downgrade());
     let from = std::fs::metadata(&log).map_or(0, |meta| meta.len());
     tokio::spawn(async move {
         let mut reader = Reader { log, at: from, rest: String::new() };
         while let Some(sender) = lines.upgrade() {
-            for text in reader.read().await {
+            let new = reader.read().await.into_iter();
+            for text in new.filter(|text| shown == Shown::All || text.starts_with('{')) {
                 let _ = sender.send(Line { name: name.clone(), text, own: false });
             }
             drop(sender);
@@ -98,9 +115,53 @@ fn show(line: &Line, width: usize, colour: bool) -> String {
     if !colour {
         return format!("{name:<width$} | {text}");
     }
-    let sum: usize = name.bytes().map(usize::from).sum();
-    let code = if *own { "1" } else { COLOURS[sum % COLOURS.len()] };
+    let code = if *own { "1" } else { colour_of(name) };
+    let text = match trace_id(text) {
+        // Lines of one trace have one colour, whoever wrote them.
+        Some(id) => {
+            let (before, id, after) = (&text[..id.start], &text[id.clone()], &text[id.end..]);
+            format!("{before}\x1b[4;{}m{id}\x1b[0m{after}", colour_of(id))
+        }
+        None => text.clone(),
+    };
     format!("\x1b[{code}m{name:<width$} |\x1b[0m {text}")
+}
+
+fn colour_of(name: &str) -> &'static str {
+    let sum: usize = name.bytes().map(usize::from).sum();
+    COLOURS[sum % COLOURS.len()]
+}
+
+/// Where a line has the id of a trace (in a `traceparent`, or behind the word trace) or of a request (a UUID behind the
+/// word request).
+fn trace_id(text: &str) -> Option<Range<usize>> {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = bytes[at..].iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let before = &bytes[at.saturating_sub(TRACE_WORD)..at];
+        let behind = |word: &[u8]| {
+            before.to_ascii_lowercase().windows(word.len()).any(|window| window == word)
+        };
+        if hex == TRACE_ID {
+            let parent = before.ends_with(b"00-") && bytes.get(at + hex) == Some(&b'-');
+            if parent || behind(b"trace") {
+                return Some(at..at + hex);
+            }
+        }
+        if hex == 8 && behind(b"request") && bytes.get(at..at + UUID).is_some_and(is_uuid) {
+            return Some(at..at + UUID);
+        }
+        at += hex.max(1);
+    }
+    None
+}
+
+fn is_uuid(bytes: &[u8]) -> bool {
+    bytes.iter().enumerate().all(|(index, byte)| match index {
+        8 | 13 | 18 | 23 => *byte == b'-',
+        _ => byte.is_ascii_hexdigit(),
+    })
 }
 
 #[cfg(test)]
@@ -117,6 +178,28 @@ mod tests {
         assert_eq!(reader.read().await, ["one"]);
         std::fs::write(&path, "one\ntwo\n").unwrap();
         assert_eq!(reader.read().await, ["two"]);
+    }
+
+    #[test]
+    fn a_trace_has_one_colour_whoever_writes() {
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let parent = format!("GET / traceparent=00-{id}-00f067aa0ba902b7-01 200");
+        let json = format!("{{\"traceId\": \"{id}\", \"message\": \"ok\"}}");
+        for text in [&parent, &json] {
+            assert_eq!(&text[trace_id(text).unwrap()], id);
+        }
+        let shown = |name: &str, text: &str| {
+            show(&Line { name: name.into(), text: text.into(), own: false }, 4, true)
+        };
+        let coloured = format!("\x1b[4;{}m{id}\x1b[0m", colour_of(id));
+        assert!(
+            shown("web", &parent).contains(&coloured) && shown("cart", &json).contains(&coloured)
+        );
+        let request = r#"{"request_id":"32f0a36a-77de-4e63-8fc0-6bc9b258cf07","route":"x"}"#;
+        assert_eq!(&request[trace_id(request).unwrap()], "32f0a36a-77de-4e63-8fc0-6bc9b258cf07");
+        for other in [format!("sha256 {id}{id}"), format!("md5 {id}"), "é trace".to_owned()] {
+            assert_eq!(trace_id(&other), None, "{other}");
+        }
     }
 
     #[test]

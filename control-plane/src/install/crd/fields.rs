@@ -61,6 +61,15 @@ pub(super) fn boolean(description: &str) -> Value {
     json!({"type": "boolean", "description": description})
 }
 
+/// As on Kubernetes, a number or a string.
+pub(super) fn quantity(description: &str) -> Value {
+    json!({
+        "x-kubernetes-int-or-string": true, "description": description,
+        "anyOf": [{"type": "integer"}, {"type": "string"}],
+        "pattern": r"^[0-9]*(\.[0-9]{1,3})?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$",
+    })
+}
+
 pub(super) fn whole(description: &str, least: u32, most: u32) -> Value {
     json!({
         "type": "integer", "format": "int64", "description": description,

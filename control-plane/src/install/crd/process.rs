@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::fields::{
-    any_text, boolean, choice, dns_label, duration, list, map, object, text, whole,
+    any_text, boolean, choice, dns_label, duration, list, map, object, quantity, text, whole,
 };
 
 pub(super) fn spec() -> Value {
@@ -40,6 +40,24 @@ pub(super) fn spec() -> Value {
                 ),
             ),
             ("terminationGracePeriod", duration("From SIGTERM to SIGKILL. Default 5s.")),
+            (
+                "resources",
+                object(
+                    "What it may use.",
+                    &[],
+                    [(
+                        "limits",
+                        object(
+                            "What an instance may use at most, where control groups are allowed.",
+                            &[],
+                            [
+                                ("cpu", quantity("Processors, such as 500m or 2.")),
+                                ("memory", quantity("Memory, such as 128Mi or 1G.")),
+                            ],
+                        ),
+                    )],
+                ),
+            ),
         ],
     )
 }

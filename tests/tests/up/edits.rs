@@ -1,0 +1,115 @@
+//! Documents that are edited while `pillion up` runs, limits, and the access log.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use pillion_tests::client::{self, Ask};
+use serde_json::Value;
+
+use super::{MESH, Up};
+
+/// Services of the shop that need nobody else, and somebody who calls.
+fn files(reviews: &str, pricing: Option<&str>) -> String {
+    let process = |name: &str, command: &str, more: &str| {
+        format!(
+            "---\napiVersion: pillion.io/v1alpha1\nkind: Process\n\
+             metadata: {{name: {name}, labels: {{app: {name}}}}}\nspec: {{command: {command}{more}}}\n"
+        )
+    };
+    let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: reviews}\n\
+                   spec: {selector: {app: reviews}, ports: [{name: http, port: 80}]}\n";
+    let mut text = format!("{MESH}{service}");
+    text += &process("reviews", "[pillion-shop, reviews]", reviews);
+    text += &process("shopper", "[sleep, infinity]", ", listens: false");
+    if let Some(more) = pricing {
+        text += &process("pricing", "[pillion-shop, pricing]", more);
+    }
+    text
+}
+
+/// In one step, as editors do.
+fn write(file: &Path, text: &str) -> anyhow::Result<()> {
+    let new = file.with_extension("new");
+    std::fs::write(&new, text)?;
+    Ok(std::fs::rename(new, file)?)
+}
+
+fn outbound(rows: &[Value]) -> anyhow::Result<SocketAddr> {
+    let shopper = rows.iter().find(|row| row["process"] == "shopper").context("a shopper")?;
+    Ok(shopper["outbound"].as_str().context("an address")?.parse()?)
+}
+
+#[tokio::test]
+async fn edited_documents_change_what_they_name_and_nothing_else() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("mesh.yaml");
+    write(&file, &files("", None))?;
+    let up = Up::start_with(&file, &["--access-log"])?;
+    up.says("everything is up").await?;
+    let rows = up.rows().await?;
+    let (reviews, shopper) = (up.names("reviews").await?, up.names("shopper").await?);
+    let proxy = outbound(&rows)?;
+
+    write(&file, &files(", env: {SHOP_DELAY_MS: '1'}", None))?;
+    up.says("reviews is as its document says").await?;
+    let replaced = up.names("reviews").await?;
+    ensure!(replaced.len() == 1 && replaced != reviews, "{replaced:?}");
+
+    write(&file, &files(", instances: 2, env: {SHOP_DELAY_MS: '1'}", Some("")))?;
+    up.says("pricing is as its document says").await?;
+    let again = || async {
+        let said = up.process.log().matches("reviews is as its document says").count();
+        (said == 2).then_some(())
+    };
+    up.process.ready("reviews is changed again", again).await?;
+    let more = up.names("reviews").await?;
+    ensure!(more.len() == 2 && more[0] == replaced[0], "{more:?}: nobody is replaced");
+    ensure!(up.names("pricing").await?.len() == 1);
+
+    write(&file, &files(", instances: many", None))?;
+    up.says("nothing is changed").await?;
+    up.says("mesh.yaml:14").await?;
+    ensure!(up.names("reviews").await? == more && up.names("pricing").await?.len() == 1);
+
+    write(&file, &files(", instances: 2, env: {SHOP_DELAY_MS: '1'}", None))?;
+    up.says("pricing is in the files no more").await?;
+    up.says("pricing-1 is gone").await?;
+    ensure!(up.names("pricing").await?.is_empty());
+    ensure!(up.names("shopper").await? == shopper, "nobody edited it");
+
+    let mut request = Ask::new(http::Method::GET, "/reviews");
+    "reviews.default".clone_into(&mut request.host);
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    request.headers = vec![("traceparent".to_owned(), trace.to_owned())];
+    ensure!(client::send(proxy, &request).await?.status == 200);
+    // A line of a sidecar about that request, with its trace.
+    let line = || async {
+        let log = up.process.log();
+        let with_trace = |line: &&str| line.contains("\"traceparent\":\"00-4bf92f35");
+        log.lines().filter(with_trace).find(|line| line.contains("-sidecar")).map(str::to_owned)
+    };
+    let line = up.process.ready("the access log has the trace", line).await?;
+    ensure!(line.contains("\"path\":\"/reviews\""), "{line}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn limits_hold_or_it_is_said_why_not() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("mesh.yaml");
+    write(&file, &files(", resources: {limits: {cpu: 500m, memory: 256Mi}}", None))?;
+    let up = Up::start(&file)?;
+    up.says("everything is up").await?;
+    let log = up.process.log();
+    if let Some(line) = log.lines().find(|line| line.contains("reviews-1 runs without limits: ")) {
+        ensure!(line.contains("cgroup"), "it says why: {line}");
+        return Ok(());
+    }
+    let rows = up.rows().await?;
+    let row = rows.iter().find(|row| row["process"] == "reviews").context("reviews")?;
+    let pid = row["pid"].as_u64().context("a process id")?;
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    ensure!(groups.lines().any(|line| line.ends_with("-reviews-1")), "{groups}");
+    Ok(())
+}
