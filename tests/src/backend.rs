@@ -168,8 +168,9 @@ where
             let _ = echo(&mut stream).await;
         }
         Speaks::Garbage => {
-            let _ = stream.write_all(b"220 mail.test ESMTP\r\n").await;
+            // After the request: else it is chance whether the proxy sends one at all.
             let _ = stream.read(&mut [0; 1024]).await;
+            let _ = stream.write_all(b"220 mail.test ESMTP\r\n").await;
             let _ = stream.shutdown().await;
         }
     }

@@ -1,5 +1,6 @@
 //! A mesh of real processes: a control plane, and sidecars that joined it.
 
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -35,6 +36,8 @@ pub struct Sidecar {
     pub outbound: SocketAddr,
     /// Where other sidecars reach it.
     pub inbound: SocketAddr,
+    arguments: Vec<OsString>,
+    log: PathBuf,
     _ports: [Port; 3],
 }
 
@@ -195,7 +198,8 @@ impl Mesh {
             (answer.status == 200).then_some(())
         };
         process.ready("the sidecar is ready", ready).await?;
-        Ok(Sidecar { process, admin, outbound, inbound, _ports: ports })
+        let arguments = command.get_args().map(ToOwned::to_owned).collect();
+        Ok(Sidecar { process, admin, outbound, inbound, arguments, log, _ports: ports })
     }
 
     /// Runs `pillion` with these arguments to its end.
@@ -269,6 +273,15 @@ impl Mesh {
 }
 
 impl Sidecar {
+    /// Starts another process with the same command line, and does not wait.
+    ///
+    /// # Errors
+    /// When the program is missing.
+    pub fn again(&self) -> anyhow::Result<Process> {
+        let mut command = Command::new(program("pillion-proxy")?);
+        Process::start("successor", command.args(&self.arguments), &self.log)
+    }
+
     /// Asks for `path` of a mesh service, as the application beside this sidecar would.
     ///
     /// # Errors

@@ -31,12 +31,10 @@ const LINGER: Duration = Duration::from_secs(2);
 /// # Errors
 /// When the socket cannot be used with the runtime, or breaks.
 pub async fn serve(
-    listener: std::net::TcpListener,
+    mut acceptor: Acceptor,
     source: Arc<dyn Source>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
-    let mut acceptor = Acceptor::tcp(listener)?;
     let mut shutdown = pin!(shutdown);
     let mut connections = JoinSet::new();
     let ending = CancellationToken::new();

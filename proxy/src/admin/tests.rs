@@ -1,5 +1,5 @@
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use tracing::level_filters::LevelFilter;
 use super::*;
 use crate::model::endpoint::Health;
 use crate::model::listener::Address;
+use crate::net::listen;
 use crate::telemetry::stats::Registry;
 
 #[derive(Default)]
@@ -123,14 +124,18 @@ struct Running {
 
 impl Running {
     fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let any = Address::Socket(([127, 0, 0, 1], 0).into());
+        let listener = listen(&any, 16).unwrap();
+        let Address::Socket(address) = *listener.address() else { panic!("{listener:?}") };
         let source = Arc::new(Fake::default());
         let shared = source.clone();
         let server = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let quit = shared.quit.clone();
-            runtime.block_on(serve(listener, shared, async move { quit.notified().await }))
+            runtime.block_on(async move {
+                let acceptor = listener.acceptor()?;
+                serve(acceptor, shared, async move { quit.notified().await }).await
+            })
         });
         Self { address, source, server: Some(server) }
     }

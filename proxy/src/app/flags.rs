@@ -38,6 +38,13 @@ pub struct Flags {
     /// Folder for the last good configuration and the identity.
     #[arg(long, value_name = "DIR", env = "PILLION_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Unix socket (this path) by which a new process takes over from this one without refusing a
+    /// connection: start it with the same flags, or send SIGUSR2. None: no hot restart.
+    #[arg(long, value_name = "PATH", env = "PILLION_HOT_RESTART_SOCKET")]
+    pub hot_restart_socket: Option<PathBuf>,
+    /// How long connections may go on after another process took over, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    pub parent_shutdown_time_s: u64,
     /// Log level: off, error, warn, info, debug or trace, or a filter such as `info,hyper=warn`.
     #[arg(short, long, value_name = "LEVEL", default_value = "info", env = "PILLION_LOG")]
     pub log_level: String,

@@ -14,14 +14,14 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use serde::Deserialize;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::admin::{ServerState, Source};
 use crate::model::tls::{CommonTls, UpstreamTls};
-use crate::net::Io;
+use crate::net::{Acceptor, Io};
 use crate::tls;
 
 /// How many may ask at a time.
@@ -73,28 +73,27 @@ pub(super) fn probes(text: &str) -> Result<Probes, String> {
 }
 
 /// Answer on this socket for ever.
-pub(super) async fn serve(listener: TcpListener, source: Arc<dyn Source>, probes: Probes) {
+pub(super) async fn serve(mut acceptor: Acceptor, source: Arc<dyn Source>, probes: Probes) {
     let probes = Arc::new(probes);
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let io = match acceptor.accept().await {
+            Ok((io, _)) => io,
             Err(error) => {
-                tracing::warn!(%error, "the health port cannot take a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
+                tracing::error!(%error, "the health port ended");
+                return;
             }
         };
         let (source, probes) = (Arc::clone(&source), Arc::clone(&probes));
         tokio::spawn(async move {
-            connection(stream, source, probes).await;
+            connection(io, source, probes).await;
             drop(permit);
         });
     }
 }
 
-async fn connection(stream: TcpStream, source: Arc<dyn Source>, probes: Arc<Probes>) {
+async fn connection(io: Io, source: Arc<dyn Source>, probes: Arc<Probes>) {
     let service = service_fn(move |request: Request<Incoming>| {
         let (source, probes) = (Arc::clone(&source), Arc::clone(&probes));
         async move {
@@ -107,7 +106,7 @@ async fn connection(stream: TcpStream, source: Arc<dyn Source>, probes: Arc<Prob
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(io), service)
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "a connection to the health port ended early");

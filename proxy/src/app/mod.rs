@@ -5,10 +5,14 @@ pub mod ask_health;
 mod attend;
 pub mod flags;
 mod health;
+mod hot_restart;
 mod leave;
+mod own_ports;
 mod proxy;
+mod publish;
 pub mod redirect;
 mod sidecar;
+mod signals;
 mod spans;
 mod state;
 pub mod systemd;
@@ -19,6 +23,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use flags::{Command, Flags, Mode};
+use hot_restart::Heritage;
 use pillion_xds::json::{self, UnknownFields};
 use proxy::Proxy;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -37,7 +42,7 @@ use crate::xds::translate::{Refused, Resource};
 
 /// Run the proxy with these arguments (the first is the program's name).
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let flags = match Flags::try_parse_from(args) {
+    let mut flags = match Flags::try_parse_from(args) {
         Ok(flags) => flags,
         Err(error) => {
             let code = u8::from(error.use_stderr());
@@ -52,6 +57,17 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         None => {}
     }
     let logs = start_logging(&flags);
+    let heritage = match flags.mode {
+        Mode::Serve => hot_restart::inherit(&mut flags),
+        Mode::Validate => Ok(Heritage::default()),
+    };
+    let heritage = match heritage {
+        Ok(heritage) => heritage,
+        Err(error) => {
+            eprintln!("pillion-proxy: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let (bootstrap, plan) = match read(&flags) {
         Ok(read) => read,
         Err(problems) => {
@@ -71,7 +87,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         println!("configuration '{place}' OK");
         return ExitCode::SUCCESS;
     }
-    code(serve(&flags, (bootstrap, plan), None, logs))
+    code(serve(&flags, (bootstrap, plan), None, logs, heritage))
 }
 
 /// Run the proxy within a program that makes its resources itself, and says anew what there shall be whenever that
@@ -79,8 +95,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// there from the start must be served, or it does not start.
 pub fn embed(flags: &Flags, bootstrap: &str, given: watch::Receiver<Arc<Everything>>) -> ExitCode {
     let logs = start_logging(flags);
-    match compile(bootstrap, "the bootstrap", flags) {
-        Ok(bootstrap) => code(serve(flags, (bootstrap, None), Some(given), logs)),
+    let mut flags = flags.clone();
+    let heritage = match hot_restart::inherit(&mut flags) {
+        Ok(heritage) => heritage,
+        Err(error) => return code(Err(error)),
+    };
+    match compile(bootstrap, "the bootstrap", &flags) {
+        Ok(bootstrap) => code(serve(&flags, (bootstrap, None), Some(given), logs, heritage)),
         Err(problems) => {
             problems.iter().for_each(|problem| eprintln!("{problem}"));
             ExitCode::FAILURE
@@ -209,6 +230,7 @@ fn serve(
     (bootstrap, plan): (Bootstrap, Option<sidecar::Plan>),
     given: Option<watch::Receiver<Arc<Everything>>>,
     logs: Option<Logs>,
+    heritage: Heritage,
 ) -> Result<(), String> {
     if let Err(error) = rlimit::raise_nofile() {
         tracing::debug!(%error, "the limit of open files stays as it is");
@@ -218,8 +240,10 @@ fn serve(
     let count = flags.concurrency.unwrap_or_else(cgroup::default_workers).max(1);
     let threads = start_threads(count).map_err(|error| format!("cannot start threads: {error}"))?;
     threads.control.block_on(async {
-        let proxy = Proxy::new(&bootstrap, threads.workers.clone(), flags, logs).given(given);
-        proxy.attend(threads.workers.clone());
-        proxy.run(flags, bootstrap, plan).await
+        let given_flags = (flags, logs);
+        let proxy =
+            Proxy::new(&bootstrap, threads.workers.clone(), given_flags, &heritage).given(given);
+        proxy.attend(threads.workers.clone(), heritage.epoch);
+        proxy.run(flags, bootstrap, plan, heritage).await
     })
 }

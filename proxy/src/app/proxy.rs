@@ -1,36 +1,36 @@
 //! The running proxy: what is started in which order, and how it leaves.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::Logs;
 use super::attend;
 use super::flags::Flags;
-use super::health;
+use super::hot_restart::{self, Heritage};
+use super::own_ports;
+use super::publish;
 use super::sidecar;
+use super::signals::{Asked, Signals};
 use super::spans;
 use super::state::State;
 use super::systemd::Notifier;
-use crate::admin::{self, Source};
 use crate::cluster::Clusters;
 use crate::cluster::grpc::Channel;
-use crate::model::{Changes, Name, Snapshot};
+use crate::model::Name;
 use crate::net::drain::{Drain, Watch};
-use crate::serve::{Context, ListenerError, Server};
+use crate::serve::{Context, Server};
 use crate::telemetry::access_log::Sinks;
 use crate::telemetry::export;
 use crate::telemetry::stats::{Counter, Registry};
 use crate::telemetry::trace::{FinishedSpan, SpanQueue};
-use crate::tls::files;
 use crate::tls::identity::{CERTIFICATE_SECRET, TRUST_SECRET};
-use crate::xds::client::{Client, Command, Publish};
+use crate::xds::client::{Client, Command};
 use crate::xds::kind::Kind;
 use crate::xds::last_good::LastGood;
 use crate::xds::local::Everything;
@@ -59,10 +59,11 @@ impl Proxy {
     pub(super) fn new(
         bootstrap: &Bootstrap,
         workers: Vec<Handle>,
-        flags: &Flags,
-        logs: Option<Logs>,
+        (flags, logs): (&Flags, Option<Logs>),
+        heritage: &Heritage,
     ) -> Self {
         let registry = Registry::new();
+        registry.scope("server", None).gauge("hot_restart_epoch").set(heritage.epoch.into());
         let clusters = Clusters::new(&registry, workers.len());
         let sinks = Sinks::new(&registry);
         let (queue, spans) = SpanQueue::new(&registry);
@@ -75,7 +76,7 @@ impl Proxy {
                 "drain_time": format!("{}s", flags.drain_time_s),
             }),
             logs,
-            server: Arc::new(Server::new(context, workers)),
+            server: Arc::new(Server::new(context, workers, Arc::clone(&heritage.inherited))),
             registry,
             clusters,
             sinks,
@@ -89,8 +90,11 @@ impl Proxy {
             quit: Notify::new(),
             drain: Notify::new(),
             deregister: Notify::new(),
+            in_charge: CancellationToken::new(),
+            succeeded: CancellationToken::new(),
+            own_sockets: Mutex::default(),
             trouble: Mutex::default(),
-            fixed: static_listeners(bootstrap),
+            fixed: publish::static_listeners(bootstrap),
             fatal: Mutex::default(),
         };
         let (state, leaving) = (Arc::new(state), Drain::new());
@@ -99,8 +103,16 @@ impl Proxy {
     }
 
     /// Tell the service manager how things are, as long as all of these threads are alive.
-    pub(super) fn attend(&self, workers: Vec<Handle>) {
-        tokio::spawn(attend::attend(self.manager.clone(), Arc::clone(&self.state), workers));
+    pub(super) fn attend(&self, workers: Vec<Handle>, epoch: u32) {
+        let (manager, state) = (self.manager.clone(), Arc::clone(&self.state));
+        tokio::spawn(async move {
+            state.in_charge.cancelled().await;
+            if epoch > 0 {
+                manager.main_process();
+            }
+            let attending = attend::attend(manager, Arc::clone(&state), workers);
+            state.succeeded.run_until_cancelled(attending).await;
+        });
     }
 
     /// Resources come from this very process; the listeners among the first of them must be there from the start.
@@ -114,38 +126,33 @@ impl Proxy {
         self
     }
 
-    /// Serve until a signal, or `/quitquitquit`, says otherwise.
+    /// Serve until a signal, `/quitquitquit` or a successor says otherwise.
     pub(super) async fn run(
         mut self,
         flags: &Flags,
         bootstrap: Bootstrap,
         plan: Option<sidecar::Plan>,
+        heritage: Heritage,
     ) -> Result<(), String> {
-        self.start_admin(&bootstrap)?;
-        self.start_health(flags, plan.as_ref()).await?;
+        own_ports::start_admin(&self.state, &bootstrap, &heritage)?;
+        own_ports::start_health(&self.state, flags, plan.as_ref(), &heritage)?;
         if let Some((spans, outcomes)) = self.spans.take() {
             let sender = spans::Sender(self.state.clusters.clone());
             tokio::spawn(export::run(spans, sender, outcomes));
         }
-        tokio::spawn(watch_files(Arc::clone(&self.state)));
-        let mut terminate = on(SignalKind::terminate())?;
-        let mut interrupt = on(SignalKind::interrupt())?;
-        let mut reopen = on(SignalKind::user_defined1())?;
+        tokio::spawn(publish::watch_files(Arc::clone(&self.state)));
+        if let Some(path) = flags.hot_restart_socket.clone() {
+            let instance = plan.as_ref().map(|plan| plan.instance.clone());
+            tokio::spawn(hot_restart::attend(path, heritage, Arc::clone(&self.state), instance));
+        } else {
+            self.state.in_charge.cancel();
+        }
+        let mut signals = Signals::new()?;
         let state = Arc::clone(&self.state);
-        let limit = Duration::from_secs(flags.drain_time_s);
         let mut working = Box::pin(self.work(flags, bootstrap, plan));
-        loop {
-            tokio::select! {
-                () = &mut working => {}
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                () = state.quit.notified() => break,
-                () = state.drain.notified() => {
-                    state.server.drain(limit).await;
-                }
-                () = state.deregister.notified() => self.leaving.start(),
-                _ = reopen.recv() => state.sinks.reopen(),
-            }
+        tokio::select! {
+            () = &mut working => {}
+            () = self.until_told(&mut signals, flags) => {}
         }
         if let Some(why) = state.fatal.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(why);
@@ -153,9 +160,29 @@ impl Proxy {
         // The control plane's stream stays until the lease has been given back.
         tokio::select! {
             () = &mut working => {}
-            () = self.leave(limit) => {}
+            () = self.leave(&mut signals, flags) => {}
         }
         Ok(())
+    }
+
+    /// Does what signals and the admin endpoint ask for, until that is to leave.
+    async fn until_told(&self, signals: &mut Signals, flags: &Flags) {
+        let (state, program) = (&self.state, hot_restart::program());
+        loop {
+            tokio::select! {
+                asked = signals.next() => match asked {
+                    Asked::End => return,
+                    Asked::Reopen => state.sinks.reopen(),
+                    Asked::Upgrade => upgrade(flags, &program, state),
+                },
+                () = state.quit.notified() => return,
+                () = state.succeeded.cancelled() => return,
+                () = state.drain.notified() => {
+                    state.server.drain(Duration::from_secs(flags.drain_time_s)).await;
+                }
+                () = state.deregister.notified() => self.leaving.start(),
+            }
+        }
     }
 
     /// Bring up static and dynamic resources, and follow the control plane for ever.
@@ -174,7 +201,7 @@ impl Proxy {
             store.own_secrets([Name::from(CERTIFICATE_SECRET), Name::from(TRUST_SECRET)]);
             self.identify(flags, plan, &mut store, news.clone()).await;
         }
-        let publish = publisher(Arc::clone(&self.state));
+        let publish = publish::publisher(Arc::clone(&self.state));
         let status = Arc::clone(&self.state.status);
         let mut client = Client::new(store, publish, commands, &self.state.registry, status);
         if let Some(ads) = bootstrap.ads {
@@ -188,7 +215,10 @@ impl Proxy {
         if let Some(workload) = plan.and_then(|plan| plan.workload) {
             let channel = self.channel(sidecar::CLUSTER, None);
             let (state, watch) = (Arc::clone(&self.state), self.leaving.watch());
-            tokio::spawn(register_when_ready(workload, channel, state, watch));
+            let succeeded = state.succeeded.clone();
+            let registering = register_when_ready(workload, channel, state, watch);
+            // A successor has the same name: the lease is its own to renew and to give back.
+            tokio::spawn(succeeded.run_until_cancelled_owned(registering));
         }
         if let Some(mut given) = self.given.clone() {
             client.begin_with(&given.borrow_and_update().clone());
@@ -221,46 +251,23 @@ impl Proxy {
         tokio::spawn(identity::keep_fresh(identity, plan.joining.clone(), channel, folder, news));
     }
 
-    fn start_admin(&self, bootstrap: &Bootstrap) -> Result<(), String> {
-        let Some(address) = bootstrap.admin else { return Ok(()) };
-        let listener = std::net::TcpListener::bind(address)
-            .map_err(|error| format!("admin: cannot bind {address}: {error}"))?;
-        if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, "admin endpoint");
-        }
-        let source: Arc<dyn Source> = self.state.clone();
-        tokio::spawn(async move {
-            if let Err(error) = admin::serve(listener, source, std::future::pending()).await {
-                tracing::error!(%error, "the admin endpoint ended");
-            }
-        });
-        Ok(())
-    }
-
-    async fn start_health(
-        &self,
-        flags: &Flags,
-        plan: Option<&sidecar::Plan>,
-    ) -> Result<(), String> {
-        let probes = health::probes(&flags.app_probes)?;
-        let Some(port) = flags.health_port else { return Ok(()) };
-        let own = plan.map(|plan| plan.address).or(flags.sidecar.address);
-        let address = own.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let listener = tokio::net::TcpListener::bind((address, port))
-            .await
-            .map_err(|error| format!("--health-port {port}: cannot bind: {error}"))?;
-        let source: Arc<dyn Source> = self.state.clone();
-        tokio::spawn(health::serve(listener, source, probes));
-        Ok(())
-    }
-
     /// Deregister, stop accepting, let requests finish, write what is left to write.
-    async fn leave(&self, limit: Duration) {
+    async fn leave(&self, signals: &mut Signals, flags: &Flags) {
         self.state.draining.store(true, Ordering::Relaxed);
-        self.manager.stopping();
-        tracing::info!(?limit, "draining");
-        self.leaving.run(DEREGISTER).await;
-        let cut = self.state.server.drain(limit).await;
+        let cut = if self.state.succeeded.is_cancelled() {
+            let limit = Duration::from_secs(flags.parent_shutdown_time_s);
+            tracing::info!(?limit, "another process took over; connections here may finish");
+            tokio::select! {
+                cut = self.state.server.drain(limit) => cut,
+                () = signals.end() => 0,
+            }
+        } else {
+            let limit = Duration::from_secs(flags.drain_time_s);
+            self.manager.stopping();
+            tracing::info!(?limit, "draining");
+            self.leaving.run(DEREGISTER).await;
+            self.state.server.drain(limit).await
+        };
         if cut > 0 {
             tracing::warn!(connections = cut, "the drain time is over; closed what was left");
         }
@@ -277,8 +284,13 @@ async fn pass_on(mut given: watch::Receiver<Arc<Everything>>, news: mpsc::Sender
     }
 }
 
-fn on(kind: SignalKind) -> Result<Signal, String> {
-    signal(kind).map_err(|error| format!("cannot listen for signals: {error}"))
+/// What SIGUSR2 asks for.
+fn upgrade(flags: &Flags, program: &Path, state: &Arc<State>) {
+    if flags.hot_restart_socket.is_none() {
+        tracing::warn!("SIGUSR2 asks for a hot restart: it needs --hot-restart-socket");
+    } else if let Err(error) = hot_restart::start_successor(program, Arc::clone(state)) {
+        tracing::error!(error, "cannot start a successor; going on");
+    }
 }
 
 async fn first_identity(
@@ -305,81 +317,6 @@ async fn first_identity(
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Duration::from_secs(10));
     }
-}
-
-/// What is done with every new snapshot: clusters first, then the listeners that use them.
-fn publisher(state: Arc<State>) -> Publish {
-    Box::new(move |snapshot: Snapshot, changes: &Changes| {
-        state.clusters.publish(snapshot, changes);
-        let errors = state.server.apply(&state.clusters.load(), changes);
-        let first = !state.published.swap(true, Ordering::AcqRel);
-        if first && let Some(error) = errors.iter().find(|error| is_fatal(&state, error)) {
-            *state.fatal.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
-            state.quit.notify_one();
-            return;
-        }
-        report(&state, &errors);
-    })
-}
-
-/// As in Envoy, what the bootstrap itself asks for must be there from the start.
-fn is_fatal(state: &State, error: &ListenerError) -> bool {
-    !error.is_waiting() && state.fixed.contains(error.listener())
-}
-
-fn static_listeners(bootstrap: &Bootstrap) -> Vec<Name> {
-    let name = |resource: &Resource| match resource {
-        Resource::Listener(listener) => Some(Arc::clone(&listener.name)),
-        _ => None,
-    };
-    bootstrap.resources.iter().filter_map(name).collect()
-}
-
-fn report(state: &State, errors: &[ListenerError]) {
-    for error in errors {
-        if error.is_waiting() {
-            tracing::info!(%error, "the listener waits");
-        } else {
-            tracing::error!(%error, "the listener cannot be served; the others go on");
-        }
-    }
-    let mut trouble = state.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-    *trouble = errors.iter().map(ToString::to_string).collect();
-}
-
-/// Certificates in files are read again when they change, and when they are new: between loading and the first look
-/// they may have changed as well.
-async fn watch_files(state: Arc<State>) {
-    let mut watch = files::FileWatch::new([]);
-    loop {
-        let known: Vec<PathBuf> = watch.paths().map(Path::to_owned).collect();
-        watch.set(certificate_files(&state.clusters.load().snapshot));
-        let is_new = watch.paths().any(|path| !known.iter().any(|one| one == path));
-        let changed = watch.poll();
-        for path in &changed {
-            tracing::info!(path = %path.display(), "a certificate file changed");
-        }
-        if is_new || !changed.is_empty() {
-            state.clusters.reload_tls();
-            let live = state.clusters.load();
-            let mut errors = state.server.renew(&live.snapshot);
-            errors.extend(state.server.start_missing(&live));
-            report(&state, &errors);
-        }
-        tokio::time::sleep(files::DEFAULT_INTERVAL).await;
-    }
-}
-
-fn certificate_files(snapshot: &Snapshot) -> Vec<PathBuf> {
-    let clusters = snapshot.clusters.values().filter_map(|one| one.tls.as_ref());
-    let upstream = clusters.flat_map(|tls| files::of_context(&tls.common, &snapshot.secrets));
-    let listeners = snapshot.listeners.values();
-    let chains =
-        listeners.flat_map(|one| one.filter_chains.iter().chain(&one.default_filter_chain));
-    let downstream = chains
-        .filter_map(|chain| chain.tls.as_ref())
-        .flat_map(|tls| files::of_context(&tls.common, &snapshot.secrets));
-    upstream.chain(downstream).collect()
 }
 
 async fn register_when_ready(

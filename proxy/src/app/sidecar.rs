@@ -28,6 +28,8 @@ pub(super) struct Plan {
     pub(super) address: IpAddr,
     /// How it gets its identity.
     pub(super) joining: Joining,
+    /// Name of this instance.
+    pub(super) instance: String,
     /// What it registers. None: it is only a client.
     pub(super) workload: Option<Workload>,
 }
@@ -80,6 +82,7 @@ pub(super) fn plan(flags: &Flags) -> Result<Plan, String> {
             proof,
         },
         workload,
+        instance: name,
     })
 }
 

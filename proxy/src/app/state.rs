@@ -8,10 +8,12 @@ use bytes::Bytes;
 use pillion_xds::envoy::config::core::v3::Node;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 use super::Logs;
+use super::hot_restart;
 use crate::admin::{
     ClusterView, DrainListeners, HostView, ListenerView, Readiness, ServerInfo, ServerState,
     Source, Thresholds,
@@ -46,6 +48,12 @@ pub(super) struct State {
     pub(super) quit: Notify,
     pub(super) drain: Notify,
     pub(super) deregister: Notify,
+    /// No other process stands before this one any more: admin endpoint and health port are ours.
+    pub(super) in_charge: CancellationToken,
+    /// Another process has taken over.
+    pub(super) succeeded: CancellationToken,
+    /// Sockets of the admin endpoint and the health port.
+    pub(super) own_sockets: Mutex<Vec<hot_restart::Socket>>,
     /// Listeners of the bootstrap itself: without them the proxy does not start.
     pub(super) fixed: Vec<Name>,
     /// Why it does not start.
@@ -65,6 +73,13 @@ impl State {
 }
 
 impl State {
+    /// Every bound socket.
+    pub(super) fn sockets(&self) -> Vec<hot_restart::Socket> {
+        let own = self.own_sockets.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let of_listener = |(name, asked, socket): (Name, _, _)| (name.to_string(), asked, socket);
+        own.into_iter().chain(self.server.sockets().into_iter().map(of_listener)).collect()
+    }
+
     /// What is still missing before the proxy is ready. None: it is.
     pub(super) fn waiting_for(&self) -> Option<String> {
         if !self.published.load(Ordering::Acquire) {

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -20,6 +21,8 @@ pub struct Listener {
     address: Address,
     // Device and inode of a Unix socket's file, so that only our own file is ever removed.
     file: Option<(PathBuf, u64, u64)>,
+    /// Another process listens on it too, and goes on.
+    shared: AtomicBool,
 }
 
 /// How a socket listens.
@@ -74,6 +77,41 @@ impl Listener {
         &self.address
     }
 
+    /// A socket that listens already, which another process has bound.
+    ///
+    /// # Errors
+    /// It is no listening stream socket, or not transparent though `options` ask for it.
+    pub fn adopt(socket: OwnedFd, options: &ListenOptions) -> io::Result<Self> {
+        let socket = Socket::from(socket);
+        if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no listening socket"));
+        }
+        socket.set_nonblocking(true)?;
+        socket.set_cloexec(true)?;
+        let bound = socket.local_addr()?;
+        if options.transparent && bound.as_socket().is_some() {
+            be_transparent(&socket, bound.is_ipv6())?;
+        }
+        let address = match (bound.as_socket(), bound.as_pathname(), bound.as_abstract_namespace())
+        {
+            (Some(address), ..) => Address::Socket(address),
+            (None, Some(path), _) => Address::Pipe(path.to_owned()),
+            (None, None, Some(name)) => {
+                Address::Pipe(format!("@{}", String::from_utf8_lossy(name)).into())
+            }
+            (None, None, None) => {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "it has no address"));
+            }
+        };
+        let file = bound.as_pathname().and_then(own_file);
+        Ok(Self { socket, address, file, shared: AtomicBool::new(false) })
+    }
+
+    /// Leaves a Unix socket's file where it is in the end: another process goes on with the socket.
+    pub fn share(&self) {
+        self.shared.store(true, Ordering::Relaxed);
+    }
+
     /// An acceptor on the current runtime.
     ///
     /// # Errors
@@ -93,6 +131,7 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         if let Some((path, device, inode)) = &self.file
+            && !self.shared.load(Ordering::Relaxed)
             && let Ok(meta) = std::fs::symlink_metadata(path)
             && (meta.dev(), meta.ino()) == (*device, *inode)
         {
@@ -124,17 +163,28 @@ fn bind_tcp(address: &SockAddr, options: &ListenOptions) -> io::Result<Listener>
         socket.set_only_v6(!options.dual_stack)?;
     }
     if options.transparent {
-        // On an IPv6 socket this option holds for IPv4 connections, the other one for IPv6.
-        socket.set_ip_transparent_v4(true).map_err(needs_privilege)?;
-        if address.is_ipv6() {
-            socket.set_ip_transparent_v6(true).map_err(needs_privilege)?;
-        }
+        be_transparent(&socket, address.is_ipv6())?;
     }
     socket.bind(address)?;
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
     let bound = socket.local_addr()?.as_socket();
     let bound = bound.ok_or_else(|| io::Error::other("the bound address is no IP address"))?;
-    Ok(Listener { socket, address: Address::Socket(bound), file: None })
+    let address = Address::Socket(bound);
+    Ok(Listener { socket, address, file: None, shared: AtomicBool::new(false) })
+}
+
+fn be_transparent(socket: &Socket, ipv6: bool) -> io::Result<()> {
+    // On an IPv6 socket this option holds for IPv4 connections, the other one for IPv6.
+    socket.set_ip_transparent_v4(true).map_err(needs_privilege)?;
+    if ipv6 {
+        socket.set_ip_transparent_v6(true).map_err(needs_privilege)?;
+    }
+    Ok(())
+}
+
+fn own_file(path: &Path) -> Option<(PathBuf, u64, u64)> {
+    let meta = std::fs::symlink_metadata(path).ok()?;
+    Some((path.to_owned(), meta.dev(), meta.ino()))
 }
 
 fn needs_privilege(error: io::Error) -> io::Error {
@@ -160,12 +210,10 @@ fn bind_unix(path: &Path, backlog: i32) -> io::Result<Listener> {
     socket.listen(backlog)?;
     let file = match abstract_name {
         Some(_) => None,
-        None => {
-            let meta = std::fs::symlink_metadata(path)?;
-            Some((path.to_owned(), meta.dev(), meta.ino()))
-        }
+        None => own_file(path),
     };
-    Ok(Listener { socket, address: Address::Pipe(path.to_owned()), file })
+    let address = Address::Pipe(path.to_owned());
+    Ok(Listener { socket, address, file, shared: AtomicBool::new(false) })
 }
 
 /// Removes what a process that did not end in good order left behind: never a living socket, and

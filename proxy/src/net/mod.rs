@@ -6,15 +6,18 @@ pub mod chain_match;
 pub mod connect;
 pub mod copy;
 pub mod drain;
+pub mod inherit;
 pub mod io;
 pub mod listen;
 pub mod original_dst;
+pub mod pass;
 pub mod peek;
 pub mod rlimit;
 pub mod sniff;
 
 pub use accept::Acceptor;
 pub use connect::{ConnectOptions, connect};
+pub use inherit::Inherited;
 pub use io::Io;
 pub use listen::{ListenOptions, Listener, listen, listen_with};
 pub use original_dst::{original_dst, unmapped};

@@ -3,16 +3,14 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::sync::Notify;
 
 use super::exchange::Exchange;
+use super::lifetime::{Graceful, Lifetime};
 use super::listener::{Chain, Http, Listener, Terminal};
 use super::speak_first::{self, Ahead};
 use super::tcp;
@@ -39,15 +37,8 @@ pub(crate) struct Connection {
     pub(super) drain: Watch,
     /// Requests are served in HTTP/2.
     h2: bool,
-    /// Requests under way.
-    active: AtomicUsize,
-    /// Requests so far.
-    served: AtomicU64,
-    /// When the last request ended, in milliseconds after `since`.
-    idle_from: AtomicU64,
-    since: Instant,
-    /// The connection has served enough.
-    enough: Notify,
+    /// What decides when it ends.
+    lifetime: Lifetime,
 }
 
 /// The two ends of a connection.
@@ -226,11 +217,7 @@ pub(super) async fn serve_http(http: Arc<Http>, ends: Ends, io: Io, drain: Watch
     let connection = Arc::new(Connection {
         id: http.context.next_connection_id(),
         h2,
-        active: AtomicUsize::new(0),
-        served: AtomicU64::new(0),
-        idle_from: AtomicU64::new(0),
-        since: Instant::now(),
-        enough: Notify::new(),
+        lifetime: Lifetime::new(&http.manager, h2),
         ends,
         drain: drain.clone(),
         http: Arc::clone(&http),
@@ -239,17 +226,19 @@ pub(super) async fn serve_http(http: Arc<Http>, ends: Ends, io: Io, drain: Watch
     let service = service_fn(move |request| {
         let connection = Arc::clone(&for_service);
         async move {
-            let _counted = connection.request();
-            Ok::<_, Infallible>(Exchange::serve(Arc::clone(&connection), request).await)
+            let _counted = connection.lifetime.request();
+            let mut response = Exchange::serve(Arc::clone(&connection), request).await;
+            connection.lifetime.say_goodbye(&mut response);
+            Ok::<_, Infallible>(response)
         }
     });
     let io = TokioIo::new(io);
     let ended = if h2 {
         let serving = http2(&http.manager).serve_connection(io, service);
-        watch_over(serving, &connection, &drain).await
+        connection.watch_over(serving).await
     } else {
         let serving = http1(&http.manager).serve_connection(io, service).with_upgrades();
-        watch_over(serving, &connection, &drain).await
+        connection.watch_over(serving).await
     };
     if let Err(error) = ended {
         if error.is_parse() || error.is_parse_too_large() {
@@ -308,124 +297,9 @@ fn http2(manager: &HttpManager) -> hyper::server::conn::http2::Builder<TokioExec
     builder
 }
 
-/// What both kinds of hyper connection can do.
-trait Graceful: Future<Output = hyper::Result<()>> {
-    /// Finish what is under way, then close.
-    fn finish(self: Pin<&mut Self>);
-}
-
-impl<S, B> Graceful for hyper::server::conn::http1::UpgradeableConnection<TokioIo<Io>, S>
-where
-    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: http_body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-impl<S, B> Graceful for hyper::server::conn::http2::Connection<TokioIo<Io>, S, TokioExecutor>
-where
-    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    S::Future: 'static,
-    B: http_body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    TokioExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
-{
-    fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-/// Drive a connection until it ends, is drained, has been idle or open for too long, or has
-/// served enough.
-async fn watch_over(
-    serving: impl Graceful,
-    connection: &Connection,
-    drain: &Watch,
-) -> hyper::Result<()> {
-    let mut serving = std::pin::pin!(serving);
-    let mut finishing = false;
-    loop {
-        let limit = connection.next_limit();
-        tokio::select! {
-            ended = serving.as_mut() => return ended,
-            () = drain.closing(), if finishing => return Ok(()),
-            () = drain.draining(), if !finishing => {}
-            () = connection.enough.notified(), if !finishing => {}
-            () = sleep_until(limit), if !finishing && limit.is_some() => {
-                if !connection.count_limit(limit) {
-                    continue;
-                }
-            }
-        }
-        finishing = true;
-        serving.as_mut().finish();
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Counts one request of a connection until it has been answered.
-struct Counted<'a>(&'a Connection);
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        let now = crate::model::duration::millis(self.0.since.elapsed());
-        self.0.idle_from.store(now, Ordering::Relaxed);
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Connection {
-    fn request(&self) -> Counted<'_> {
-        self.active.fetch_add(1, Ordering::Relaxed);
-        let served = self.served.fetch_add(1, Ordering::Relaxed) + 1;
-        let limit = self.http.manager.limits.max_requests_per_connection;
-        if limit.is_some_and(|limit| served >= u64::from(limit)) {
-            self.enough.notify_one();
-        }
-        Counted(self)
-    }
-
-    /// When the connection should be looked at next, because of its idle time or its age.
-    fn next_limit(&self) -> Option<Instant> {
-        let timeouts = &self.http.manager.timeouts;
-        let idle_from = Duration::from_millis(self.idle_from.load(Ordering::Relaxed));
-        let idle = timeouts.idle.filter(|idle| !idle.is_zero()).map(|idle| {
-            if self.active.load(Ordering::Relaxed) > 0 {
-                Instant::now() + idle
-            } else {
-                self.since + idle_from + idle
-            }
-        });
-        let age = timeouts.max_connection_duration.map(|limit| self.since + limit);
-        idle.into_iter().chain(age).min()
-    }
-
-    /// Whether a limit has really been passed; counts which.
-    fn count_limit(&self, limit: Option<Instant>) -> bool {
-        let now = Instant::now();
-        let timeouts = &self.http.manager.timeouts;
-        if timeouts.max_connection_duration.is_some_and(|limit| self.since + limit <= now) {
-            self.http.stats.downstream_cx_max_duration_reached.inc();
-            return true;
-        }
-        // A request may have come and gone since the timer was set.
-        let passed = self.active.load(Ordering::Relaxed) == 0
-            && self.next_limit().is_some_and(|next| next <= now && limit.is_some());
-        if passed {
-            self.http.stats.downstream_cx_idle_timeout.inc();
-        }
-        passed
+    async fn watch_over(&self, serving: impl Graceful) -> hyper::Result<()> {
+        self.lifetime.watch_over(serving, &self.drain, &self.http.stats).await
     }
 
     /// Requests are served in HTTP/2.

@@ -22,6 +22,7 @@ mod exchange;
 mod filter;
 mod handover;
 mod headers;
+mod lifetime;
 mod listener;
 mod mirror;
 mod read;

@@ -15,7 +15,7 @@ use super::listener::{Listener, ListenerError};
 use crate::cluster::{Clusters, Live};
 use crate::model::listener::{self as model, Address};
 use crate::model::{Changes, Name, Snapshot};
-use crate::net::{self, Acceptor, Io, ListenOptions, drain::Drain};
+use crate::net::{self, Acceptor, Inherited, Io, ListenOptions, drain::Drain};
 use crate::telemetry::access_log::Sinks;
 use crate::telemetry::stats::{Counter, Gauge, Registry};
 use crate::telemetry::trace::SpanQueue;
@@ -61,6 +61,8 @@ pub struct Server {
     running: Mutex<HashMap<Name, Running>>,
     /// Listeners that others hand connections over to.
     unbound: Arc<Unbound>,
+    /// Sockets that wait for their listener.
+    inherited: Arc<Inherited>,
     stats: ManagerStats,
 }
 
@@ -92,8 +94,9 @@ pub struct ListenerView {
 }
 
 impl Server {
-    /// A server without listeners. Each worker is a runtime that serves connections.
-    pub fn new(context: Arc<Context>, workers: Vec<Handle>) -> Self {
+    /// A server without listeners. Each worker is a runtime that serves connections; listeners take
+    /// an inherited socket where there is one for them.
+    pub fn new(context: Arc<Context>, workers: Vec<Handle>, inherited: Arc<Inherited>) -> Self {
         let scope = context.registry.scope("listener_manager", None);
         let stats = ManagerStats {
             added: scope.counter("listener_added"),
@@ -103,7 +106,8 @@ impl Server {
             active: scope.gauge("total_listeners_active"),
             draining: scope.gauge("total_listeners_draining"),
         };
-        Self { context, workers, running: Mutex::default(), unbound: Arc::default(), stats }
+        let (running, unbound) = (Mutex::default(), Arc::default());
+        Self { context, workers, running, unbound, inherited, stats }
     }
 
     /// Bring the listeners in step with a published snapshot. A listener that fails leaves the
@@ -157,6 +161,15 @@ impl Server {
             .collect();
         views.sort_by(|a, b| a.name.cmp(&b.name));
         views
+    }
+
+    /// The bound sockets, each with the name of its listener and the address that it was given.
+    pub fn sockets(&self) -> Vec<(Name, Address, Arc<net::Listener>)> {
+        let socket = |(name, one): (&Name, &Running)| {
+            let asked = one.live.load().config.address.clone();
+            (Arc::clone(name), asked, Arc::clone(&one.socket))
+        };
+        self.lock().iter().map(socket).collect()
     }
 
     /// Stop accepting, let connections finish for at most `limit`, close what is left. Returns how
@@ -220,7 +233,9 @@ impl Server {
             dual_stack: config.dual_stack,
             transparent: config.transparent,
         };
-        let socket = net::listen_with(&config.address, &options)
+        let socket = self
+            .inherited
+            .listen(&name, &config.address, &options)
             .map_err(|error| bind_error(&listener, error))?;
         let new = Running {
             live: Arc::new(ArcSwap::from_pointee(listener)),

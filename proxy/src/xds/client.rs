@@ -72,6 +72,8 @@ struct Stream {
     kept: BTreeMap<(Kind, Name), Kept>,
     dirty: Option<Instant>,
     backoff: Duration,
+    /// What is held came from disk, and the control plane was not reached yet.
+    restored: bool,
 }
 
 impl std::fmt::Debug for Client {
@@ -129,6 +131,7 @@ impl Client {
             kept: BTreeMap::new(),
             dirty: None,
             backoff: RETRY_MIN,
+            restored: false,
         });
         self.restore();
     }
@@ -156,11 +159,25 @@ impl Client {
             } else {
                 tracing::debug!(%why, "the control plane cannot be reached");
             }
+            self.make_do();
             self.connected.set(0);
             self.status.connected(false, Some(why));
             if !self.pause().await {
                 return;
             }
+        }
+    }
+
+    /// Whoever has the last good configuration is ready with it once the control plane was asked in
+    /// vain.
+    fn make_do(&mut self) {
+        let Some(stream) = &mut self.ads else { return };
+        if !std::mem::take(&mut stream.restored) {
+            return;
+        }
+        tracing::info!("serving by the last good configuration, without the control plane");
+        for kind in [Kind::Cluster, Kind::Listener] {
+            self.status.silent(kind);
         }
     }
 
@@ -225,6 +242,7 @@ impl Client {
     fn receive(&mut self, response: Response, wire: &wire::Wire) {
         let Some(stream) = &mut self.ads else { return };
         stream.backoff = RETRY_MIN;
+        stream.restored = false;
         let received = stream.session.receive(response, Instant::now(), judge);
         let Some(kind) = received.kind else { return };
         let stats = &self.stats[kind.index()];
@@ -360,6 +378,7 @@ impl Client {
                 self.store.accept(resource);
             }
         }
+        stream.restored = !stream.kept.is_empty();
         // Nothing can be sent yet; the session remembers what it wants.
         let _ = self.resubscribe();
     }

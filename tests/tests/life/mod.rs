@@ -4,6 +4,7 @@
 mod certificates;
 mod drain;
 mod dynamic;
+mod hot_restart;
 mod secrets;
 
 use std::net::SocketAddr;

@@ -1,0 +1,196 @@
+//! When a downstream connection ends: it is drained, has been idle or open for too long, or has
+//! served enough.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use http::header::{CONNECTION, HeaderValue};
+use http::{Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::sync::Notify;
+
+use super::stats::HttpStats;
+use crate::model::http::HttpManager;
+use crate::net::Io;
+use crate::net::drain::Watch;
+
+/// How long a drained HTTP/1 connection without a request waits for one. Whoever sends a request
+/// just then would find the connection closed, and cannot know whether it was read; so the next
+/// answer says `Connection: close`, and only a connection that stays silent is closed unasked.
+const IDLE_GRACE: Duration = Duration::from_secs(1);
+
+/// What both kinds of hyper connection can do.
+pub(super) trait Graceful: Future<Output = hyper::Result<()>> {
+    /// Finish what is under way, then close.
+    fn finish(self: Pin<&mut Self>);
+}
+
+/// What a connection has served, and what it may.
+#[derive(Debug)]
+pub(super) struct Lifetime {
+    /// Requests under way.
+    active: AtomicUsize,
+    /// Requests so far.
+    served: AtomicU64,
+    /// When the last request ended, in milliseconds after `since`.
+    idle_from: AtomicU64,
+    since: Instant,
+    /// The connection has served enough.
+    enough: Notify,
+    /// The next answer is the last one, and says so.
+    goodbye: AtomicBool,
+    idle: Option<Duration>,
+    max_age: Option<Duration>,
+    max_requests: Option<u32>,
+    /// HTTP/2 has GOAWAY for what HTTP/1 says in an answer.
+    h2: bool,
+}
+
+/// Counts one request of a connection until it has been answered.
+pub(super) struct Counted<'a>(&'a Lifetime);
+
+impl Lifetime {
+    /// Of a connection that begins now.
+    pub(super) fn new(manager: &HttpManager, h2: bool) -> Self {
+        Self {
+            active: AtomicUsize::new(0),
+            served: AtomicU64::new(0),
+            idle_from: AtomicU64::new(0),
+            since: Instant::now(),
+            enough: Notify::new(),
+            goodbye: AtomicBool::new(false),
+            idle: manager.timeouts.idle.filter(|idle| !idle.is_zero()),
+            max_age: manager.timeouts.max_connection_duration,
+            max_requests: manager.limits.max_requests_per_connection,
+            h2,
+        }
+    }
+
+    /// A request begins.
+    pub(super) fn request(&self) -> Counted<'_> {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        let served = self.served.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.max_requests.is_some_and(|limit| served >= u64::from(limit)) {
+            self.enough.notify_one();
+        }
+        Counted(self)
+    }
+
+    /// Marks the last answer of an HTTP/1 connection that is being drained.
+    pub(super) fn say_goodbye<B>(&self, response: &mut Response<B>) {
+        if self.goodbye.load(Ordering::Relaxed)
+            && response.status() != StatusCode::SWITCHING_PROTOCOLS
+        {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+
+    /// Drive a connection until it ends.
+    pub(super) async fn watch_over(
+        &self,
+        serving: impl Graceful,
+        drain: &Watch,
+        stats: &HttpStats,
+    ) -> hyper::Result<()> {
+        let mut serving = std::pin::pin!(serving);
+        let mut finishing = false;
+        let mut grace = None;
+        loop {
+            let limit = match grace {
+                Some(grace) => Some(grace),
+                None => self.next_limit(),
+            };
+            tokio::select! {
+                ended = serving.as_mut() => return ended,
+                () = drain.closing(), if finishing => return Ok(()),
+                () = drain.draining(), if !finishing && grace.is_none() => {
+                    if !self.h2 && self.active.load(Ordering::Relaxed) == 0 {
+                        self.goodbye.store(true, Ordering::Relaxed);
+                        grace = Some(Instant::now() + IDLE_GRACE);
+                        continue;
+                    }
+                }
+                () = self.enough.notified(), if !finishing => {}
+                () = sleep_until(limit), if !finishing && limit.is_some() => {
+                    if grace.is_none() && !self.has_passed(limit, stats) {
+                        continue;
+                    }
+                }
+            }
+            finishing = true;
+            serving.as_mut().finish();
+        }
+    }
+
+    /// When the connection should be looked at next, because of its idle time or its age.
+    fn next_limit(&self) -> Option<Instant> {
+        let idle_from = Duration::from_millis(self.idle_from.load(Ordering::Relaxed));
+        let idle = self.idle.map(|idle| {
+            if self.active.load(Ordering::Relaxed) > 0 {
+                Instant::now() + idle
+            } else {
+                self.since + idle_from + idle
+            }
+        });
+        let age = self.max_age.map(|limit| self.since + limit);
+        idle.into_iter().chain(age).min()
+    }
+
+    /// Whether a limit has really been passed; counts which.
+    fn has_passed(&self, limit: Option<Instant>, stats: &HttpStats) -> bool {
+        let now = Instant::now();
+        if self.max_age.is_some_and(|limit| self.since + limit <= now) {
+            stats.downstream_cx_max_duration_reached.inc();
+            return true;
+        }
+        // A request may have come and gone since the timer was set.
+        let passed = self.active.load(Ordering::Relaxed) == 0
+            && self.next_limit().is_some_and(|next| next <= now && limit.is_some());
+        if passed {
+            stats.downstream_cx_idle_timeout.inc();
+        }
+        passed
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        let now = crate::model::duration::millis(self.0.since.elapsed());
+        self.0.idle_from.store(now, Ordering::Relaxed);
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<S, B> Graceful for hyper::server::conn::http1::UpgradeableConnection<TokioIo<Io>, S>
+where
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S, B> Graceful for hyper::server::conn::http2::Connection<TokioIo<Io>, S, TokioExecutor>
+where
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::Future: 'static,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    TokioExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
