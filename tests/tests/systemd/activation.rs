@@ -7,6 +7,7 @@ use anyhow::ensure;
 use pillion_tests::client;
 use pillion_tests::port::Port;
 use pillion_tests::process::Process;
+use pillion_tests::proxy::socket_address;
 use pillion_tests::venv::{optional, program};
 
 const MESH: &str = "apiVersion: pillion.io/v1alpha1
@@ -62,5 +63,34 @@ async fn a_control_plane_serves_on_the_sockets_that_it_is_given() -> anyhow::Res
     });
     ensure!(found == expected, "{found} {}", process.describe());
     ensure!(Path::new(&format!("/proc/{}/exe", process.id())).exists());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_proxy_serves_on_the_sockets_that_it_is_given() -> anyhow::Result<()> {
+    let (front, admin) = (Port::reserve()?, Port::reserve()?);
+    let Some(mut command) = activate(&[&front, &admin], "front:admin")? else { return Ok(()) };
+    let text = serde_json::json!({
+        "node": {"id": "test", "cluster": "test"},
+        "admin": {"address": socket_address(admin.address())},
+        "static_resources": {"listeners": [{
+            "name": "front",
+            "address": socket_address(front.address()),
+            "filter_chains": [{"filters": [{"name": "http", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                "stat_prefix": "front",
+                "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
+                    {"match": {"prefix": "/"}, "direct_response": {"status": 204}},
+                ]}]},
+                "http_filters": [{"name": "router", "typed_config":
+                    {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}],
+            }}]}],
+        }]},
+    });
+    let dir = tempfile::tempdir()?;
+    command.arg(program("pillion-proxy")?).arg("--config-yaml").arg(text.to_string());
+    let process = Process::start("proxy", &mut command, &dir.path().join("log"))?;
+    answers(&process, &front, "/", 204).await?;
+    answers(&process, &admin, "/ready", 200).await?;
     Ok(())
 }
