@@ -129,32 +129,15 @@ pub async fn run(args: ControlPlaneArgs) -> anyhow::Result<ExitCode> {
         _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
         _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
     };
-    let intents = match args.access_log {
+    let intents = match args.access_log.clone() {
         Some(file) => with_access_log(intents, file),
         None => intents,
     };
     for problem in &intents.borrow().problems {
         tracing::warn!("{problem}");
     }
-    let webhook = args.webhook_port.zip(args.proxy_image).map(|(port, image)| WebhookOptions {
-        port,
-        inject: inject::Options {
-            image,
-            control_plane: args.advertise,
-            join: Join::ServiceAccount,
-        },
-    });
-    let options = Options {
-        address: args.address,
-        xds_port: args.xds_port,
-        xds_tls_port: args.xds_tls_port,
-        admin_port: args.admin_port,
-        data_dir: args.data_dir,
-        certificate_ttl: args.certificate_ttl,
-        lease_ttl: args.lease_ttl,
-        server_names: args.server_names,
-        webhook,
-    };
+    let (copy, print_ports_file) = (args.join_token_file.clone(), args.print_ports_file.clone());
+    let options = options(args);
     let control_plane = ControlPlane::start_in(&options, intents, cluster, &mut sockets).await?;
     let addresses = control_plane.addresses();
     tracing::info!(
@@ -164,12 +147,12 @@ pub async fn run(args: ControlPlaneArgs) -> anyhow::Result<ExitCode> {
         join_token = %control_plane.join_token().display(),
         "the control plane is ready"
     );
-    if let Some(copy) = &args.join_token_file {
+    if let Some(copy) = &copy {
         std::fs::read(control_plane.join_token())
             .and_then(|token| write_atomically(copy, &token, 0o600))
             .with_context(|| format!("cannot write the join token to {}", copy.display()))?;
     }
-    if let Some(file) = &args.print_ports_file {
+    if let Some(file) = &print_ports_file {
         write_ports(file, addresses.into())?;
     }
     let name = tokio::select! {
@@ -181,6 +164,28 @@ pub async fn run(args: ControlPlaneArgs) -> anyhow::Result<ExitCode> {
     tracing::info!(signal = name, "shuts down");
     control_plane.stop().await;
     Ok(ExitCode::SUCCESS)
+}
+
+fn options(args: ControlPlaneArgs) -> Options {
+    let webhook = args.webhook_port.zip(args.proxy_image).map(|(port, image)| WebhookOptions {
+        port,
+        inject: inject::Options {
+            image,
+            control_plane: args.advertise,
+            join: Join::ServiceAccount,
+        },
+    });
+    Options {
+        address: args.address,
+        xds_port: args.xds_port,
+        xds_tls_port: args.xds_tls_port,
+        admin_port: args.admin_port,
+        data_dir: args.data_dir,
+        certificate_ttl: args.certificate_ttl,
+        lease_ttl: args.lease_ttl,
+        server_names: args.server_names,
+        webhook,
+    }
 }
 
 /// The intent of the folder, of the cluster, or of both.
