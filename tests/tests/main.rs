@@ -8,6 +8,7 @@ mod gateway;
 mod layers;
 mod life;
 mod machines;
+mod manifests;
 mod mesh;
 mod systemd;
 mod up;
