@@ -118,7 +118,8 @@ fn address(cx: &mut Context, at: &At<'_>) -> Option<String> {
 
 fn external_port(cx: &mut Context, at: &At<'_>, host: &str) -> Option<ExternalPort> {
     let mut object = Object::open(cx, at)?;
-    object.ignore(&["name"]);
+    // For people.
+    object.optional(cx, "name", text);
     let number = object.required(cx, "port", port);
     let target = object.optional(cx, "targetPort", port);
     let protocol = object.optional(cx, "appProtocol", |cx, at| {

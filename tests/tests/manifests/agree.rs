@@ -79,6 +79,40 @@ metadata: {name: by-address}
 spec:
   targetRefs: [{group: gateway.networking.k8s.io, kind: GRPCRoute, name: a}]
   loadBalancer: {type: Maglev, hashOn: {sourceIp: true}}
+---
+apiVersion: pillion.io/v1alpha1
+kind: TrafficPolicy
+metadata: {name: limits}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: a}]
+  rateLimit: {requests: 10, per: 1s, burst: 20, by: {header: X-User}, maxClients: 100}
+---
+apiVersion: pillion.io/v1alpha1
+kind: TrafficPolicy
+metadata: {name: limits-by-address}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: a}]
+  rateLimit: {requests: 10, by: {clientAddress: true}}
+  timeout: {request: 5s}
+---
+apiVersion: pillion.io/v1alpha1
+kind: ExternalService
+metadata: {name: full}
+spec:
+  hosts: [Api.example.com, example.com]
+  addresses: [192.0.2.1, "2001:db8::1", api.example.com]
+  ports:
+  - {name: web, port: 443, targetPort: 8443, appProtocol: http,
+      tls: {sni: api.example.com, caFile: /etc/roots.pem, subjectAltNames: [api.example.com]}}
+  - {port: 80}
+  via: {gateway: a, namespace: egress}
+---
+apiVersion: pillion.io/v1alpha1
+kind: ExternalService
+metadata: {name: database}
+spec:
+  hosts: [db.example.com]
+  ports: [{port: 5432, appProtocol: postgres}]
 "#;
 
 #[rustfmt::skip]

@@ -2,14 +2,40 @@
 
 use serde_json::Value;
 
-use super::fields::{choice, dns_label, dns_name, list, object, port, text};
+use super::fields::{
+    choice, dns_label, dns_name, host, host_or_address, list, object, port, rule, text,
+};
+
+/// As for the ports of a Service.
+const PROTOCOLS: [&str; 15] = [
+    "http",
+    "kubernetes.io/ws",
+    "http2",
+    "h2c",
+    "kubernetes.io/h2c",
+    "grpc",
+    "tcp",
+    "tls",
+    "https",
+    "mongo",
+    "mysql",
+    "redis",
+    "postgres",
+    "postgresql",
+    "amqp",
+];
 
 pub(super) fn spec() -> Value {
-    let mut hosts = list("Names that programs ask for.", 100, dns_name("A whole host name."));
+    let mut hosts = list("Names that programs ask for.", 100, host("A whole host name."));
     hosts["minItems"] = 1.into();
-    let mut ports = list("Ports.", 100, external_port());
+    let ports = list("Ports.", 100, external_port());
+    let mut ports = rule(
+        ports,
+        "self.all(one, self.exists_one(other, other.port == one.port))",
+        "a port stands twice in it",
+    );
     ports["minItems"] = 1.into();
-    object(
+    let spec = object(
         "A host outside of the mesh that its workloads may call.",
         &["hosts", "ports"],
         [
@@ -19,7 +45,7 @@ pub(super) fn spec() -> Value {
                 list(
                     "Where it is: addresses or DNS names. Default: the first host, by DNS.",
                     100,
-                    text("Address or name."),
+                    host_or_address("Address or name."),
                 ),
             ),
             ("ports", ports),
@@ -35,6 +61,13 @@ pub(super) fn spec() -> Value {
                 ),
             ),
         ],
+    );
+    rule(
+        spec,
+        "!has(self.via) || self.ports.all(one, has(one.appProtocol) ? \
+         one.appProtocol in ['http', 'http2', 'h2c', 'grpc', 'kubernetes.io/ws', 'kubernetes.io/h2c'] : \
+         one.port != 443 || has(one.tls))",
+        "only HTTP can leave through a gateway",
     )
 }
 
@@ -62,13 +95,7 @@ fn external_port() -> Value {
             ("name", text("For people.")),
             ("port", port("Port that programs name.")),
             ("targetPort", port("Port that is connected to. Default: port.")),
-            (
-                "appProtocol",
-                choice(
-                    "What programs speak. Default http; tls on 443.",
-                    &["http", "http2", "h2c", "grpc", "tls", "tcp", "https"],
-                ),
-            ),
+            ("appProtocol", choice("What programs speak. Default http; tls on 443.", &PROTOCOLS)),
             ("tls", tls),
         ],
     )

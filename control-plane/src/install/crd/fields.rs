@@ -28,7 +28,9 @@ pub(super) fn object(
 
 /// Adds a rule in CEL, and what is said where it does not hold.
 pub(super) fn rule(mut schema: Value, rule: &str, message: &str) -> Value {
-    schema["x-kubernetes-validations"] = json!([{"rule": rule, "message": message}]);
+    let mut rules = schema["x-kubernetes-validations"].as_array().cloned().unwrap_or_default();
+    rules.push(json!({"rule": rule, "message": message}));
+    schema["x-kubernetes-validations"] = rules.into();
     schema
 }
 
@@ -93,6 +95,29 @@ pub(super) fn dns_name(description: &str) -> Value {
     let mut schema = pattern(description, &format!("^{LABEL}(\\.{LABEL})*$"));
     schema["maxLength"] = 253.into();
     schema
+}
+
+/// A whole host name in letters of any case, and no address.
+pub(super) fn host(description: &str) -> Value {
+    let mut schema = pattern(description, &host_pattern());
+    schema["maxLength"] = 253.into();
+    schema["not"] = json!({"format": "ipv4"});
+    schema
+}
+
+/// An address, or a host name.
+pub(super) fn host_or_address(description: &str) -> Value {
+    json!({
+        "type": "string", "description": description,
+        "anyOf": [
+            {"format": "ipv4"}, {"format": "ipv6"}, {"pattern": host_pattern(), "maxLength": 253},
+        ],
+    })
+}
+
+fn host_pattern() -> String {
+    let label = "[A-Za-z0-9]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?";
+    format!("^{label}(\\.{label})*$")
 }
 
 /// An IPv4 or IPv6 address.

@@ -11,7 +11,7 @@ use crate::intent::RETRY_ON;
 const HEADER_NAME: &str = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$";
 
 pub(super) fn spec() -> Value {
-    object(
+    let spec = object(
         "How a service is called. What is not said keeps its default.",
         &["targetRefs"],
         [
@@ -37,6 +37,18 @@ pub(super) fn spec() -> Value {
                 ),
             ),
         ],
+    );
+    let spec = rule(
+        spec,
+        "!has(self.rateLimit) || !self.targetRefs.exists(one, one.kind == 'Service')",
+        "rateLimit holds for a Gateway, or for a route at gateways",
+    );
+    rule(
+        spec,
+        "!self.targetRefs.exists(one, one.kind == 'Gateway') || !(has(self.loadBalancer) || \
+         has(self.circuitBreaker) || has(self.outlierDetection) || has(self.retry) || \
+         (has(self.timeout) && (has(self.timeout.request) || has(self.timeout.idle) || has(self.timeout.connect))))",
+        "for a Gateway only rateLimit holds; the rest is for Services and routes",
     )
 }
 
@@ -93,12 +105,17 @@ fn rate_limit() -> Value {
         "[has(self.clientAddress), has(self.header)].filter(one, one).size() == 1",
         "expected exactly one of clientAddress, header",
     );
+    let per = rule(
+        duration("Default 1s; at least 50ms."),
+        "duration(self) >= duration('50ms')",
+        "expected a duration of 50ms or more",
+    );
     object(
         "How many requests a gateway takes; for a Gateway, or for a route at gateways.",
         &["requests"],
         [
             ("requests", whole("So many in each `per`.", 1, 1_000_000_000)),
-            ("per", some_time("Default 1s; at least 50ms.")),
+            ("per", per),
             ("burst", whole("So many at once. Default: requests.", 1, 1_000_000_000)),
             ("by", by),
             (
