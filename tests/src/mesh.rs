@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::client::{self, Answer, Ask};
 use crate::port::Port;
-use crate::process::Process;
+use crate::process::{Process, Signal};
 use crate::venv::program;
 use crate::wait;
 
@@ -23,6 +23,8 @@ pub struct Mesh {
     xds: Port,
     xds_tls: Port,
     admin: Port,
+    /// How to reach the Kubernetes API that it reads in place of a folder.
+    kubeconfig: Option<PathBuf>,
 }
 
 /// A sidecar that joined, with its ports.
@@ -56,6 +58,8 @@ pub struct Beside {
     pub more: Vec<String>,
     /// It runs the Gateway of that name, in place of a service.
     pub gateway: bool,
+    /// Files with the token and the root that it joins with, in place of the join token.
+    pub proof: Option<(PathBuf, PathBuf)>,
 }
 
 impl Beside {
@@ -69,6 +73,7 @@ impl Beside {
             labels: vec![label("app", service), label("version", version)],
             more: Vec::new(),
             gateway: false,
+            proof: None,
         }
     }
 
@@ -86,6 +91,7 @@ impl Beside {
             labels: Vec::new(),
             more: Vec::new(),
             gateway: false,
+            proof: None,
         }
     }
 }
@@ -96,11 +102,26 @@ impl Mesh {
     /// # Errors
     /// When it does not get ready; the message has its log.
     pub async fn start(files: &[(&str, &str)]) -> anyhow::Result<Self> {
+        Self::start_with(files, None).await
+    }
+
+    /// Starts a control plane that reads the Kubernetes API in place of a folder, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not get ready; the message has its log.
+    pub async fn in_cluster(kubeconfig: PathBuf) -> anyhow::Result<Self> {
+        Self::start_with(&[], Some(kubeconfig)).await
+    }
+
+    async fn start_with(
+        files: &[(&str, &str)],
+        kubeconfig: Option<PathBuf>,
+    ) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         std::fs::create_dir(dir.path().join("mesh"))?;
         let ports = [Port::reserve()?, Port::reserve()?, Port::reserve()?];
         let [xds, xds_tls, admin] = ports;
-        let mut mesh = Self { dir, process: None, xds, xds_tls, admin };
+        let mut mesh = Self { dir, process: None, xds, xds_tls, admin, kubeconfig };
         for (name, text) in files {
             mesh.write(name, text)?;
         }
@@ -125,7 +146,10 @@ impl Mesh {
     /// When it does not get ready; the message has its log.
     pub async fn start_control_plane(&mut self) -> anyhow::Result<()> {
         let mut command = self.command("control-plane")?;
-        command.arg("--config").arg(self.dir().join("mesh"));
+        match &self.kubeconfig {
+            Some(file) => command.arg("--kubernetes").env("KUBECONFIG", file),
+            None => command.arg("--config").arg(self.dir().join("mesh")),
+        };
         command.arg("--data-dir").arg(self.data_dir());
         for (flag, port) in [
             ("--xds-port", &self.xds),
@@ -143,6 +167,18 @@ impl Mesh {
         };
         process.ready("the control plane is ready", ready).await?;
         self.process = Some(process);
+        Ok(())
+    }
+
+    /// Asks the control plane to end, and waits for it.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn stop_control_plane(&mut self) -> anyhow::Result<()> {
+        if let Some(process) = self.process.take() {
+            process.signal(Signal::TERM);
+            process.ended().await?;
+        }
         Ok(())
     }
 
@@ -175,7 +211,7 @@ impl Mesh {
         command
             .args(["--control-plane", &self.xds_tls.address().to_string()])
             .arg("--token-file")
-            .arg(self.data_dir().join("join-token"))
+            .arg(beside.proof.as_ref().map_or_else(|| self.token(), |(token, _)| token.clone()))
             .arg("--data-dir")
             .arg(self.dir().join(&beside.name))
             .args([if beside.gateway { "--gateway" } else { "--service" }, &beside.service])
@@ -183,6 +219,9 @@ impl Mesh {
             .args(["--admin-port", &admin.port().to_string()])
             .args(["--inbound-port", &inbound.port().to_string()])
             .args(["--outbound-port", &outbound.port().to_string()]);
+        if let Some((_, root)) = &beside.proof {
+            command.arg("--root-ca-file").arg(root);
+        }
         command.args(more);
         for (key, value) in &beside.labels {
             command.arg("--label").arg(format!("{key}={value}"));

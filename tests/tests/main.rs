@@ -5,6 +5,7 @@
 mod capture;
 mod differential;
 mod gateway;
+mod kubernetes;
 mod layers;
 mod life;
 mod machines;

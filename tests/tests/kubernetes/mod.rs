@@ -1,0 +1,7 @@
+//! A mesh whose control plane reads the Kubernetes API.
+
+mod api_server;
+mod identity;
+mod leader;
+mod routes;
+mod world;
