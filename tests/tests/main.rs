@@ -11,5 +11,6 @@ mod life;
 mod machines;
 mod manifests;
 mod mesh;
+mod nomad;
 mod systemd;
 mod up;
