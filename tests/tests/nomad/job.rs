@@ -79,7 +79,7 @@ impl Allocation {
     }
 
     /// Starts a task: its templates, its environment, its command.
-    pub(super) fn start(&mut self, task: &str, cluster: &Cluster) -> anyhow::Result<Process> {
+    pub(super) fn start(&self, task: &str, cluster: &Cluster) -> anyhow::Result<Process> {
         let spec = self.task(task)?.clone();
         for folder in ["local", "secrets"] {
             fs::create_dir_all(self.folder.join(task).join(folder))?;

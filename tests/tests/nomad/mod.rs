@@ -16,7 +16,7 @@ async fn the_jobs_make_a_mesh() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let mut cluster = Cluster::default();
 
-    let mut control = Allocation::of("control-plane", dir.path())?;
+    let control = Allocation::of("control-plane", dir.path())?;
     let running = control.start("control-plane", &cluster)?;
     let admin = control.address("admin")?;
     let up = || async { client::get(admin, "/ready").await.ok().filter(|it| it.status == 200) };
@@ -25,7 +25,7 @@ async fn the_jobs_make_a_mesh() -> anyhow::Result<()> {
     let token = control.folder().join("alloc/data/pillion/join-token");
     cluster.token = std::fs::read_to_string(token)?.trim().to_owned();
 
-    let mut reviews = Allocation::of("reviews", dir.path())?;
+    let reviews = Allocation::of("reviews", dir.path())?;
     let sidecar = reviews.start("sidecar", &cluster)?;
     let warm = reviews.start("warm", &cluster)?;
     ensure!(warm.ended().await?.success(), "{}{}", warm.describe(), sidecar.describe());
@@ -34,7 +34,7 @@ async fn the_jobs_make_a_mesh() -> anyhow::Result<()> {
     let health = reviews.address("health")?;
     ensure!(client::get(health, "/healthz/ready").await?.status == 200, "the service's check");
 
-    let mut report = Allocation::of("report", dir.path())?;
+    let report = Allocation::of("report", dir.path())?;
     let job = report.start("report", &cluster)?;
     ensure!(job.ended().await?.success(), "{}", job.describe());
     ensure!(job.log().contains("reviews"), "{}", job.describe());
