@@ -1,7 +1,7 @@
 //! `pillion control-plane`.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,22 +139,7 @@ pub async fn run(args: ControlPlaneArgs) -> anyhow::Result<ExitCode> {
     let (copy, print_ports_file) = (args.join_token_file.clone(), args.print_ports_file.clone());
     let options = options(args);
     let control_plane = ControlPlane::start_in(&options, intents, cluster, &mut sockets).await?;
-    let addresses = control_plane.addresses();
-    tracing::info!(
-        xds = %addresses.xds,
-        xds_tls = %addresses.xds_tls,
-        admin = %addresses.admin,
-        join_token = %control_plane.join_token().display(),
-        "the control plane is ready"
-    );
-    if let Some(copy) = &copy {
-        std::fs::read(control_plane.join_token())
-            .and_then(|token| write_atomically(copy, &token, 0o600))
-            .with_context(|| format!("cannot write the join token to {}", copy.display()))?;
-    }
-    if let Some(file) = &print_ports_file {
-        write_ports(file, addresses.into())?;
-    }
+    announce(&control_plane, copy.as_deref(), print_ports_file.as_deref())?;
     let name = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
@@ -164,6 +149,31 @@ pub async fn run(args: ControlPlaneArgs) -> anyhow::Result<ExitCode> {
     tracing::info!(signal = name, "shuts down");
     control_plane.stop().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tells people and programs where it is.
+fn announce(
+    control_plane: &ControlPlane,
+    copy: Option<&Path>,
+    ports_file: Option<&Path>,
+) -> anyhow::Result<()> {
+    let addresses = control_plane.addresses();
+    tracing::info!(
+        xds = %addresses.xds,
+        xds_tls = %addresses.xds_tls,
+        admin = %addresses.admin,
+        join_token = %control_plane.join_token().display(),
+        "the control plane is ready"
+    );
+    if let Some(copy) = copy {
+        std::fs::read(control_plane.join_token())
+            .and_then(|token| write_atomically(copy, &token, 0o600))
+            .with_context(|| format!("cannot write the join token to {}", copy.display()))?;
+    }
+    if let Some(file) = ports_file {
+        write_ports(file, addresses.into())?;
+    }
+    Ok(())
 }
 
 fn options(args: ControlPlaneArgs) -> Options {
