@@ -13,7 +13,7 @@ use pillion_proxy::xds::local::{Everything, Given};
 use serde_json::json;
 use tokio::sync::watch;
 
-use crate::compile::{Certificates, GatewayProxy, Node, Sidecar, World};
+use crate::compile::{self, Certificates, GatewayProxy, Node, Sidecar, World};
 use crate::intent::{Intent, Mtls, Parsed, Problem, Severity};
 use crate::snapshot::{Resource, ResourceType};
 use crate::source;
@@ -27,6 +27,9 @@ pub struct GatewayArgs {
     /// Only check the file, and end.
     #[arg(long)]
     pub check: bool,
+    /// Print an Envoy bootstrap that does the same, for `pillion-proxy -c` or Envoy, and end.
+    #[arg(long, conflicts_with = "check")]
+    pub print_bootstrap: bool,
     /// Folder with `<namespace>/<name>/tls.crt` and `tls.key` for Secrets that say nothing else.
     #[arg(long, value_name = "DIR")]
     pub certificate_dir: Option<String>,
@@ -67,6 +70,13 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     if args.check {
         return Ok(ExitCode::SUCCESS);
     }
+    if args.print_bootstrap {
+        let set = compiler.world.for_node(&compiler.node);
+        let mut bootstrap = compile::bootstrap(&set, "gateway").map_err(anyhow::Error::msg)?;
+        bootstrap["admin"] = admin(args.admin_port);
+        println!("{}", serde_json::to_string_pretty(&bootstrap)?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let (sender, given) = watch::channel(Arc::new(compiler.everything()));
     thread::Builder::new()
         .name("pillion-gateway".to_owned())
@@ -89,10 +99,13 @@ fn flags(args: &GatewayArgs) -> anyhow::Result<Flags> {
 fn bootstrap(admin_port: u16) -> String {
     let bootstrap = json!({
         "node": {"id": "gateway", "cluster": "gateway"},
-        "admin": {"address": {"socket_address":
-            {"address": "127.0.0.1", "port_value": admin_port}}},
+        "admin": admin(admin_port),
     });
     bootstrap.to_string()
+}
+
+fn admin(port: u16) -> serde_json::Value {
+    json!({"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}})
 }
 
 /// Compiles every change and hands it to the proxy; says what is wrong with it.

@@ -246,7 +246,7 @@ pub(crate) fn tcp(mesh: &Mesh, stat_prefix: &str, cluster: String) -> Filter {
     network_filter("envoy.filters.network.tcp_proxy", &proxy)
 }
 
-fn network_filter<M: Packable>(name: &str, config: &M) -> Filter {
+pub(crate) fn network_filter<M: Packable>(name: &str, config: &M) -> Filter {
     Filter {
         name: name.to_owned(),
         config_type: Some(filter::ConfigType::TypedConfig(pack(config))),

@@ -10,6 +10,7 @@ mod capture;
 mod clusters;
 mod endpoints;
 mod external;
+mod fixed;
 mod gateway;
 mod grpc;
 mod http_manager;
@@ -25,6 +26,7 @@ mod shape;
 mod tls;
 mod world;
 
+pub use fixed::bootstrap;
 pub use node::{
     Certificates, GatewayProxy, Interception, Node, NodeError, NodeKind, Place, Sidecar,
 };

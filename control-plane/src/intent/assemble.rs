@@ -7,6 +7,7 @@ use super::document::{Document, Object, ObjectId, Place};
 use super::external::ExternalService;
 use super::gateway::Gateway;
 use super::http_route::{HttpRoute, RouteKind};
+use super::l4_route::{L4Kind, L4Route};
 use super::mesh::Mesh;
 use super::meta::{Kind, Name};
 use super::policy::{Target, TrafficPolicy};
@@ -34,6 +35,8 @@ pub struct Intent {
     pub secrets: BTreeMap<Name, Arc<Secret>>,
     /// Routes.
     pub routes: BTreeMap<(RouteKind, Name), Arc<HttpRoute>>,
+    /// Routes of connections at gateways.
+    pub l4_routes: BTreeMap<(L4Kind, Name), Arc<L4Route>>,
     /// Policies that are in force, by what they hold for.
     pub policies: BTreeMap<Target, Arc<TrafficPolicy>>,
     /// Programs for `pillion up`.
@@ -112,6 +115,9 @@ fn insert_all(parsed: &mut Parsed, documents: &[Document]) {
             }
             Object::Route(route) => {
                 parsed.intent.routes.insert((route.kind, name), Arc::clone(route));
+            }
+            Object::L4Route(route) => {
+                parsed.intent.l4_routes.insert((route.kind, name), Arc::clone(route));
             }
             Object::TrafficPolicy(policy) => policies.push((document, policy)),
             Object::Process(process) => {

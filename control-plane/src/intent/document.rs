@@ -9,6 +9,7 @@ use super::decode::{At, Context, Object as Fields, any_text, quoted, text};
 use super::external::ExternalService;
 use super::gateway::{Gateway, GatewayRef};
 use super::http_route::{HttpRoute, ParentRef};
+use super::l4_route::{L4Kind, L4Route};
 use super::mesh::Mesh;
 use super::meta::{Kind, Meta, Name};
 use super::policy::{Target, TrafficPolicy};
@@ -83,6 +84,8 @@ pub enum Object {
     Gateway(Arc<Gateway>),
     /// An `HTTPRoute` or `GRPCRoute`.
     Route(Arc<HttpRoute>),
+    /// A `TLSRoute` or `TCPRoute`.
+    L4Route(Arc<L4Route>),
     /// A `TrafficPolicy`.
     TrafficPolicy(Arc<TrafficPolicy>),
     /// An `ExternalService`.
@@ -250,6 +253,12 @@ fn decode(cx: &mut Context, root: &At<'_>, kind: Kind) -> Option<(ObjectId, Obje
         Kind::Gateway => Object::Gateway(Arc::new(Gateway::decode(cx, &meta, &spec)?)),
         Kind::HttpRoute => Object::Route(Arc::new(HttpRoute::decode(cx, &meta, &spec)?)),
         Kind::GrpcRoute => Object::Route(Arc::new(HttpRoute::decode_grpc(cx, &meta, &spec)?)),
+        Kind::TlsRoute => {
+            Object::L4Route(Arc::new(L4Route::decode(cx, &meta, &spec, L4Kind::Tls)?))
+        }
+        Kind::TcpRoute => {
+            Object::L4Route(Arc::new(L4Route::decode(cx, &meta, &spec, L4Kind::Tcp)?))
+        }
         Kind::TrafficPolicy => {
             Object::TrafficPolicy(Arc::new(TrafficPolicy::decode(cx, &meta, &spec)?))
         }

@@ -26,6 +26,12 @@ pub enum Kind {
     /// `gateway.networking.k8s.io/v1 GRPCRoute`
     #[serde(rename = "GRPCRoute")]
     GrpcRoute,
+    /// `gateway.networking.k8s.io/v1 TLSRoute`
+    #[serde(rename = "TLSRoute")]
+    TlsRoute,
+    /// `gateway.networking.k8s.io/v1 TCPRoute`
+    #[serde(rename = "TCPRoute")]
+    TcpRoute,
     /// `pillion.io/v1alpha1 TrafficPolicy`
     TrafficPolicy,
     /// `pillion.io/v1alpha1 ExternalService`
@@ -35,7 +41,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Mesh,
         Self::Service,
         Self::Workload,
@@ -43,6 +49,8 @@ impl Kind {
         Self::Gateway,
         Self::HttpRoute,
         Self::GrpcRoute,
+        Self::TlsRoute,
+        Self::TcpRoute,
         Self::TrafficPolicy,
         Self::ExternalService,
         Self::Process,
@@ -59,6 +67,8 @@ impl Kind {
             Self::Gateway => "Gateway",
             Self::HttpRoute => "HTTPRoute",
             Self::GrpcRoute => "GRPCRoute",
+            Self::TlsRoute => "TLSRoute",
+            Self::TcpRoute => "TCPRoute",
             Self::TrafficPolicy => "TrafficPolicy",
             Self::ExternalService => "ExternalService",
             Self::Process => "Process",
@@ -77,6 +87,11 @@ impl Kind {
             Self::Gateway | Self::HttpRoute => {
                 &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"]
             }
+            Self::TlsRoute | Self::TcpRoute => &[
+                "gateway.networking.k8s.io/v1",
+                "gateway.networking.k8s.io/v1alpha3",
+                "gateway.networking.k8s.io/v1alpha2",
+            ],
             Self::GrpcRoute => {
                 &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha2"]
             }

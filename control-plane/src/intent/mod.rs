@@ -5,7 +5,8 @@
 //! expected, and a bad document never takes another one with it.
 //!
 //! Kinds: `Mesh`, `Workload`, `TrafficPolicy`, `ExternalService`, `Process` of `pillion.io/v1alpha1`; `Service` and `Secret` (of
-//! type `kubernetes.io/tls`) of `v1`; `Gateway`, `HTTPRoute` and `GRPCRoute` of `gateway.networking.k8s.io`. Fields that our own kinds do not have are errors. Fields that the
+//! type `kubernetes.io/tls`) of `v1`; `Gateway`, `HTTPRoute`, `GRPCRoute`, `TLSRoute` and
+//! `TCPRoute` of `gateway.networking.k8s.io`. Fields that our own kinds do not have are errors. Fields that the
 //! others have and we do not know are warnings, and the known part is applied.
 
 mod assemble;
@@ -20,6 +21,7 @@ mod gateway;
 mod grpc_route;
 pub(crate) mod hostname;
 mod http_route;
+mod l4_route;
 mod mesh;
 mod meta;
 mod policy;
@@ -45,6 +47,7 @@ pub use http_route::{
     HttpRoute, Match, ParentRef, PathMatch, RouteKind, RouteRetry, Rule, TextMatch, Timeouts,
     ValueMatch,
 };
+pub use l4_route::{L4Kind, L4Route};
 pub use mesh::{AccessLog, AccessLogFormat, Mesh, Mtls, Outbound, Tracing};
 pub use meta::{Kind, Name};
 pub(crate) use policy::RETRY_ON;

@@ -99,6 +99,7 @@ fn missing_gateway(parsed: &Parsed, document: &Document, reference: &GatewayRef)
     };
     let claim: Claim<'_> = match &document.object {
         Object::Route(route) => route.claim(),
+        Object::L4Route(route) => route.claim(),
         _ => return None,
     };
     obstacle(gateway, reference, claim).map(|why| format!("{why}: the route is not attached there"))

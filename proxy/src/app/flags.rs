@@ -70,6 +70,13 @@ pub struct Flags {
 /// What the program can do besides running the proxy.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
+    /// Run a gateway of one file, with nothing else running: `pillion gateway`, which has to be installed.
+    #[command(disable_help_flag = true)]
+    Gateway {
+        /// The arguments of `pillion gateway`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<std::ffi::OsString>,
+    },
     /// Bring this machine's TCP connections to its sidecar, by nftables; needs root.
     Redirect(Box<Redirect>),
     /// Take the running sidecar's instance out of the mesh's endpoints; it goes on serving.

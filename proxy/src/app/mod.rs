@@ -4,6 +4,7 @@ mod address;
 pub mod ask_health;
 mod attend;
 pub mod flags;
+mod gateway;
 mod health;
 mod hot_restart;
 mod leave;
@@ -51,6 +52,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     match &flags.command {
+        Some(Command::Gateway { args }) => return gateway::run(args),
         Some(Command::Redirect(args)) => return redirect::run(args),
         Some(Command::Leave(args)) => return leave::run(args),
         Some(Command::Health(args)) => return ask_health::run(args),

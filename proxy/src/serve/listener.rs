@@ -73,6 +73,8 @@ pub(super) struct Listener {
     pub(super) config: Arc<model::Listener>,
     pub(super) stats: ListenerStats,
     chains: Vec<Arc<Chain>>,
+    /// Chains whose certificates cannot be used. Their connections are closed; those of the others are served.
+    pub(super) broken: Vec<ListenerError>,
 }
 
 /// A filter chain as it lives.
@@ -116,10 +118,11 @@ pub(super) struct Tcp {
 }
 
 impl Listener {
-    /// Make everything that the listener's connections will need.
+    /// Make everything that the listener's connections will need. One bad certificate does not take the others with
+    /// it.
     ///
     /// # Errors
-    /// A secret is missing or unusable.
+    /// A secret is missing or unusable, and no chain can do without it.
     pub(super) fn new(
         config: Arc<model::Listener>,
         secrets: &Map<Arc<Secret>>,
@@ -127,10 +130,28 @@ impl Listener {
     ) -> Result<Self, ListenerError> {
         let stats = ListenerStats::new(&context.registry, &config.stat_prefix);
         let all = config.filter_chains.iter().chain(&config.default_filter_chain);
-        let chains = all
-            .map(|chain| Chain::new(&config, chain, secrets, context).map(Arc::new))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { config, stats, chains })
+        let (mut chains, mut broken) = (Vec::new(), Vec::new());
+        for chain in all {
+            match Chain::new(&config, chain, secrets, context) {
+                Ok(chain) => chains.push(Arc::new(chain)),
+                Err(error) => broken.push(error),
+            }
+        }
+        if chains.is_empty() && !broken.is_empty() {
+            return Err(broken.swap_remove(0));
+        }
+        Ok(Self { config, stats, chains, broken })
+    }
+
+    /// How many chains serve.
+    pub(super) fn served(&self) -> usize {
+        self.chains.len()
+    }
+
+    /// Whether all chains serve.
+    pub(super) fn is_whole(&self) -> bool {
+        let default = usize::from(self.config.default_filter_chain.is_some());
+        self.chains.len() == self.config.filter_chains.len() + default
     }
 
     /// The chain for connections that show nothing, if it copies bytes in plain text.
@@ -145,19 +166,25 @@ impl Listener {
         self.chains.iter().find(|chain| Arc::ptr_eq(&chain.config, config)).cloned()
     }
 
-    /// Take renewed certificates into use.
+    /// Take renewed certificates into use. A chain whose secret is unusable goes on with what it has; the first of
+    /// them is told.
     ///
     /// # Errors
-    /// A secret is unusable; the chain goes on with what it has.
+    /// A secret is unusable.
     pub(super) fn renew(&self, secrets: &Map<Arc<Secret>>) -> Result<(), ListenerError> {
+        let mut first = Ok(());
         for chain in &self.chains {
             if let (Some(config), Some(current)) = (&chain.config.tls, &chain.tls) {
-                let renewed = tls::server_config(config, secrets)
-                    .map_err(|error| tls_error(&self.config, &chain.config, error))?;
-                current.store(renewed);
+                match tls::server_config(config, secrets) {
+                    Ok(renewed) => current.store(renewed),
+                    Err(error) if first.is_ok() => {
+                        first = Err(tls_error(&self.config, &chain.config, error));
+                    }
+                    Err(_) => {}
+                }
             }
         }
-        Ok(())
+        first
     }
 }
 

@@ -122,11 +122,16 @@ impl Server {
                     self.unbound.remove(&name);
                 }
                 Some(config) => {
+                    let before = errors.len();
                     let made = Listener::new(Arc::clone(config), &snapshot.secrets, &self.context);
-                    if let Err(error) = made.and_then(|listener| self.place(listener)) {
-                        self.stats.create_failure.inc();
-                        errors.push(error);
+                    match made {
+                        Ok(mut listener) => {
+                            errors.append(&mut listener.broken);
+                            errors.extend(self.place(listener).err());
+                        }
+                        Err(error) => errors.push(error),
                     }
+                    self.stats.create_failure.add((errors.len() - before) as u64);
                 }
             }
         }
@@ -136,17 +141,34 @@ impl Server {
         errors
     }
 
-    /// Try again to start what could not be started, such as for a certificate that was not there yet.
+    /// Try again to start what could not be started, such as for a certificate that was not there yet: listeners, and
+    /// filter chains of those that run.
     pub fn start_missing(&self, live: &Live) -> Vec<ListenerError> {
         let snapshot = &live.snapshot;
-        let here: Vec<Name> = self.lock().keys().cloned().collect();
-        let is_here = |name: &Name| here.contains(name) || self.unbound.contains(name);
-        let missing = snapshot.listeners.iter().filter(|(name, _)| !is_here(name));
-        let start = |(_, config): (&Name, &Arc<model::Listener>)| {
-            let made = Listener::new(Arc::clone(config), &snapshot.secrets, &self.context);
-            made.and_then(|listener| self.place(listener)).err()
+        let whole: Vec<Name> = {
+            let running = self.lock();
+            let whole = running.iter().filter(|(_, one)| one.live.load().is_whole());
+            whole.map(|(name, _)| Arc::clone(name)).collect()
         };
-        missing.filter_map(start).collect()
+        let mut errors = Vec::new();
+        for (name, config) in &snapshot.listeners {
+            if whole.contains(name) || self.unbound.contains(name) {
+                continue;
+            }
+            match Listener::new(Arc::clone(config), &snapshot.secrets, &self.context) {
+                Ok(mut listener) => {
+                    errors.append(&mut listener.broken);
+                    let served = |now: &Running| now.live.load().served();
+                    let more =
+                        self.lock().get(name).is_none_or(|now| served(now) < listener.served());
+                    if more {
+                        errors.extend(self.place(listener).err());
+                    }
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        errors
     }
 
     /// Where everything is bound.

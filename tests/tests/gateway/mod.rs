@@ -1,5 +1,6 @@
 //! Gateways: `pillion gateway` before plain instances, and the gateway of a mesh.
 
+mod connections;
 mod egress;
 mod hosts;
 mod limits;

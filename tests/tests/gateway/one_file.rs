@@ -152,3 +152,13 @@ async fn a_port_that_is_taken_is_named() -> anyhow::Result<()> {
     assert!(error.contains("cannot bind 127.0.0.1"), "{error}");
     Ok(())
 }
+
+#[tokio::test]
+async fn the_proxy_hands_over_to_pillion() -> anyhow::Result<()> {
+    let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/gateway");
+    let mut command = std::process::Command::new(program("pillion-proxy")?);
+    command.arg("gateway").arg("-f").arg(example.join("gateway.yaml")).arg("--check");
+    let output = command.output()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}

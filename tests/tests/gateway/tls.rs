@@ -19,7 +19,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::{Running, backend, check, gateway, route, service};
 
-fn secret(name: &str, files: &Files) -> String {
+pub(super) fn secret(name: &str, files: &Files) -> String {
     format!(
         "apiVersion: v1
 kind: Secret
@@ -34,7 +34,7 @@ type: kubernetes.io/tls
     )
 }
 
-async fn ask_tls(
+pub(super) async fn ask_tls(
     gateway: SocketAddr,
     (server_name, host): (&str, &str),
     tls: Arc<ClientConfig>,

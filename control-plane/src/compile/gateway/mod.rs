@@ -1,6 +1,7 @@
 //! What a proxy that runs a `Gateway` gets: its listeners, their routes by host, and certificates.
 
 mod certificates;
+mod connections;
 mod edge;
 mod hosts;
 
@@ -8,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use pillion_xds::envoy::config::core::v3::{Address, TrafficDirection, TransportSocket};
-use pillion_xds::envoy::config::listener::v3::{FilterChain, FilterChainMatch, Listener};
+use pillion_xds::envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
 use pillion_xds::envoy::config::route::v3::RouteConfiguration;
 use pillion_xds::envoy::extensions::transport_sockets::tls::v3::Secret;
 
@@ -153,11 +154,19 @@ impl<'a> Port<'a> {
         made: &mut Compiled,
     ) {
         let is_http = self.listeners.iter().all(|one| one.protocol == ListenerProtocol::Http);
+        let is_tls = self.listeners.iter().any(|one| one.protocol.is_tls());
         let chains = if is_http {
             vec![self.plain(made)]
         } else {
-            let secure = |one: &&'a intent::Listener| self.secure(one, certificates, made);
-            self.listeners.iter().filter_map(secure).collect()
+            let mut chains = Vec::new();
+            for listener in &self.listeners {
+                if listener.protocol == ListenerProtocol::Https {
+                    chains.extend(self.secure(listener, certificates, made));
+                } else {
+                    chains.append(&mut connections::chains(self, listener, certificates, made));
+                }
+            }
+            chains
         };
         if chains.is_empty() {
             return;
@@ -170,7 +179,7 @@ impl<'a> Port<'a> {
                 },
                 address: Some(self.address(*address)),
                 filter_chains: chains.clone(),
-                listener_filters: if is_http { Vec::new() } else { vec![tls_inspector()] },
+                listener_filters: if is_tls { vec![tls_inspector()] } else { Vec::new() },
                 ..Listener::default()
             });
         }
@@ -206,14 +215,6 @@ impl<'a> Port<'a> {
         certificates: &mut Certificates<'_>,
         made: &mut Compiled,
     ) -> Option<FilterChain> {
-        if listener.protocol != ListenerProtocol::Https {
-            let name = &self.gateway.name;
-            made.warnings.push(format!(
-                "Gateway {name}, listener `{}`: its protocol is not supported yet, and it is left out",
-                listener.name
-            ));
-            return None;
-        }
         let names = certificates.of(self.gateway, listener)?;
         let name = format!("{}|{}", self.name(), listener.name);
         let only = [listener];
@@ -223,7 +224,8 @@ impl<'a> Port<'a> {
         self.note_backends(&attached, made);
         let manager = edge::manager(self.shape, (self.node, self.proxy), self.number, &name);
         let secure = tls::downstream_edge(&names, tls::H2_OR_HTTP1);
-        Some(by_server_name(listener, http(&manager), Some(secure)))
+        let host = listener.hostname.clone();
+        Some(by_server_name(&listener.name, host, http(&manager), Some(secure)))
     }
 
     /// The routes that are attached to any of these listeners.
@@ -243,14 +245,18 @@ impl<'a> Port<'a> {
 }
 
 fn by_server_name(
-    listener: &intent::Listener,
-    filter: pillion_xds::envoy::config::listener::v3::Filter,
+    listener: &str,
+    host: Option<String>,
+    filter: Filter,
     secure: Option<TransportSocket>,
 ) -> FilterChain {
     let mut made = chain(filter, secure, None);
-    made.name.clone_from(&listener.name);
+    made.name = match &host {
+        Some(host) => format!("{listener}|{host}"),
+        None => listener.to_owned(),
+    };
     made.filter_chain_match = Some(FilterChainMatch {
-        server_names: listener.hostname.iter().cloned().collect(),
+        server_names: host.into_iter().collect(),
         transport_protocol: "tls".to_owned(),
         ..FilterChainMatch::default()
     });
