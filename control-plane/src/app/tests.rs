@@ -415,6 +415,7 @@ async fn the_webhook_injects_over_a_certificate_of_our_own() {
     let host = "pillion.pillion-system.svc";
     let inject = inject::Options {
         image: "pillion-proxy:test".to_owned(),
+        redirect_image: None,
         control_plane: format!("{host}:15012"),
         join: inject::Join::ServiceAccount,
     };

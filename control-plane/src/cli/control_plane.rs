@@ -92,6 +92,9 @@ pub struct ControlPlaneArgs {
     /// Image of the sidecars that the webhook injects.
     #[arg(long, value_name = "IMAGE", env = "PILLION_PROXY_IMAGE")]
     pub proxy_image: Option<String>,
+    /// Image of the containers that redirect connections: that of the sidecars, with nft. Empty or none: the same image.
+    #[arg(long, value_name = "IMAGE", env = "PILLION_REDIRECT_IMAGE")]
+    pub redirect_image: Option<String>,
     /// Where the sidecars that the webhook injects reach the control plane.
     #[arg(long, value_name = "HOST:PORT", default_value = "pillion.pillion-system.svc:15012")]
     pub advertise: String,
@@ -181,6 +184,7 @@ fn options(args: ControlPlaneArgs) -> Options {
         port,
         inject: inject::Options {
             image,
+            redirect_image: args.redirect_image.filter(|image| !image.is_empty()),
             control_plane: args.advertise,
             join: Join::ServiceAccount,
         },

@@ -15,9 +15,12 @@ pub struct InjectArgs {
     /// File with Kubernetes manifests in YAML or JSON, or - for standard input.
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
-    /// Image with pillion-proxy, and with nft unless the pods say pillion.io/capture: none.
+    /// Image of the sidecar, as `pillion image` makes it.
     #[arg(long, value_name = "IMAGE", env = "PILLION_PROXY_IMAGE")]
     image: String,
+    /// Image of the container that redirects connections: the same, with nft. Default: --image.
+    #[arg(long, value_name = "IMAGE", env = "PILLION_REDIRECT_IMAGE")]
+    redirect_image: Option<String>,
     /// Where sidecars reach the control plane.
     #[arg(long, value_name = "HOST:PORT", default_value = "pillion.pillion-system.svc:15012")]
     control_plane: String,
@@ -42,6 +45,7 @@ pub fn run(args: InjectArgs) -> anyhow::Result<ExitCode> {
     };
     let options = Options {
         image: args.image,
+        redirect_image: args.redirect_image,
         control_plane: args.control_plane,
         join: args.token_secret.map_or(Join::ServiceAccount, Join::Secret),
     };
@@ -86,6 +90,7 @@ mod tests {
         let text = include_str!("../../../examples/kubernetes/shop.yaml");
         let options = Options {
             image: "pillion-proxy:test".to_owned(),
+            redirect_image: None,
             control_plane: "pillion.pillion-system.svc:15012".to_owned(),
             join: Join::Secret("pillion-join-token".to_owned()),
         };
@@ -102,8 +107,12 @@ mod tests {
     fn every_problem_is_told_with_its_document() {
         let pod = "kind: Pod\nmetadata: {name: a, labels: {app: a}}\n\
                    spec: {hostNetwork: true, containers: [{name: a}]}\n";
-        let options =
-            Options { image: "i".into(), control_plane: "c:1".into(), join: Join::ServiceAccount };
+        let options = Options {
+            image: "i".into(),
+            redirect_image: None,
+            control_plane: "c:1".into(),
+            join: Join::ServiceAccount,
+        };
         let error = inject_text(&format!("{pod}---\n{pod}"), &options).unwrap_err().to_string();
         assert!(error.contains("document 1: Pod a: spec.hostNetwork"), "{error}");
         assert!(error.contains("document 2: Pod a: spec.hostNetwork"), "{error}");

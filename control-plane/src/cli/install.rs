@@ -17,10 +17,10 @@ pub struct InstallArgs {
     /// Namespace of the control plane.
     #[arg(long, value_name = "NAME", default_value = "pillion-system", value_parser = label)]
     namespace: String,
-    /// Image of the control plane, with pillion in its PATH.
+    /// Image of the control plane, as `pillion image` makes it.
     #[arg(long, value_name = "IMAGE", required_unless_present_any = ["crds_only", "helm"])]
     image: Option<String>,
-    /// Image of the sidecars, with pillion-proxy in its PATH, and nft if connections are redirected.
+    /// Image of the sidecars, likewise.
     #[arg(
         long,
         value_name = "IMAGE",
@@ -28,6 +28,9 @@ pub struct InstallArgs {
         required_unless_present_any = ["crds_only", "helm"]
     )]
     proxy_image: Option<String>,
+    /// Image of the containers that redirect connections: that of the sidecars, with nft. Default: the same image.
+    #[arg(long, value_name = "IMAGE", env = "PILLION_REDIRECT_IMAGE")]
+    redirect_image: Option<String>,
     /// How many control planes.
     #[arg(long, value_name = "N", default_value_t = 2)]
     replicas: u16,
@@ -64,6 +67,7 @@ fn manifests(args: &InstallArgs) -> Vec<Value> {
         namespace: args.namespace.clone(),
         image: args.image.clone().unwrap_or_default(),
         proxy_image: args.proxy_image.clone().unwrap_or_default(),
+        redirect_image: args.redirect_image.clone().unwrap_or_default(),
         replicas: args.replicas.into(),
     };
     let mut all = install::manifests(&settings);

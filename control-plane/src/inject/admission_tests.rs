@@ -4,6 +4,7 @@ use crate::inject::{CONTAINER, Join};
 fn options() -> Options {
     Options {
         image: "registry.example/pillion-proxy:1".to_owned(),
+        redirect_image: None,
         control_plane: "pillion.pillion-system.svc:15012".to_owned(),
         join: Join::ServiceAccount,
     }

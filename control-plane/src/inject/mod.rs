@@ -29,8 +29,10 @@ pub const OUTBOUND_PORT: u16 = 15001;
 /// What every injected sidecar is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Image with `pillion-proxy` in its PATH, and with `nft` unless nothing is redirected.
+    /// Image of the sidecar: `/pillion-proxy`, as `pillion image` makes it.
     pub image: String,
+    /// Image of the container that redirects: the same, and `nft` in its PATH. `None`: that of the sidecar has it.
+    pub redirect_image: Option<String>,
     /// Where sidecars reach the control plane, `HOST:PORT`.
     pub control_plane: String,
     /// How sidecars prove who they are, the first time.

@@ -6,6 +6,8 @@ use super::settings::Settings;
 use super::{CONTAINER, HEALTH_PORT, Join, OUTBOUND_PORT, Options, PROXY_UID, REDIRECT_CONTAINER};
 use crate::source::kubernetes::access::{ROOT_CONFIG_MAP, ROOT_KEY, TOKEN_AUDIENCE};
 
+/// Where an image has the program.
+const PROGRAM: &str = "/pillion-proxy";
 const TOKEN_VOLUME: &str = "pillion-token";
 const TOKEN_DIR: &str = "/var/run/secrets/pillion";
 const TOKEN_FILE: &str = "/var/run/secrets/pillion/token";
@@ -65,7 +67,7 @@ fn sidecar(pod: &Value, settings: &Settings, probes: Option<Value>, options: &Op
         "name": CONTAINER,
         "image": options.image,
         "restartPolicy": "Always",
-        "command": ["pillion-proxy"],
+        "command": [PROGRAM],
         "args": args,
         "env": environment(&pod["spec"], settings, probes, options),
         "ports": [{"name": "pillion-health", "containerPort": HEALTH_PORT, "protocol": "TCP"}],
@@ -73,7 +75,7 @@ fn sidecar(pod: &Value, settings: &Settings, probes: Option<Value>, options: &Op
         "readinessProbe": {"httpGet": health("/healthz/ready"), "periodSeconds": 5, "failureThreshold": 3},
         "livenessProbe": {"httpGet": health("/healthz/live"), "periodSeconds": 10, "failureThreshold": 3},
         // The kubelet calls it as soon as the pod is to go, though it stops the sidecar itself last.
-        "lifecycle": {"preStop": {"exec": {"command": ["pillion-proxy", "leave"]}}},
+        "lifecycle": {"preStop": {"exec": {"command": [PROGRAM, "leave"]}}},
         "resources": {
             "requests": {"cpu": "10m", "memory": "32Mi"},
             "limits": {"memory": "256Mi"},
@@ -163,8 +165,8 @@ fn redirect(settings: &Settings, options: &Options) -> Value {
     }
     json!({
         "name": REDIRECT_CONTAINER,
-        "image": options.image,
-        "command": ["pillion-proxy"],
+        "image": options.redirect_image.as_ref().unwrap_or(&options.image),
+        "command": [PROGRAM],
         "args": args,
         "resources": {
             "requests": {"cpu": "10m", "memory": "16Mi"},

@@ -5,6 +5,7 @@ use super::*;
 fn options() -> Options {
     Options {
         image: "pillion-proxy:test".to_owned(),
+        redirect_image: Some("pillion-redirect:test".to_owned()),
         control_plane: "pillion.pillion-system.svc:15012".to_owned(),
         join: Join::ServiceAccount,
     }
@@ -48,6 +49,8 @@ fn a_sidecar_is_there_before_all_and_has_no_rights() {
     let (redirect, sidecar) = (&init[0], &init[1]);
     assert_eq!(sidecar["restartPolicy"], "Always");
     assert!(redirect["restartPolicy"].is_null(), "the redirect runs once");
+    assert_eq!(redirect["image"], "pillion-redirect:test");
+    assert_eq!(sidecar["image"], "pillion-proxy:test");
     let rights = &sidecar["securityContext"];
     assert_eq!(rights["runAsUser"], PROXY_UID);
     assert_eq!(rights["capabilities"], json!({"drop": ["ALL"]}));

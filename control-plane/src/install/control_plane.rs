@@ -102,7 +102,7 @@ fn container(settings: &Settings) -> Value {
     json!({
         "name": "control-plane",
         "image": settings.image,
-        "command": ["pillion"],
+        "command": ["/pillion"],
         "args": arguments(settings),
         "env": [from("POD_NAME", "metadata.name"), from("POD_NAMESPACE", "metadata.namespace")],
         "ports": [
@@ -134,6 +134,7 @@ pub(super) fn arguments(settings: &Settings) -> Vec<String> {
         format!("--server-name={host}.cluster.local"),
         format!("--webhook-port={WEB_PORT}"),
         format!("--proxy-image={}", settings.proxy_image),
+        format!("--redirect-image={}", settings.redirect_image),
         format!("--advertise={host}:{XDS_PORT}"),
         "--log-format=json".to_owned(),
     ];

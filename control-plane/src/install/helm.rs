@@ -19,6 +19,7 @@ pub fn chart() -> BTreeMap<String, String> {
         proxy_image:
             "{{ required `proxyImage: expected the image of the sidecars` .Values.proxyImage }}"
                 .to_owned(),
+        redirect_image: "{{ .Values.redirectImage }}".to_owned(),
         replicas: REPLICAS.into(),
     };
     let mut files = BTreeMap::from([
@@ -53,10 +54,12 @@ fn about() -> String {
 }
 
 const VALUES: &str = "\
-# Image of the control plane, with `pillion` in its PATH. Needed.
+# Image of the control plane, as `pillion image` makes it. Needed.
 image: \"\"
-# Image of the sidecars, with `pillion-proxy` (and `nft`, if connections are redirected) in its PATH. Needed.
+# Image of the sidecars, likewise. Needed.
 proxyImage: \"\"
+# Image of the containers that redirect connections: that of the sidecars, with `nft`. Empty: the same image.
+redirectImage: \"\"
 # How many control planes.
 replicas: 2
 # Metrics for the Prometheus Operator.

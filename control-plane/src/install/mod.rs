@@ -22,10 +22,12 @@ const WEB_PORT: u16 = 15017;
 pub struct Settings {
     /// Namespace of the control plane.
     pub namespace: String,
-    /// Image of the control plane, with `pillion` in its PATH.
+    /// Image of the control plane: `/pillion`, as `pillion image` makes it.
     pub image: String,
-    /// Image of the sidecars, with `pillion-proxy` in its PATH.
+    /// Image of the sidecars, likewise.
     pub proxy_image: String,
+    /// Image of the containers that redirect connections: that of the sidecars, with `nft`. Empty: the same image.
+    pub redirect_image: String,
     /// How many control planes; a number, or the text that a template has in its place.
     pub replicas: Value,
 }

@@ -8,6 +8,7 @@ fn settings() -> Settings {
         namespace: "mesh-system".to_owned(),
         image: "registry.example/pillion:1".to_owned(),
         proxy_image: "registry.example/pillion-proxy:1".to_owned(),
+        redirect_image: "registry.example/pillion-redirect:1".to_owned(),
         replicas: 2.into(),
     }
 }
@@ -36,6 +37,7 @@ fn rendered(template: &str, settings: &Settings, monitor: bool) -> Vec<Value> {
             ".Release.Namespace" => text.push_str(&settings.namespace),
             ".Values.image" => text.push_str(&settings.image),
             ".Values.proxyImage" => text.push_str(&settings.proxy_image),
+            ".Values.redirectImage" => text.push_str(&settings.redirect_image),
             ".Values.replicas" => text.push_str(&settings.replicas.to_string()),
             other => panic!("{other} is not a value"),
         }
@@ -66,7 +68,7 @@ fn the_chart_is_the_same_as_what_is_printed() {
     let values: Value = serde_saphyr::from_str(&files["values.yaml"]).unwrap();
     assert_eq!(
         values,
-        json!({"image": "", "proxyImage": "", "replicas": 2, "serviceMonitor": false})
+        json!({"image": "", "proxyImage": "", "redirectImage": "", "replicas": 2, "serviceMonitor": false})
     );
 }
 
