@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use super::proof;
 use crate::intent::{Parsed, Problem, Severity};
 use crate::source::files::Files;
 
@@ -60,7 +61,8 @@ pub fn run(args: &CheckArgs) -> ExitCode {
 /// Writes the report and returns the number of errors.
 fn check(args: &CheckArgs, colour: bool, out: &mut impl Write) -> io::Result<usize> {
     let mut files = Files::new(&args.path);
-    let parsed = files.reload().unwrap_or_default();
+    let mut parsed = files.reload().unwrap_or_default();
+    parsed.problems.extend(proof::problems(&parsed));
     let (errors, warnings) = parsed.counts();
     let objects = parsed.places.len();
     let problems = parsed.problems.as_slice();
@@ -138,7 +140,9 @@ fn print(
     }
     let object =
         if problem.object.is_empty() { String::new() } else { format!(" {}", problem.object) };
-    writeln!(out, "  {} {place}{object}", paint.with("1;34", "-->"))?;
+    if !place.is_empty() || !object.is_empty() {
+        writeln!(out, "  {} {place}{object}", paint.with("1;34", "-->"))?;
+    }
     if let Some(line) = sources.line(&problem.file, problem.line) {
         let bar = paint.with("1;34", "|");
         let number = problem.line.to_string();
@@ -239,6 +243,24 @@ mesh: not ok (0 objects in 1 file: 1 error, 0 warnings; 0 services, 0 routes, 0 
             text,
             "mesh: ok (1 object in 1 file: 0 errors, 0 warnings; 0 services, 0 routes, 0 workloads)\n"
         );
+    }
+
+    #[test]
+    fn what_compiling_finds_is_told_too() {
+        let content = "\
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080, appProtocol: http}]}
+---
+apiVersion: pillion.io/v1alpha1
+kind: Workload
+metadata: {name: web-1, labels: {app: web}}
+spec: {address: 10.0.0.1, ports: {http: 8080}}
+";
+        let (errors, text) = checked(content, Output::Text);
+        assert_eq!(errors, 0, "{text}");
+        assert!(text.contains("1 warning") && text.contains("Workload default/web-1"), "{text}");
     }
 
     #[test]

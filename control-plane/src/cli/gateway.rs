@@ -179,16 +179,20 @@ fn without_mesh(intent: &Intent) -> Arc<Intent> {
     Arc::new(intent)
 }
 
-fn given(resource: &Resource) -> Given {
-    let kind = match resource.kind {
+/// A type of resource as the proxy calls it.
+pub(super) fn kind_of(kind: ResourceType) -> Kind {
+    match kind {
         ResourceType::Cluster => Kind::Cluster,
         ResourceType::Endpoint => Kind::Endpoints,
         ResourceType::Listener => Kind::Listener,
         ResourceType::Route => Kind::Routes,
         ResourceType::Secret => Kind::Secret,
-    };
+    }
+}
+
+fn given(resource: &Resource) -> Given {
     Given {
-        kind,
+        kind: kind_of(resource.kind),
         name: resource.name.to_string(),
         version: resource.version.to_string(),
         body: resource.body.clone(),

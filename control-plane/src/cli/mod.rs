@@ -9,6 +9,7 @@ pub mod health;
 pub mod image;
 pub mod inject;
 pub mod install;
+mod proof;
 pub mod run;
 pub mod status;
 pub mod up;
