@@ -38,7 +38,7 @@ pub struct ControlPlaneArgs {
     #[arg(long)]
     pub kubernetes: bool,
     /// Namespace of the control plane's own objects on Kubernetes. Default: that of the pod, or of the kubeconfig.
-    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", requires = "kubernetes")]
+    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
     pub kubernetes_namespace: Option<String>,
     /// Where the root key, the registered workloads and the join token are kept. Made with mode 0700.
     #[arg(

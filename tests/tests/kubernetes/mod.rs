@@ -3,5 +3,6 @@
 mod api_server;
 mod identity;
 mod leader;
+mod real;
 mod routes;
 mod world;

@@ -1,7 +1,7 @@
 //! A real API server, where the folder of `KUBEBUILDER_ASSETS` has one (with its etcd), takes everything that we print.
 //! <https://book.kubebuilder.io/reference/envtest>
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::ensure;
@@ -11,16 +11,30 @@ use serde_json::{Value, json};
 
 use super::{pillion, python, repository, script};
 
-const TOKEN: &str = "of-the-test";
+pub(crate) const TOKEN: &str = "of-the-test";
 
 /// An API server with an etcd of its own. Both end with it.
-struct ApiServer {
-    address: String,
-    dir: tempfile::TempDir,
+pub(crate) struct ApiServer {
+    pub(crate) address: String,
+    pub(crate) dir: tempfile::TempDir,
     _processes: [Process; 2],
 }
 
 impl ApiServer {
+    /// `None`, and says so, where there is none: it is not a part that a test can install, so it may be missing in CI
+    /// too.
+    pub(crate) fn find() -> anyhow::Result<Option<Self>> {
+        match std::env::var_os("KUBEBUILDER_ASSETS") {
+            Some(assets) => Self::start(Path::new(&assets)).map(Some),
+            None => {
+                eprintln!(
+                    "passed over: KUBEBUILDER_ASSETS names no folder with etcd and kube-apiserver"
+                );
+                Ok(None)
+            }
+        }
+    }
+
     fn start(assets: &Path) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let [client, peer, port] = [Port::reserve()?, Port::reserve()?, Port::reserve()?];
@@ -57,20 +71,15 @@ impl ApiServer {
         Ok(Self { address, dir, _processes: [etcd, server] })
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("server.log")).unwrap_or_default()
     }
 }
 
 #[test]
 fn a_real_api_server_takes_it_all() -> anyhow::Result<()> {
-    // Not a part that a test can install, so it may be missing in CI too.
-    let Some(assets) = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from) else {
-        eprintln!("passed over: KUBEBUILDER_ASSETS names no folder with etcd and kube-apiserver");
-        return Ok(());
-    };
+    let Some(server) = ApiServer::find()? else { return Ok(()) };
     let venv = python()?;
-    let server = ApiServer::start(&assets)?;
     let image =
         ["--image", "registry.example/pillion:1", "--proxy-image", "registry.example/proxy:1"];
     let installed = pillion(&[&["install"], &image[..]].concat())?;

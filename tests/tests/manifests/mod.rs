@@ -1,7 +1,7 @@
 //! What `pillion install` and `pillion inject` print, looked at as a Kubernetes API server would.
 
 mod agree;
-mod api_server;
+pub(crate) mod api_server;
 mod schema;
 
 use std::io::Write;
@@ -27,7 +27,7 @@ const PINS: [&str; 11] = [
     "PyYAML==6.0.3",
 ];
 
-fn python() -> anyhow::Result<Venv> {
+pub(crate) fn python() -> anyhow::Result<Venv> {
     Venv::ensure("manifests", &PINS)
 }
 
@@ -36,7 +36,7 @@ fn repository() -> PathBuf {
 }
 
 /// Runs a script of this folder: JSON in, JSON out.
-fn script(venv: &Venv, name: &str, input: &Value) -> anyhow::Result<Value> {
+pub(crate) fn script(venv: &Venv, name: &str, input: &Value) -> anyhow::Result<Value> {
     let file = repository().join("tests/tests/manifests").join(name);
     let mut child = Command::new(venv.python())
         .arg(file)
@@ -53,7 +53,7 @@ fn script(venv: &Venv, name: &str, input: &Value) -> anyhow::Result<Value> {
 }
 
 /// The documents that `pillion` prints.
-fn pillion(args: &[&str]) -> anyhow::Result<Vec<Value>> {
+pub(crate) fn pillion(args: &[&str]) -> anyhow::Result<Vec<Value>> {
     let output = Command::new(program("pillion")?).args(args).output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "pillion {args:?}: {said}");
