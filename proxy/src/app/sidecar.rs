@@ -197,8 +197,9 @@ fn bootstrap(
     if !sidecar.upstreams.is_empty() {
         metadata["UPSTREAM_PORTS"] = json!(texts(sidecar.upstreams.iter().cloned()));
     }
-    if let Some(otlp) = &sidecar.otlp {
-        metadata["OTLP_ENDPOINT"] = otlp.as_str().into();
+    // An empty variable of the environment is how a compose file says nothing.
+    if let Some(otlp) = sidecar.otlp.as_deref().filter(|otlp| !otlp.is_empty()) {
+        metadata["OTLP_ENDPOINT"] = otlp.into();
     }
     json!({
         "node": {
