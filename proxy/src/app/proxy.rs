@@ -266,7 +266,7 @@ impl Proxy {
             self.manager.stopping();
             tracing::info!(?limit, "draining");
             self.leaving.run(DEREGISTER).await;
-            self.state.server.drain(limit).await
+            self.state.server.drain_in_order(limit).await
         };
         if cut > 0 {
             tracing::warn!(connections = cut, "the drain time is over; closed what was left");

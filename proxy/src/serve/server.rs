@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
@@ -13,7 +13,7 @@ use super::connection::{self, Arrival};
 use super::handover::Unbound;
 use super::listener::{Listener, ListenerError};
 use crate::cluster::{Clusters, Live};
-use crate::model::listener::{self as model, Address};
+use crate::model::listener::{self as model, Address, Direction};
 use crate::model::{Changes, Name, Snapshot};
 use crate::net::{self, Acceptor, Inherited, Io, ListenOptions, drain::Drain};
 use crate::telemetry::access_log::Sinks;
@@ -197,14 +197,31 @@ impl Server {
     /// Stop accepting, let connections finish for at most `limit`, close what is left. Returns how
     /// many connections were cut.
     pub async fn drain(&self, limit: Duration) -> usize {
-        let all: Vec<_> = self.lock().drain().map(|(_, one)| one).collect();
-        self.stats.active.set(0);
-        let drains: Vec<_> = all.iter().map(|one| Arc::clone(&one.drain)).collect();
+        self.drain_those(|_| true, limit).await
+    }
+
+    /// The same, first for what comes in, then for the rest: an application that is still answering
+    /// has to reach others.
+    pub async fn drain_in_order(&self, limit: Duration) -> usize {
+        let begun = Instant::now();
+        let inbound = |one: &Running| one.live.load().config.direction == Direction::Inbound;
+        let cut = self.drain_those(inbound, limit).await;
+        cut + self.drain_those(|_| true, limit.saturating_sub(begun.elapsed())).await
+    }
+
+    async fn drain_those(&self, which: impl Fn(&Running) -> bool, limit: Duration) -> usize {
+        let leaving: Vec<_> = {
+            let mut running = self.lock();
+            let leaving = running.extract_if(|_, one| which(one)).map(|(_, one)| one).collect();
+            self.stats.active.set(i64::try_from(running.len()).unwrap_or(i64::MAX));
+            leaving
+        };
+        let drains: Vec<_> = leaving.iter().map(|one| Arc::clone(&one.drain)).collect();
         // Closes the sockets, once each worker's accept loop has seen the drain.
         for drain in &drains {
             drain.start();
         }
-        drop(all);
+        drop(leaving);
         let waits = drains.iter().map(|drain| drain.run(limit));
         futures_util::future::join_all(waits).await.into_iter().sum()
     }
