@@ -100,7 +100,11 @@ fn profile_dir() -> anyhow::Result<PathBuf> {
     Ok(dir.to_owned())
 }
 
-fn target_dir() -> anyhow::Result<PathBuf> {
+/// Where cargo puts what it builds, and tests what is too large for the folder of temporary files.
+///
+/// # Errors
+/// When this is no test executable of cargo.
+pub fn target_dir() -> anyhow::Result<PathBuf> {
     let profile = profile_dir()?;
     profile.parent().map(Path::to_owned).context("the profile's folder has a parent")
 }

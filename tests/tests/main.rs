@@ -3,6 +3,7 @@
 #![allow(clippy::large_futures, reason = "a test waits for one future; its size does not matter")]
 
 mod capture;
+mod containers;
 mod differential;
 mod gateway;
 mod kubernetes;

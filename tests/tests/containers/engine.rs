@@ -1,7 +1,6 @@
 //! A container engine of its own: `dockerd` with its data in a folder that goes with it.
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
@@ -12,8 +11,7 @@ use tempfile::TempDir;
 
 /// Networks of this engine, which must be none of this machine's.
 const ADDRESSES: &str = "base=10.78.0.0/16,size=24";
-const COMPOSE_FILE: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/compose/compose.yaml");
+const COMPOSE_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/compose/compose.yaml");
 /// In front of the names of its containers and networks.
 const PROJECT: &str = "shop";
 
@@ -44,11 +42,10 @@ impl Engine {
             .arg(format!("unix://{}", sockets.path().join("docker").display()))
             // The firewall, the bridges and the forwarding of this machine stay as they are.
             .args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"])
-            .args(["--ip-masq=false", "--default-address-pool", ADDRESSES, "--shutdown-timeout=15"]);
+            .args(["--ip-masq=false", "--default-address-pool", ADDRESSES]);
         let process = Process::start("dockerd", &mut command, &data.path().join("log"))?;
         let engine = Self { process, sockets, _data: data };
-        let answers =
-            || async { engine.docker(&["version"]).await.is_ok().then_some(()) };
+        let answers = || async { engine.docker(&["version"]).await.is_ok().then_some(()) };
         engine.process.ready("the engine answers", answers).await?;
         engine.compose(&["version"], &[]).await.context("docker compose, or docker-compose")?;
         Ok(engine)
@@ -121,11 +118,6 @@ pub(super) fn is_installed() -> anyhow::Result<()> {
         found.with_context(|| format!("cannot run {program} (Debian package docker.io)"))?;
     }
     Ok(())
-}
-
-/// Of a file of a test run.
-pub(super) fn in_folder(folder: &Path, name: &str) -> PathBuf {
-    folder.join(name)
 }
 
 async fn output(command: &mut Command) -> anyhow::Result<String> {
