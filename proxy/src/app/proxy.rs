@@ -89,6 +89,7 @@ impl Proxy {
             failing: AtomicBool::new(false),
             quit: Notify::new(),
             drain: Notify::new(),
+            drain_inbound: Notify::new(),
             deregister: Notify::new(),
             in_charge: CancellationToken::new(),
             succeeded: CancellationToken::new(),
@@ -168,6 +169,7 @@ impl Proxy {
     /// Does what signals and the admin endpoint ask for, until that is to leave.
     async fn until_told(&self, signals: &mut Signals, flags: &Flags) {
         let (state, program) = (&self.state, hot_restart::program());
+        let limit = Duration::from_secs(flags.drain_time_s);
         loop {
             tokio::select! {
                 asked = signals.next() => match asked {
@@ -177,9 +179,8 @@ impl Proxy {
                 },
                 () = state.quit.notified() => return,
                 () = state.succeeded.cancelled() => return,
-                () = state.drain.notified() => {
-                    state.server.drain(Duration::from_secs(flags.drain_time_s)).await;
-                }
+                () = state.drain.notified() => drop(state.server.drain(limit).await),
+                () = state.drain_inbound.notified() => drop(state.server.drain_inbound(limit).await),
                 () = state.deregister.notified() => self.leaving.start(),
             }
         }

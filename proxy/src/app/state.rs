@@ -47,6 +47,8 @@ pub(super) struct State {
     pub(super) failing: AtomicBool,
     pub(super) quit: Notify,
     pub(super) drain: Notify,
+    /// Only what comes in is drained.
+    pub(super) drain_inbound: Notify,
     pub(super) deregister: Notify,
     /// No other process stands before this one any more: admin endpoint and health port are ours.
     pub(super) in_charge: CancellationToken,
@@ -160,7 +162,11 @@ impl Source for State {
         logs.reload(filter).map_err(|error| error.to_string())
     }
 
-    fn drain_listeners(&self, _what: DrainListeners) {
+    fn drain_listeners(&self, what: DrainListeners) {
+        if what.inbound_only {
+            self.drain_inbound.notify_one();
+            return;
+        }
         self.draining.store(true, Ordering::Relaxed);
         self.drain.notify_one();
     }

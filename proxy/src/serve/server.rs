@@ -204,9 +204,14 @@ impl Server {
     /// has to reach others.
     pub async fn drain_in_order(&self, limit: Duration) -> usize {
         let begun = Instant::now();
-        let inbound = |one: &Running| one.live.load().config.direction == Direction::Inbound;
-        let cut = self.drain_those(inbound, limit).await;
+        let cut = self.drain_inbound(limit).await;
         cut + self.drain_those(|_| true, limit.saturating_sub(begun.elapsed())).await
+    }
+
+    /// The same, only for listeners with `traffic_direction: INBOUND`.
+    pub async fn drain_inbound(&self, limit: Duration) -> usize {
+        let inbound = |one: &Running| one.live.load().config.direction == Direction::Inbound;
+        self.drain_those(inbound, limit).await
     }
 
     async fn drain_those(&self, which: impl Fn(&Running) -> bool, limit: Duration) -> usize {

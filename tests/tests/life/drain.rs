@@ -45,3 +45,26 @@ async fn requests_under_way_finish_and_new_connections_are_refused() -> anyhow::
     assert!(status.success(), "{}", proxy.process.describe());
     Ok(())
 }
+
+#[tokio::test]
+async fn what_comes_in_can_be_drained_alone() -> anyhow::Result<()> {
+    let app = Backend::start("app", Speaks::Http1).await?;
+    let (inbound, outbound) = (Port::reserve()?, Port::reserve()?);
+    let mut way_in = listener("in", inbound.address(), "app");
+    way_in["traffic_direction"] = "INBOUND".into();
+    let mut way_out = listener("out", outbound.address(), "app");
+    way_out["traffic_direction"] = "OUTBOUND".into();
+    let addresses = (inbound.address(), outbound.address());
+    let mut bootstrap = Bootstrap::of(vec![way_in, way_out], vec![cluster("app", app.address)]);
+    bootstrap.hold(inbound);
+    bootstrap.hold(outbound);
+    let proxy = Proxy::pillion(bootstrap).await?;
+
+    let mut drain = Ask::new(Method::POST, "/drain_listeners?inboundonly");
+    drain.host = proxy.admin.to_string();
+    assert_eq!(client::send(proxy.admin, &drain).await?.status, 200);
+    let closed = || async { TcpStream::connect(addresses.0).await.is_err().then_some(()) };
+    wait::until("the way in is closed", closed).await?;
+    assert_eq!(client::get(addresses.1, "/").await?.status, 200);
+    Ok(())
+}
