@@ -95,6 +95,10 @@ facts! {
     ConnectionTerminationDetails = "CONNECTION_TERMINATION_DETAILS",
     /// `RESPONSE_FLAGS`
     ResponseFlags = "RESPONSE_FLAGS",
+    /// `RESPONSE_FLAGS_LONG`
+    ResponseFlagsLong = "RESPONSE_FLAGS_LONG",
+    /// `ACCESS_LOG_TYPE`
+    AccessLogType = "ACCESS_LOG_TYPE",
     /// `BYTES_RECEIVED`
     BytesReceived = "BYTES_RECEIVED",
     /// `BYTES_SENT`
@@ -115,6 +119,14 @@ facts! {
     UpstreamHost = "UPSTREAM_HOST",
     /// `UPSTREAM_REMOTE_ADDRESS`
     UpstreamRemoteAddress = "UPSTREAM_REMOTE_ADDRESS",
+    /// `UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT`
+    UpstreamRemoteIp = "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
+    /// `UPSTREAM_REMOTE_PORT`
+    UpstreamRemotePort = "UPSTREAM_REMOTE_PORT",
+    /// `UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT`
+    UpstreamLocalIp = "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
+    /// `UPSTREAM_LOCAL_PORT`
+    UpstreamLocalPort = "UPSTREAM_LOCAL_PORT",
     /// `UPSTREAM_LOCAL_ADDRESS`
     UpstreamLocalAddress = "UPSTREAM_LOCAL_ADDRESS",
     /// `UPSTREAM_CLUSTER`

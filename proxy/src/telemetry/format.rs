@@ -1,12 +1,13 @@
 //! Filling in format strings: what each command operator says about an exchange.
 
 use std::fmt::{Display, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 
+use super::reason::long_flag;
 use super::time;
 use super::trace::Span;
 use crate::model::duration::millis;
@@ -181,6 +182,8 @@ pub fn is_number(operator: &Operator) -> bool {
                     | F::RemotePort
                     | F::LocalPort
                     | F::DirectRemotePort
+                    | F::UpstreamRemotePort
+                    | F::UpstreamLocalPort
                     | F::ConnectionId
                     | F::GrpcStatusNumber
             )
@@ -219,6 +222,13 @@ fn fact(fact: Fact, record: &Record<'_>, out: &mut String) -> Option<()> {
         Fact::ResponseCodeDetails => push(out, record.details?),
         Fact::ConnectionTerminationDetails => None,
         Fact::ResponseFlags => push(out, record.flags.join(",")),
+        Fact::ResponseFlagsLong => {
+            let long: Vec<&str> = record.flags.iter().map(|flag| long_flag(flag)).collect();
+            push(out, long.join(","))
+        }
+        Fact::AccessLogType => {
+            push(out, if record.method.is_some() { "DownstreamEnd" } else { "TcpConnectionEnd" })
+        }
         Fact::BytesReceived => push(out, record.bytes_received),
         Fact::BytesSent => push(out, record.bytes_sent),
         Fact::Duration => push(out, millis(record.duration?)),
@@ -230,6 +240,10 @@ fn fact(fact: Fact, record: &Record<'_>, out: &mut String) -> Option<()> {
         Fact::RouteName => push(out, record.route?),
         Fact::VirtualHostName => push(out, record.virtual_host?),
         Fact::UpstreamHost | Fact::UpstreamRemoteAddress => push(out, record.upstream_host?),
+        Fact::UpstreamRemoteIp => push(out, ip(record.upstream_host?)?),
+        Fact::UpstreamRemotePort => push(out, port(record.upstream_host?)?),
+        Fact::UpstreamLocalIp => push(out, ip(record.upstream_local?)?),
+        Fact::UpstreamLocalPort => push(out, port(record.upstream_local?)?),
         Fact::UpstreamLocalAddress => push(out, record.upstream_local?),
         Fact::UpstreamCluster | Fact::UpstreamClusterRaw => push(out, record.upstream_cluster?),
         Fact::UpstreamAttempts => push(out, record.upstream_attempts),
@@ -259,6 +273,15 @@ fn fact(fact: Fact, record: &Record<'_>, out: &mut String) -> Option<()> {
         Fact::SpanId => push(out, record.span?.span_id()),
         Fact::GrpcStatusNumber => push(out, grpc_status(record)?),
     }
+}
+
+/// The address in `IP:PORT`; IPv6 without its brackets. None: it is no such thing, as a Unix socket.
+fn ip(address: &str) -> Option<IpAddr> {
+    Some(address.parse::<SocketAddr>().ok()?.ip())
+}
+
+fn port(address: &str) -> Option<u16> {
+    Some(address.parse::<SocketAddr>().ok()?.port())
 }
 
 fn push(out: &mut String, value: impl Display) -> Option<()> {
@@ -364,5 +387,22 @@ mod tests {
         assert_eq!(line("%PATH(NQ)% %QUERY_PARAM(r)%", &record), "/über 2");
         assert_eq!(line("%GRPC_STATUS% %GRPC_STATUS(NUMBER)%", &record), "Unavailable 14");
         assert_eq!(line("%ROUTE_NAME%|%RESPONSE_FLAGS%|%RESPONSE_CODE%", &record), "-|-|0");
+    }
+
+    #[test]
+    fn long_flags_and_the_parts_of_addresses() {
+        let record = Record {
+            method: Some("GET"),
+            flags: &["UF", "URX"],
+            upstream_host: Some("[::1]:8080"),
+            upstream_local: Some("/run/app.sock"),
+            ..Record::default()
+        };
+        let want = "UpstreamConnectionFailure,UpstreamRetryLimitExceeded DownstreamEnd ::1 8080 -";
+        let format = "%RESPONSE_FLAGS_LONG% %ACCESS_LOG_TYPE% \
+                      %UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %UPSTREAM_REMOTE_PORT% %UPSTREAM_LOCAL_PORT%";
+        assert_eq!(line(format, &record), want);
+        assert_eq!(line("%RESPONSE_FLAGS_LONG%", &Record::default()), "-");
+        assert_eq!(line("%ACCESS_LOG_TYPE%", &Record::default()), "TcpConnectionEnd");
     }
 }

@@ -219,3 +219,29 @@ impl std::fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
+/// Envoy's long name of a response flag, as `%RESPONSE_FLAGS_LONG%` has it; a flag that is not ours
+/// stays short.
+pub fn long_flag(flag: &'static str) -> &'static str {
+    match flag {
+        "NR" => "NoRouteFound",
+        "NC" => "NoClusterFound",
+        "UH" => "NoHealthyUpstream",
+        "DF" => "DnsResolutionFailed",
+        "UF" => "UpstreamConnectionFailure",
+        "UC" => "UpstreamConnectionTermination",
+        "UR" => "UpstreamRemoteReset",
+        "UPE" => "UpstreamProtocolError",
+        "UO" => "UpstreamOverflow",
+        "DO" => "DropOverload",
+        "UT" => "UpstreamRequestTimeout",
+        "SI" => "StreamIdleTimeout",
+        "DC" => "DownstreamConnectionTermination",
+        "DPE" => "DownstreamProtocolError",
+        "URX" => "UpstreamRetryLimitExceeded",
+        "RL" => "RateLimited",
+        "FI" => "FaultInjected",
+        "DI" => "DelayInjected",
+        "DT" => "DurationTimeout",
+        other => other,
+    }
+}

@@ -77,6 +77,10 @@ pub(crate) fn differences(envoy: &Observed, ours: &Observed) -> Vec<String> {
         }
     };
     differ("access log", envoy.line(), ours.line());
+    if envoy.line() == ours.line() {
+        // Where the short flags differ on purpose, the long ones do too.
+        differ("access log, in words", envoy.words(), ours.words());
+    }
     let (Some(theirs), Some(own)) = (&envoy.answer, &ours.answer) else {
         let outcome = |one: &Observed| match &one.answer {
             Some(answer) => format!("answered {}", answer.status),

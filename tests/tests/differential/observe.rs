@@ -31,6 +31,10 @@ pub(crate) struct LogLine {
     pub(crate) rest: String,
     /// `%RESPONSE_CODE_DETAILS%` up to what is in braces, where words differ.
     pub(crate) details: String,
+    /// `%RESPONSE_FLAGS_LONG%`
+    pub(crate) long_flags: BTreeSet<String>,
+    /// `%ACCESS_LOG_TYPE%`
+    pub(crate) kind: String,
 }
 
 impl LogLine {
@@ -42,7 +46,9 @@ impl LogLine {
         let flags = words.next()?.split(',').map(str::to_owned).collect();
         let rest = format!("{} {}", words.next()?, words.next()?);
         let details = words.next()?.split('{').next()?.to_owned();
-        Some((name, Self { code, flags, rest, details }))
+        let long_flags = words.next()?.split(',').map(str::to_owned).collect();
+        let kind = words.next()?.to_owned();
+        Some((name, Self { code, flags, rest, details, long_flags, kind }))
     }
 }
 
@@ -57,6 +63,13 @@ impl Observed {
             (None, Some(answer)) => format!("{} unlogged", answer.status),
             (None, None) => "no answer".to_owned(),
         }
+    }
+
+    /// The flags in words, and the kind of line.
+    pub(crate) fn words(&self) -> String {
+        self.log
+            .as_ref()
+            .map_or_else(String::new, |log| format!("{:?} {}", log.long_flags, log.kind))
     }
 
     /// What the backend saw of the request, if it was asked to echo.

@@ -414,7 +414,7 @@ fn log(format: &str) -> Value {
 
 fn http(table: Value, more: &str) -> anyhow::Result<Value> {
     let line = "%REQ(X-CASE)% %RESPONSE_CODE% %RESPONSE_FLAGS% %ROUTE_NAME% %UPSTREAM_CLUSTER% \
-                %RESPONSE_CODE_DETAILS%\n";
+                %RESPONSE_CODE_DETAILS% %RESPONSE_FLAGS_LONG% %ACCESS_LOG_TYPE%\n";
     let mut manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "http",
@@ -434,7 +434,10 @@ fn http(table: Value, more: &str) -> anyhow::Result<Value> {
 }
 
 fn tcp(listener: &str, cluster: &str) -> Value {
-    let line = format!("{listener}.0 %RESPONSE_CODE% %RESPONSE_FLAGS% - %UPSTREAM_CLUSTER% -\n");
+    let line = format!(
+        "{listener}.0 %RESPONSE_CODE% %RESPONSE_FLAGS% - %UPSTREAM_CLUSTER% - \
+         %RESPONSE_FLAGS_LONG% %ACCESS_LOG_TYPE%\n"
+    );
     json!({"filters": [{
         "name": "envoy.filters.network.tcp_proxy",
         "typed_config": {
