@@ -45,11 +45,26 @@ pub(super) struct Heritage {
     predecessor: Option<Link>,
 }
 
+/// What a process tells its successor of itself.
+#[derive(Debug)]
+pub(super) struct Own {
+    /// Name of the instance, of a sidecar.
+    pub(super) instance: Option<String>,
+    /// As of [`whose`].
+    pub(super) whose: Option<String>,
+}
+
 /// What the two say to each other, a packet each.
 #[derive(Debug, Serialize, Deserialize)]
 enum Say {
     /// The new one begins.
-    Hello { protocol: u32, version: String },
+    Hello {
+        protocol: u32,
+        version: String,
+        /// Whose sidecar it is going to be.
+        #[serde(default)]
+        whose: Option<String>,
+    },
     /// The old one cannot do that.
     Refused { why: String },
     /// The old one's sockets, as many descriptors as names.
@@ -83,7 +98,7 @@ pub(super) fn inherit(flags: &mut Flags) -> Result<Heritage, String> {
     let wrong = |error| format!("--hot-restart-socket {}: {error}", path.display());
     let link = Link::connect(path).map_err(|error| wrong(error.to_string()))?;
     let Some(link) = link else { return Ok(first()) };
-    let (passed, epoch, instance) = ask(&link).map_err(wrong)?;
+    let (passed, epoch, instance) = ask(&link, whose(flags)).map_err(wrong)?;
     tracing::info!(sockets = passed.len(), epoch = epoch + 1, "taking over from a running proxy");
     if flags.sidecar.name.is_none() {
         flags.sidecar.name = instance;
@@ -108,10 +123,18 @@ fn bound(socket: systemd::Socket) -> Option<Passed> {
     Some(Passed { name, address, wide: true, socket })
 }
 
-fn ask(link: &Link) -> Result<(Vec<Passed>, u32, Option<String>), String> {
+/// What a sidecar stands beside; a variable in the environment of many must not make one the
+/// successor of another. None: a bootstrap says what it is.
+pub(super) fn whose(flags: &Flags) -> Option<String> {
+    flags.sidecar.control_plane.as_ref()?;
+    let service = flags.sidecar.service.as_ref().or(flags.sidecar.gateway.as_ref())?;
+    Some(format!("{service}.{}", flags.sidecar.namespace))
+}
+
+fn ask(link: &Link, whose: Option<String>) -> Result<(Vec<Passed>, u32, Option<String>), String> {
     link.set_patience(Some(PATIENCE)).map_err(|error| error.to_string())?;
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    say(link, &Say::Hello { protocol: PROTOCOL, version })?;
+    say(link, &Say::Hello { protocol: PROTOCOL, version, whose })?;
     let mut all = Vec::new();
     loop {
         match hear(link)?.ok_or("the running proxy ended the conversation")? {
@@ -133,12 +156,7 @@ fn ask(link: &Link) -> Result<(Vec<Passed>, u32, Option<String>), String> {
 
 /// Tell the predecessor when this process serves, and then wait for a successor, on a thread that
 /// ends with the process. Runs on the control thread, where nobody sees a change half done.
-pub(super) async fn attend(
-    path: PathBuf,
-    heritage: Heritage,
-    state: Arc<State>,
-    instance: Option<String>,
-) {
+pub(super) async fn attend(path: PathBuf, heritage: Heritage, state: Arc<State>, own: Own) {
     let Heritage { inherited, epoch, predecessor } = heritage;
     if predecessor.is_some() {
         ready(&state).await;
@@ -148,7 +166,7 @@ pub(super) async fn attend(
             take_over(&link, &inherited);
         }
         state.in_charge.cancel();
-        if let Err(error) = await_successor(&path, epoch, &state, instance.as_deref()) {
+        if let Err(error) = await_successor(&path, epoch, &state, &own) {
             let path = path.display();
             tracing::error!(%path, %error, "this proxy cannot be succeeded by a hot restart");
         }
@@ -186,16 +204,11 @@ fn take_over(link: &Link, inherited: &Inherited) {
 }
 
 /// Wait for successors until one has taken over.
-fn await_successor(
-    path: &Path,
-    epoch: u32,
-    state: &State,
-    instance: Option<&str>,
-) -> Result<(), String> {
+fn await_successor(path: &Path, epoch: u32, state: &State, own: &Own) -> Result<(), String> {
     let door = Door::open(path).map_err(|error| error.to_string())?;
     loop {
         let link = door.accept().map_err(|error| error.to_string())?;
-        match converse(&link, epoch, state, instance) {
+        match converse(&link, epoch, state, own) {
             Ok(true) => {
                 state.succeeded.cancel();
                 return Ok(());
@@ -207,21 +220,15 @@ fn await_successor(
 }
 
 /// Whether the successor has taken over.
-fn converse(
-    link: &Link,
-    epoch: u32,
-    state: &State,
-    instance: Option<&str>,
-) -> Result<bool, String> {
+fn converse(link: &Link, epoch: u32, state: &State, own: &Own) -> Result<bool, String> {
     link.set_patience(Some(PATIENCE)).map_err(|error| error.to_string())?;
     match hear(link)? {
-        Some((Say::Hello { protocol: PROTOCOL, version }, _)) => {
+        Some((Say::Hello { protocol, version, whose }, _)) => {
+            if let Some(why) = unfit(protocol, whose.as_deref(), own) {
+                say(link, &Say::Refused { why: why.clone() })?;
+                return Err(why);
+            }
             tracing::info!(version, "a successor asks for the sockets");
-        }
-        Some((Say::Hello { protocol, .. }, _)) => {
-            let why = format!("protocol {protocol} is not known, expected {PROTOCOL}");
-            say(link, &Say::Refused { why: why.clone() })?;
-            return Err(why);
         }
         Some((other, _)) => return Err(format!("it said {other:?}")),
         None => return Ok(false),
@@ -235,7 +242,7 @@ fn converse(
         let text = encode(&Say::Sockets { named: named.collect() })?;
         link.send(&text, &fds).map_err(|error| error.to_string())?;
     }
-    say(link, &Say::Complete { epoch, instance: instance.map(str::to_owned) })?;
+    say(link, &Say::Complete { epoch, instance: own.instance.clone() })?;
     // It may take long to get ready; if it ends instead, that is heard too.
     link.set_patience(None).map_err(|error| error.to_string())?;
     match hear(link)? {
@@ -247,6 +254,19 @@ fn converse(
     // Gone already: it serves, and that is what counts.
     let _ = say(link, &Say::Leaving);
     Ok(true)
+}
+
+/// Why a process cannot be our successor.
+fn unfit(protocol: u32, whose: Option<&str>, own: &Own) -> Option<String> {
+    if protocol != PROTOCOL {
+        return Some(format!("protocol {protocol} is not known, expected {PROTOCOL}"));
+    }
+    match (whose, own.whose.as_deref()) {
+        (Some(whose), Some(ours)) if whose != ours => {
+            Some(format!("this is the proxy of {ours}, not of {whose}: each needs a socket path"))
+        }
+        _ => None,
+    }
 }
 
 /// Start the successor with our own command line: what SIGUSR2 asks for. The program is the one that
@@ -301,4 +321,20 @@ fn hear(link: &Link) -> Result<Option<(Say, Vec<std::os::fd::OwnedFd>)>, String>
 
 fn address(text: &str) -> Address {
     text.parse().map_or_else(|_| Address::Pipe(text.into()), Address::Socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_succeeded_by_somebody_else() {
+        let own = Own { instance: None, whose: Some("web.default".to_owned()) };
+        assert_eq!(unfit(PROTOCOL, Some("web.default"), &own), None);
+        assert_eq!(unfit(PROTOCOL, None, &own), None);
+        let why = unfit(PROTOCOL, Some("cart.default"), &own).unwrap();
+        assert!(why.contains("of web.default, not of cart.default"), "{why}");
+        let why = unfit(PROTOCOL + 1, Some("web.default"), &own).unwrap();
+        assert!(why.contains("protocol 2 is not known"), "{why}");
+    }
 }

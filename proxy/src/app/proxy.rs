@@ -144,7 +144,8 @@ impl Proxy {
         tokio::spawn(publish::watch_files(Arc::clone(&self.state)));
         if let Some(path) = flags.hot_restart_socket.clone() {
             let instance = plan.as_ref().map(|plan| plan.instance.clone());
-            tokio::spawn(hot_restart::attend(path, heritage, Arc::clone(&self.state), instance));
+            let own = hot_restart::Own { instance, whose: hot_restart::whose(flags) };
+            tokio::spawn(hot_restart::attend(path, heritage, Arc::clone(&self.state), own));
         } else {
             self.state.in_charge.cancel();
         }

@@ -106,6 +106,13 @@ async fn a_successor_that_fails_changes_nothing() -> anyhow::Result<()> {
     assert!(log.contains("a successor ended before it was ready"), "{log}");
 
     std::fs::rename(kept, token)?;
+
+    let mut other = Beside::client("somebody-else");
+    let path = mesh.dir().join("shopper.hot").to_string_lossy().into_owned();
+    other.more.extend(["--hot-restart-socket".to_owned(), path]);
+    let error = format!("{:#}", mesh.sidecar(&other).await.err().context("it is refused")?);
+    assert!(error.contains("of shopper.default, not of somebody-else.default"), "{error}");
+
     let _good = client.again()?;
     is_in_charge(&client, 1).await?;
     assert!(client.process.ended().await?.success(), "{}", client.process.describe());
