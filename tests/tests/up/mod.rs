@@ -7,11 +7,13 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use pillion_tests::mesh::ask;
 use pillion_tests::process::{Process, Signal};
 use pillion_tests::venv::program;
+use pillion_tests::wait;
 use rustix::process::{Pid, test_kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -20,6 +22,17 @@ use tempfile::TempDir;
 struct Up {
     process: Process,
     dir: TempDir,
+}
+
+/// Its processes are in groups of their own: only `pillion up` itself can end them all.
+impl Drop for Up {
+    fn drop(&mut self) {
+        self.process.signal(Signal::TERM);
+        let begun = Instant::now();
+        while self.process.status().is_none() && begun.elapsed() < wait::LIMIT {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
 }
 
 impl Up {
