@@ -1,6 +1,7 @@
 //! Which route answers: hosts of listeners and routes, precedence over several routes, redirects, the edge.
 
 use http::Method;
+use pillion_tests::backend::Backend;
 use pillion_tests::client::{self, Ask};
 use pillion_tests::port::Port;
 
@@ -69,21 +70,35 @@ spec:
 ---
 ";
 
+/// A gateway with two listeners on one port, the routes, and what they lead to.
+struct Edge {
+    port: Port,
+    _backends: [Backend; 3],
+    _running: Running,
+}
+
+impl Edge {
+    async fn start() -> anyhow::Result<Self> {
+        let backends = [backend("shop").await?, backend("cart").await?, backend("rest").await?];
+        let port = Port::reserve()?;
+        let number = port.number();
+        let mut text = gateway(&format!(
+            "  - {{name: shop, port: {number}, protocol: HTTP, hostname: \"*.shop.test\"}}
+  - {{name: rest, port: {number}, protocol: HTTP}}"
+        ));
+        for one in &backends {
+            text += &service(&one.name, &[one.address]);
+        }
+        text += &ROUTES.replace("PORT", &number.to_string());
+        let running = Running::start(&text).await?;
+        Ok(Self { port, _backends: backends, _running: running })
+    }
+}
+
 #[tokio::test]
 async fn the_most_specific_listener_host_and_match_answers() -> anyhow::Result<()> {
-    let backends = [backend("shop").await?, backend("cart").await?, backend("rest").await?];
-    let port = Port::reserve()?;
-    let number = port.number();
-    let mut text = gateway(&format!(
-        "  - {{name: shop, port: {number}, protocol: HTTP, hostname: \"*.shop.test\"}}
-  - {{name: rest, port: {number}, protocol: HTTP}}"
-    ));
-    for one in &backends {
-        text += &service(&one.name, &[one.address]);
-    }
-    text += &ROUTES.replace("PORT", &number.to_string());
-    let _running = Running::start(&text).await?;
-    let gateway = port.address();
+    let edge = Edge::start().await?;
+    let gateway = edge.port.address();
     for (host, path, expected) in [
         ("x.shop.test", "/", "shop"),
         ("X.Shop.Test:8080", "/cart", "shop"),
@@ -110,19 +125,8 @@ async fn the_most_specific_listener_host_and_match_answers() -> anyhow::Result<(
 
 #[tokio::test]
 async fn redirects_and_the_edge() -> anyhow::Result<()> {
-    let backends = [backend("shop").await?, backend("cart").await?, backend("rest").await?];
-    let port = Port::reserve()?;
-    let number = port.number();
-    let mut text = gateway(&format!(
-        "  - {{name: shop, port: {number}, protocol: HTTP, hostname: \"*.shop.test\"}}
-  - {{name: rest, port: {number}, protocol: HTTP}}"
-    ));
-    for one in &backends {
-        text += &service(&one.name, &[one.address]);
-    }
-    text += &ROUTES.replace("PORT", &number.to_string());
-    let _running = Running::start(&text).await?;
-    let gateway = port.address();
+    let edge = Edge::start().await?;
+    let (gateway, number) = (edge.port.address(), edge.port.number());
 
     let moved = ask(gateway, &format!("old.test:{number}"), "/a?b=c").await?;
     assert_eq!(moved.status, 301);
