@@ -9,49 +9,14 @@
 //! * One header in several lines or in one line, which is the same (RFC 9110 section 5.3).
 //! * Envoy puts the machine's address into `x-forwarded-for` in place of a loopback peer.
 //!
-//! And in single cases: [`ON_PURPOSE`].
+//! And in single cases: `on_purpose` of their part.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
 use super::observe::Observed;
-
-/// Case, what differs (the start of the line that says it), and why that is so.
-pub(crate) const ON_PURPOSE: &[(&str, &str, &str)] = &[
-    (
-        "hop-by-hop-headers-of-the-answer.0",
-        "headers: only envoy {x-hop: 1} | only ours {}",
-        "what `connection` names stays on this hop (RFC 9110 section 7.6.1); Envoy passes it on",
-    ),
-    (
-        "no-host.0",
-        "access log: envoy 400 - - - | ours 400 DPE - -",
-        "the flag says that the client broke the protocol; Envoy keeps that for its parser",
-    ),
-    (
-        "http-1-0.0",
-        "",
-        "refused by Envoy's parser and not logged, refused and logged here; closing goes without \
-         saying in HTTP/1.0",
-    ),
-    (
-        "http-1-0-if-it-is-allowed.0",
-        "headers: only envoy {connection: close} | only ours {}",
-        "closing goes without saying in HTTP/1.0",
-    ),
-    (
-        "bad-requests.0",
-        "",
-        "both lengths: the chunks count and the other length is dropped (RFC 9112 section 6.3), \
-         where Envoy refuses",
-    ),
-    (
-        "bad-requests",
-        "headers: only envoy {server: …} | only ours {}",
-        "said by the parser, which does not know our name",
-    ),
-];
+use super::part::Part;
 
 /// Headers whose values cannot be equal.
 const VALUES_DIFFER: &[&str] = &[
@@ -69,7 +34,7 @@ const ADDRESSES: &[&str] = &["1.2.3.4", "5.6.7.8", "10.0.0.1"];
 type Headers = BTreeMap<String, String>;
 
 /// Every difference, each as `what: envoy … ours …`.
-pub(crate) fn differences(envoy: &Observed, ours: &Observed) -> Vec<String> {
+pub(crate) fn differences(envoy: &Observed, ours: &Observed, part: &Part) -> Vec<String> {
     let mut found = Vec::new();
     let mut differ = |what: &str, envoy: String, ours: String| {
         if envoy != ours {
@@ -77,6 +42,7 @@ pub(crate) fn differences(envoy: &Observed, ours: &Observed) -> Vec<String> {
         }
     };
     differ("access log", envoy.line(), ours.line());
+    differ("access log, the part's operators", envoy.more(), ours.more());
     if envoy.line() == ours.line() {
         // Where the short flags differ on purpose, the long ones do too.
         differ("access log, in words", envoy.words(), ours.words());
@@ -87,11 +53,12 @@ pub(crate) fn differences(envoy: &Observed, ours: &Observed) -> Vec<String> {
             None => "no answer".to_owned(),
         };
         differ("outcome", outcome(envoy), outcome(ours));
+        found.retain(|text| !on_purpose(part, &envoy.name, text));
         return found;
     };
     differ("status", theirs.status.to_string(), own.status.to_string());
     differ("cut", theirs.cut.to_string(), own.cut.to_string());
-    let local = failed_here(envoy);
+    let local = failed_here(envoy) && !part.texts;
     let echoes = envoy.echo().zip(ours.echo());
     let without: &[&str] = match (&echoes, local) {
         (None, false) => &[],
@@ -111,12 +78,14 @@ pub(crate) fn differences(envoy: &Observed, ours: &Observed) -> Vec<String> {
             found.push(format!("body: envoy {} | ours {}", brief(&theirs.body), brief(&own.body)));
         }
     }
-    found.retain(|text| !on_purpose(&envoy.name, text));
+    found.retain(|text| !on_purpose(part, &envoy.name, text));
     found
 }
 
-fn on_purpose(name: &str, text: &str) -> bool {
-    ON_PURPOSE.iter().any(|(case, start, _)| name.starts_with(case) && text.starts_with(start))
+fn on_purpose(part: &Part, name: &str, text: &str) -> bool {
+    let meant =
+        |(case, start, _): &(&str, &str, &str)| name.starts_with(case) && text.starts_with(start);
+    part.on_purpose.iter().any(meant)
 }
 
 /// The proxy itself answered, because something failed.

@@ -35,6 +35,8 @@ pub(crate) struct LogLine {
     pub(crate) long_flags: BTreeSet<String>,
     /// `%ACCESS_LOG_TYPE%`
     pub(crate) kind: String,
+    /// What the part's own operators say.
+    pub(crate) more: String,
 }
 
 impl LogLine {
@@ -48,7 +50,8 @@ impl LogLine {
         let details = words.next()?.split('{').next()?.to_owned();
         let long_flags = words.next()?.split(',').map(str::to_owned).collect();
         let kind = words.next()?.to_owned();
-        Some((name, Self { code, flags, rest, details, long_flags, kind }))
+        let more = words.collect::<Vec<_>>().join(" ");
+        Some((name, Self { code, flags, rest, details, long_flags, kind, more }))
     }
 }
 
@@ -70,6 +73,11 @@ impl Observed {
         self.log
             .as_ref()
             .map_or_else(String::new, |log| format!("{:?} {}", log.long_flags, log.kind))
+    }
+
+    /// What the part's own operators say.
+    pub(crate) fn more(&self) -> String {
+        self.log.as_ref().map_or_else(String::new, |log| log.more.clone())
     }
 
     /// What the backend saw of the request, if it was asked to echo.

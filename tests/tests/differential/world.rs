@@ -4,27 +4,49 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use pillion_tests::backend::{Backend, Ledger, Speaks};
 use pillion_tests::ca::{Ca, Files, Leaf, spiffe};
 use pillion_tests::port::Port;
 use pillion_tests::proxy::{Bootstrap, DIR, Kind, Proxy, socket_address};
-use pillion_tests::{wait, yaml};
+use pillion_tests::{client, wait, yaml};
 use rustls::ClientConfig;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::case::{Case, Client};
+use super::case::Client;
+use super::metrics::{self, Metrics};
 use super::observe::{LogLine, Observed};
+use super::part::{Part, Server};
 
 /// One side: a proxy, with backends of its own.
 pub(crate) struct World {
     pub(crate) trust: Arc<Trust>,
     proxy: Proxy,
-    listeners: BTreeMap<&'static str, SocketAddr>,
+    listeners: BTreeMap<String, SocketAddr>,
+    _kept: Kept,
+}
+
+/// What ends with the world.
+struct Kept {
     _backends: Vec<Backend>,
+    _servers: Vec<Server>,
     _refused: Port,
+}
+
+/// Metrics that did not move for so long are final.
+const STEADY: Duration = Duration::from_millis(150);
+
+/// `@name@` becomes the address of a server, `@name.port@` its port.
+fn with_addresses(text: &str, addresses: &[(String, SocketAddr)]) -> String {
+    let mut text = text.to_owned();
+    for (name, address) in addresses {
+        text = text.replace(&format!("@{name}@"), &socket_address(*address).to_string());
+        text = text.replace(&format!("@{name}.port@"), &address.port().to_string());
+    }
+    text
 }
 
 /// Authorities and certificates, the same on both sides.
@@ -37,31 +59,66 @@ pub(crate) struct Trust {
 }
 
 impl World {
-    pub(crate) async fn start(
-        kind: Kind,
-        cases: &[Case],
-        trust: Arc<Trust>,
-    ) -> anyhow::Result<Self> {
+    pub(crate) async fn start(kind: Kind, part: &Part, trust: Arc<Trust>) -> anyhow::Result<Self> {
         let backends = backends(&trust).await?;
         let refused = Port::reserve()?;
-        let clusters = clusters(&backends, refused.address(), &trust)?;
+        let mut addresses: Vec<(String, SocketAddr)> =
+            backends.iter().map(|backend| (backend.name.clone(), backend.address)).collect();
+        addresses.push(("refused".to_owned(), refused.address()));
+        let mut servers = Vec::new();
+        for (name, start) in &part.servers {
+            let server = start().await.with_context(|| format!("server {name}"))?;
+            addresses.push(((*name).to_owned(), server.address));
+            servers.push(server);
+        }
+        let read = |text: &str| yaml::parse(&with_addresses(text, &addresses));
+        let list = |text: &str| -> anyhow::Result<Vec<Value>> {
+            if text.is_empty() { Ok(Vec::new()) } else { Ok(serde_json::from_value(read(text)?)?) }
+        };
+        let mut clusters = clusters(&backends, refused.address(), &trust)?;
+        clusters.extend(list(part.clusters)?);
+        let chains = filter_chains(part, &trust, &addresses)?;
+        let mut config: Vec<Value> = chains
+            .into_iter()
+            .map(|(name, chain)| json!({"name": name, "filter_chains": [chain]}))
+            .collect();
+        config.extend(list(part.listeners)?);
         let mut listeners = BTreeMap::new();
-        let mut config = Vec::new();
         let mut ports = Vec::new();
-        for (name, filter_chain) in filter_chains(cases, &trust)? {
-            let port = Port::reserve()?;
-            listeners.insert(name, port.address());
-            config.push(json!({
-                "name": name,
-                "address": socket_address(port.address()),
-                "filter_chains": [filter_chain],
-            }));
-            ports.push(port);
+        for listener in &mut config {
+            if listener.get("address").is_none() {
+                let port = Port::reserve()?;
+                let name = listener["name"].as_str().context("a listener without a name")?;
+                listeners.insert(name.to_owned(), port.address());
+                listener["address"] = socket_address(port.address());
+                ports.push(port);
+            }
         }
         let mut bootstrap = Bootstrap::of(config, clusters);
+        if !part.bootstrap.is_empty() {
+            yaml::merge(&mut bootstrap.config, read(part.bootstrap)?);
+        }
         ports.into_iter().for_each(|port| bootstrap.hold(port));
         let proxy = Proxy::start(kind, bootstrap).await?;
-        Ok(Self { trust, proxy, listeners, _backends: backends, _refused: refused })
+        let kept = Kept { _backends: backends, _servers: servers, _refused: refused };
+        Ok(Self { trust, proxy, listeners, _kept: kept })
+    }
+
+    /// Metrics that are not zero; a proxy counts a moment after it answered.
+    pub(crate) async fn metrics(&self, prefixes: &[&str]) -> anyhow::Result<Metrics> {
+        if prefixes.is_empty() {
+            return Ok(Metrics::new());
+        }
+        let mut last = Metrics::new();
+        loop {
+            let answer = client::get(self.proxy.admin, "/stats?format=json").await?;
+            let now = metrics::read(&answer.body, prefixes)?;
+            if now == last {
+                return Ok(now);
+            }
+            last = now;
+            tokio::time::sleep(STEADY).await;
+        }
     }
 
     pub(crate) fn listener(&self, name: &str) -> anyhow::Result<SocketAddr> {
@@ -277,12 +334,17 @@ fn cluster(name: &str, priorities: &[Vec<Value>], more: &str) -> anyhow::Result<
 
 /// Every listener's one filter chain.
 #[expect(clippy::too_many_lines, reason = "one entry a filter chain: a list, not logic")]
-fn filter_chains(cases: &[Case], trust: &Trust) -> anyhow::Result<Vec<(&'static str, Value)>> {
+fn filter_chains(
+    part: &Part,
+    trust: &Trust,
+    addresses: &[(String, SocketAddr)],
+) -> anyhow::Result<Vec<(&'static str, Value)>> {
+    let read = |text: &str| yaml::parse(&with_addresses(text, addresses));
     let mut shared = Vec::new();
-    for case in cases {
+    for case in &part.cases {
         if let Some(text) = case.vhost {
             let mut vhost = json!({"name": case.slug()});
-            yaml::merge(&mut vhost, yaml::parse(text).with_context(|| case.name)?);
+            yaml::merge(&mut vhost, read(text).with_context(|| case.name)?);
             if vhost.get("domains").is_none() {
                 vhost["domains"] = json!([case.host()]);
             }
@@ -308,6 +370,7 @@ fn filter_chains(cases: &[Case], trust: &Trust) -> anyhow::Result<Vec<(&'static 
     let server = trust.files("server", &trust.server)?;
     let mut mtls = http(
         table(anything()),
+        part.log,
         "forward_client_cert_details: SANITIZE_SET
 set_current_client_cert_details: {uri: true}",
     )?;
@@ -327,8 +390,19 @@ set_current_client_cert_details: {uri: true}",
             },
         },
     });
+    let mut main = http(table(shared), part.log, "")?;
+    let manager = &mut main["filters"][0]["typed_config"];
+    if !part.filters.is_empty() {
+        let mut filters: Vec<Value> = serde_json::from_value(read(part.filters)?)?;
+        filters.push(manager["http_filters"][0].take());
+        manager["http_filters"] = json!(filters);
+    }
+    if !part.manager.is_empty() {
+        yaml::merge(manager, read(part.manager)?);
+    }
+    let http = |table: Value, more: &str| http(table, part.log, more);
     Ok(vec![
-        ("http", with_filters(http(table(shared), "")?)),
+        ("http", main),
         ("edge", http(table(anything()), "use_remote_address: true")?),
         (
             "second-hop",
@@ -383,24 +457,6 @@ merge_slashes: true",
     ])
 }
 
-/// Filters that do nothing until a virtual host or a route has settings for them.
-fn with_filters(mut chain: Value) -> Value {
-    const HTTP: &str = "type.googleapis.com/envoy.extensions.filters.http";
-    let filters = &mut chain["filters"][0]["typed_config"]["http_filters"];
-    let router = filters[0].take();
-    *filters = json!([
-        {"name": "cors", "typed_config": {"@type": format!("{HTTP}.cors.v3.Cors")}},
-        {"name": "rbac", "typed_config": {"@type": format!("{HTTP}.rbac.v3.RBAC")}},
-        {"name": "fault", "typed_config": {"@type": format!("{HTTP}.fault.v3.HTTPFault")}},
-        {"name": "limit", "typed_config": {
-            "@type": format!("{HTTP}.local_ratelimit.v3.LocalRateLimit"),
-            "stat_prefix": "limit",
-        }},
-        router,
-    ]);
-    chain
-}
-
 fn log(format: &str) -> Value {
     json!([{
         "name": "envoy.access_loggers.file",
@@ -412,14 +468,16 @@ fn log(format: &str) -> Value {
     }])
 }
 
-fn http(table: Value, more: &str) -> anyhow::Result<Value> {
+fn http(table: Value, log_more: &str, more: &str) -> anyhow::Result<Value> {
     let line = "%REQ(X-CASE)% %RESPONSE_CODE% %RESPONSE_FLAGS% %ROUTE_NAME% %UPSTREAM_CLUSTER% \
-                %RESPONSE_CODE_DETAILS% %RESPONSE_FLAGS_LONG% %ACCESS_LOG_TYPE%\n";
+                %RESPONSE_CODE_DETAILS% %RESPONSE_FLAGS_LONG% %ACCESS_LOG_TYPE%";
+    let gap = if log_more.is_empty() { "" } else { " " };
+    let line = format!("{line}{gap}{log_more}\n");
     let mut manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "http",
         "route_config": table,
-        "access_log": log(line),
+        "access_log": log(&line),
         "http_filters": [{
             "name": "envoy.filters.http.router",
             "typed_config":

@@ -3,9 +3,25 @@
 use http::Method;
 
 use crate::differential::case::{Case, get, grpc, post, request};
+use crate::differential::part::Part;
+use crate::differential::same;
 
-pub(super) fn cases() -> Vec<Case> {
-    [rbac(), fault(), cors(), limits()].into_iter().flatten().collect()
+/// Filters that do nothing until a virtual host or a route has settings for them.
+const FILTERS: &str = "
+- {name: cors, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors}}
+- {name: rbac, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC}}
+- {name: fault, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault}}
+- {name: limit, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit, stat_prefix: limit}}";
+
+#[tokio::test]
+async fn filters_that_were_first() -> anyhow::Result<()> {
+    same(Part {
+        cases: [rbac(), fault(), cors(), limits()].into_iter().flatten().collect(),
+        filters: FILTERS,
+        metrics: &["http.http.rbac", "http.http.fault", "http.http.cors"],
+        ..Part::default()
+    })
+    .await
 }
 
 fn rbac() -> Vec<Case> {

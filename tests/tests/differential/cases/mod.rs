@@ -1,4 +1,5 @@
-//! The table.
+//! The tables. A theme with filters, clusters or listeners of its own is a [`Part`] with a test of
+//! its own in its file; what needs none of these is one part together.
 
 mod failures;
 mod filters;
@@ -8,18 +9,57 @@ mod retries;
 mod routing;
 mod tls;
 
-use super::case::Case;
+use super::part::{OnPurpose, Part};
 
-/// Every case.
-pub(crate) fn all() -> Vec<Case> {
+const ON_PURPOSE: OnPurpose = &[
+    (
+        "hop-by-hop-headers-of-the-answer.0",
+        "headers: only envoy {x-hop: 1} | only ours {}",
+        "what `connection` names stays on this hop (RFC 9110 section 7.6.1); Envoy passes it on",
+    ),
+    (
+        "no-host.0",
+        "access log: envoy 400 - - - | ours 400 DPE - -",
+        "the flag says that the client broke the protocol; Envoy keeps that for its parser",
+    ),
+    (
+        "http-1-0.0",
+        "",
+        "refused by Envoy's parser and not logged, refused and logged here; closing goes without \
+         saying in HTTP/1.0",
+    ),
+    (
+        "http-1-0-if-it-is-allowed.0",
+        "headers: only envoy {connection: close} | only ours {}",
+        "closing goes without saying in HTTP/1.0",
+    ),
+    (
+        "bad-requests.0",
+        "",
+        "both lengths: the chunks count and the other length is dropped (RFC 9112 section 6.3), \
+         where Envoy refuses",
+    ),
+    (
+        "bad-requests",
+        "headers: only envoy {server: …} | only ours {}",
+        "said by the parser, which does not know our name",
+    ),
+];
+
+#[tokio::test]
+async fn the_common_part() -> anyhow::Result<()> {
     let parts = [
         routing::cases(),
         headers::cases(),
         failures::cases(),
-        filters::cases(),
         retries::cases(),
         protocols::cases(),
         tls::cases(),
     ];
-    parts.into_iter().flatten().collect()
+    super::same(Part {
+        cases: parts.into_iter().flatten().collect(),
+        on_purpose: ON_PURPOSE,
+        ..Part::default()
+    })
+    .await
 }
