@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Request, Response, Uri};
+use http::{HeaderMap, Request, Response, Uri};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tonic::Status;
 use tonic::body::Body;
+use tonic::metadata::MetadataMap;
 
 use super::{Clusters, Outcome, PickContext, ResponseBody, SendOptions};
 use crate::http::body::{BodyError, RequestBody};
 use crate::model::Name;
 use crate::model::route::Priority;
+use crate::model::service::GrpcService;
 use crate::telemetry::reason::Refusal;
 
 /// What a tonic client sends its calls to. The cluster is looked up anew for each call, so that
@@ -34,6 +36,24 @@ impl Channel {
         let authority = Authority::try_from(authority.unwrap_or(&cluster))
             .unwrap_or_else(|_| Authority::from_static("localhost"));
         Self { clusters, cluster, authority }
+    }
+
+    /// The same for a service that is configured, and a request to it with what is sent with every
+    /// one. Its time limit is told to the server; whoever calls has to keep it as well.
+    pub fn to<T>(
+        clusters: Arc<Clusters>,
+        service: &GrpcService,
+        message: T,
+    ) -> (Self, tonic::Request<T>) {
+        let authority = service.authority.as_deref();
+        let channel = Self::new(clusters, Arc::clone(&service.cluster), authority);
+        let metadata: HeaderMap = service.metadata.iter().cloned().collect();
+        let mut request = tonic::Request::new(message);
+        *request.metadata_mut() = MetadataMap::from_headers(metadata);
+        if let Some(limit) = service.timeout {
+            request.set_timeout(limit);
+        }
+        (channel, request)
     }
 
     async fn send(self, request: Request<Body>) -> Result<Response<ResponseBody>, Status> {

@@ -32,6 +32,8 @@ pub enum FilterKind {
     Fault(Arc<Fault>),
     /// `cors.v3.Cors`: the policy stands on virtual hosts and routes.
     Cors(Option<Arc<Cors>>),
+    /// `buffer.v3.Buffer`: bytes of a request body at most.
+    Buffer(u32),
 }
 
 /// What a route, virtual host or route configuration says about one filter.

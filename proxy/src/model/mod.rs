@@ -11,11 +11,13 @@ pub mod filter;
 pub mod format;
 pub mod headers;
 pub mod http;
+pub mod kept;
 pub mod listener;
 pub mod matcher;
 pub mod rate_limit;
 pub mod rbac;
 pub mod route;
+pub mod service;
 pub mod tls;
 pub mod tracing;
 

@@ -223,6 +223,8 @@ pub struct WeightedCluster {
     pub response_headers: HeaderOps,
     /// Change of the authority.
     pub host_rewrite: Option<HeaderValue>,
+    /// What it changes about HTTP filters; wins over the route's.
+    pub filters: Overrides,
 }
 
 /// Change of the path.

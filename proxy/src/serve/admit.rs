@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, Request, StatusCode};
 
 use super::connection::Connection;
 use super::exchange::Exchange;
+use super::filter::Routed;
 use super::headers;
 use super::read;
 use super::reply::{self, Answer};
@@ -99,12 +100,12 @@ impl<'a> Plan<'a> {
     /// The cluster does not exist, or a circuit breaker is open.
     pub(super) fn new(
         exchange: &mut Exchange,
-        table: &'a RouteTable,
+        routed: Routed<'a>,
         (host, route): (&'a VirtualHost, &'a Route),
         forward: &'a Forward,
         request: &RequestView<'_>,
     ) -> Result<Self, Refusal> {
-        let (name, weighted) = target_cluster(forward, request)?;
+        let (name, weighted) = target_cluster(forward, routed.weighted, request)?;
         let Some(cluster) = exchange.live.cluster(name).cloned() else {
             exchange.connection.http.stats.no_cluster.inc();
             let detail = format!("cluster `{name}` does not exist");
@@ -126,7 +127,7 @@ impl<'a> Plan<'a> {
         exchange.facts.cookie = cookie;
         let per_try = policy.and_then(|policy| policy.per_try_timeout);
         Ok(Self {
-            table,
+            table: routed.table,
             host,
             route,
             forward,
@@ -149,6 +150,7 @@ fn policy<'a>(forward: &'a Forward, host: &'a VirtualHost) -> Option<&'a RetryPo
 
 fn target_cluster<'a: 'r, 'r>(
     forward: &'a Forward,
+    drawn: Option<&'a WeightedCluster>,
     request: &RequestView<'r>,
 ) -> Result<(&'r str, Option<&'a WeightedCluster>), Refusal> {
     match &forward.target {
@@ -161,19 +163,23 @@ fn target_cluster<'a: 'r, 'r>(
             })
         }
         Target::Weighted(weighted) => {
-            let drawn = draw(weighted, request);
+            let drawn = drawn.unwrap_or_else(|| draw(weighted, request, fastrand::u64(..)));
             Ok((&drawn.cluster, Some(drawn)))
         }
     }
 }
 
-fn draw<'a>(weighted: &'a Weighted, request: &RequestView<'_>) -> &'a WeightedCluster {
+/// The entry of a weighted route that a request goes to.
+pub(super) fn draw<'a>(
+    weighted: &'a Weighted,
+    request: &RequestView<'_>,
+    random: u64,
+) -> &'a WeightedCluster {
     let by_header = weighted
         .header
         .as_ref()
         .and_then(|header| request.headers.get(header)?.to_str().ok()?.parse::<u64>().ok());
-    let random = by_header.unwrap_or_else(|| fastrand::u64(..));
-    let mut at = random % u64::from(weighted.total.max(1));
+    let mut at = by_header.unwrap_or(random) % u64::from(weighted.total.max(1));
     for entry in &weighted.clusters {
         match at.checked_sub(u64::from(entry.weight)) {
             Some(rest) => at = rest,

@@ -13,8 +13,21 @@ use tokio::time::Sleep;
 use super::clock::Clock;
 use super::exchange::Exchange;
 use crate::cluster::{RequestPermit, ResponseBody};
-use crate::http::body::BodyError;
+use crate::http::body::{BodyError, BoxBody};
 use crate::telemetry::reason::Reason;
+
+/// Where the bytes of an answer come from. The common cases need no allocation.
+pub(super) enum AnswerBody {
+    /// Nothing.
+    Empty,
+    /// All of it, known in advance.
+    Full(Bytes),
+    /// As an endpoint sends it.
+    Upstream(ResponseBody),
+    /// Through filters that change it.
+    #[allow(dead_code, reason = "filters that land next")]
+    Boxed(BoxBody),
+}
 
 /// What the downstream reads. When it has ended, or is dropped, the exchange is over.
 #[derive(Debug)]
@@ -27,49 +40,126 @@ pub(crate) struct ReplyBody {
 enum Content {
     Empty,
     Full(Bytes),
-    Upstream(Box<Upstream>),
+    Streamed(Box<Streamed>),
 }
 
-/// A body that an endpoint is sending.
+/// A body that arrives piece by piece.
 #[derive(Debug)]
-struct Upstream {
-    body: ResponseBody,
-    clock: Clock,
+struct Streamed {
+    body: AnswerBody,
+    /// None: it is this proxy's own, and in no danger of standing still.
+    clock: Option<Clock>,
     /// Made when the body first has to be waited for: most never have to.
     timer: Option<Pin<Box<Sleep>>>,
     active: Instant,
-    _permit: RequestPermit,
+    _permit: Option<RequestPermit>,
+}
+
+impl From<Bytes> for AnswerBody {
+    fn from(bytes: Bytes) -> Self {
+        if bytes.is_empty() { Self::Empty } else { Self::Full(bytes) }
+    }
+}
+
+impl AnswerBody {
+    /// The same, for a filter to wrap.
+    #[allow(dead_code, reason = "filters that land next")]
+    pub(super) fn boxed(self) -> BoxBody {
+        match self {
+            Self::Boxed(body) => body,
+            other => Box::pin(other),
+        }
+    }
+}
+
+impl std::fmt::Debug for AnswerBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "Empty",
+            Self::Full(_) => "Full",
+            Self::Upstream(_) => "Upstream",
+            Self::Boxed(_) => "Boxed",
+        })
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        match this {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *this = Self::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Self::Upstream(body) => Pin::new(body).poll_frame(cx),
+            Self::Boxed(body) => body.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(bytes) => bytes.is_empty(),
+            Self::Upstream(body) => body.is_end_stream(),
+            Self::Boxed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Upstream(body) => body.size_hint(),
+            Self::Boxed(body) => body.size_hint(),
+        }
+    }
 }
 
 impl ReplyBody {
-    /// Nothing.
-    pub(super) fn empty(exchange: Box<Exchange>) -> Self {
-        Self { content: Content::Empty, exchange: Some(exchange) }
-    }
-
     /// Nothing, while the exchange goes on elsewhere.
     pub(super) fn nothing() -> Self {
         Self { content: Content::Empty, exchange: None }
     }
 
-    /// All of it.
-    pub(super) fn full(exchange: Box<Exchange>, bytes: Bytes) -> Self {
-        Self { content: Content::Full(bytes), exchange: Some(exchange) }
+    /// What this proxy says itself.
+    pub(super) fn own(exchange: Box<Exchange>, body: AnswerBody) -> Self {
+        Self::new(exchange, body, None, None)
     }
 
     /// As it arrives.
     pub(super) fn upstream(
         exchange: Box<Exchange>,
-        body: ResponseBody,
+        body: AnswerBody,
         clock: Clock,
         permit: RequestPermit,
     ) -> Self {
-        if body.is_end_stream() {
-            return Self::empty(exchange);
-        }
-        let active = Instant::now();
-        let upstream = Upstream { body, clock, timer: None, active, _permit: permit };
-        Self { content: Content::Upstream(Box::new(upstream)), exchange: Some(exchange) }
+        Self::new(exchange, body, Some(clock), Some(permit))
+    }
+
+    fn new(
+        exchange: Box<Exchange>,
+        body: AnswerBody,
+        clock: Option<Clock>,
+        permit: Option<RequestPermit>,
+    ) -> Self {
+        let content = match body {
+            AnswerBody::Full(bytes) => Content::Full(bytes),
+            body if body.is_end_stream() => Content::Empty,
+            body => {
+                let active = Instant::now();
+                let streamed = Streamed { body, clock, timer: None, active, _permit: permit };
+                Content::Streamed(Box::new(streamed))
+            }
+        };
+        Self { content, exchange: Some(exchange) }
     }
 
     fn count(&mut self, bytes: usize) {
@@ -111,7 +201,7 @@ impl Body for ReplyBody {
                 this.end();
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
-            Content::Upstream(upstream) => ready!(upstream.poll(cx)),
+            Content::Streamed(streamed) => ready!(streamed.poll(cx)),
         };
         Poll::Ready(match polled {
             Ok(Some(frame)) => {
@@ -139,7 +229,7 @@ impl Body for ReplyBody {
         match &self.content {
             Content::Empty => true,
             Content::Full(bytes) => bytes.is_empty(),
-            Content::Upstream(upstream) => upstream.body.is_end_stream(),
+            Content::Streamed(streamed) => streamed.body.is_end_stream(),
         }
     }
 
@@ -147,7 +237,7 @@ impl Body for ReplyBody {
         match &self.content {
             Content::Empty => SizeHint::with_exact(0),
             Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Upstream(upstream) => upstream.body.size_hint(),
+            Content::Streamed(streamed) => streamed.body.size_hint(),
         }
     }
 }
@@ -158,7 +248,7 @@ struct Failure {
     error: BodyError,
 }
 
-impl Upstream {
+impl Streamed {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, Failure>> {
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
@@ -181,7 +271,8 @@ impl Upstream {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Frame<Bytes>>, Failure>> {
         loop {
-            let Some((at, reason)) = self.clock.next(self.active) else { return Poll::Pending };
+            let next = self.clock.as_ref().and_then(|clock| clock.next(self.active));
+            let Some((at, reason)) = next else { return Poll::Pending };
             if at <= Instant::now() {
                 let error = format!("{} after the answer had begun", reason.details()).into();
                 return Poll::Ready(Err(Failure { reason, error }));

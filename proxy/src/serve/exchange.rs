@@ -11,7 +11,7 @@ use super::admit::{self, Plan};
 use super::attempt;
 use super::body::ReplyBody;
 use super::connection::Connection;
-use super::filter::{self, OnReply, Routed};
+use super::filter::{self, Notes, Passed, Routed};
 use super::read;
 use super::reply::{self, Answer};
 use super::tunnel;
@@ -20,7 +20,7 @@ use crate::http::body::RequestBody;
 use crate::http::meter::Meter;
 use crate::model::route::{Action, Forward, Route, VirtualHost};
 use crate::policy::hash::NewCookie;
-use crate::route::{self, Match};
+use crate::route::Match;
 use crate::telemetry::reason::{Reason, Refusal};
 use crate::telemetry::trace::Span;
 
@@ -48,10 +48,11 @@ pub(crate) struct Exchange {
     pub(crate) head: Option<Box<Parts>>,
     /// `x-request-id` of the answer, where the answer carries it.
     pub(crate) echo_request_id: Option<http::HeaderValue>,
-    /// What filters have to say about the answer. Mostly empty.
-    pub(super) on_reply: Vec<OnReply>,
-    /// `grpc-status` of a refusal, where a filter chose it.
-    pub(super) grpc_status: Option<u16>,
+    /// Its luck: decides shares of routes and weighted clusters, the same however often the route
+    /// is chosen.
+    pub(super) random: u64,
+    /// What filters remember of it. Mostly empty.
+    pub(super) notes: Notes,
 }
 
 /// What the access log tells about an exchange.
@@ -117,8 +118,8 @@ impl Exchange {
         let live = Arc::clone(&self.live);
         let connection = Arc::clone(&self.connection);
         let table = admit::route_table(&live, &connection.http.manager.routes)?;
-        let matched = route::select(table, &read::view(&request), fastrand::u64(..));
-        if let Some(matched) = matched
+        let mut routed = Routed::choose(table, &read::view(&request), self.random);
+        if let Some(matched) = routed.matched
             && let Some(answer) =
                 admit::tls_required(&connection, matched.host, &read::view(&request))
         {
@@ -128,13 +129,14 @@ impl Exchange {
         // filters
         let filters = &connection.http.filters;
         if !filters.is_empty() {
-            let routed = Routed::of(table, matched);
-            self.note(routed, matched);
-            if let Some(answer) = filter::run(self, filters, routed, &mut request).await? {
-                return Ok(answer);
+            // In a box, so that requests without filters do not carry the state of them all.
+            match Box::pin(filter::run(self, filters, routed, &mut request)).await? {
+                Passed::Answered(answer) => return Ok(answer),
+                Passed::On(chosen) => routed = chosen,
             }
         }
         let view = read::view(&request);
+        let matched = routed.matched;
         let matched =
             matched.ok_or_else(|| self.no_route("no virtual host serves this authority"))?;
         self.facts.host = Some(Arc::clone(matched.host));
@@ -148,7 +150,7 @@ impl Exchange {
             Action::NonForwarding => return Err(self.no_route("the route does not forward")),
         };
         // admit
-        let mut plan = Plan::new(self, table, (matched.host, route), forward, &view)?;
+        let mut plan = Plan::new(self, routed, (matched.host, route), forward, &view)?;
         let request = admit::prepare(self, &mut plan, request)?;
         if request.method() == Method::CONNECT {
             if !(forward.connect && self.takes_connect(forward)) {
@@ -171,8 +173,8 @@ impl Exchange {
     }
 
     /// What the log tells where a filter answers: where the request would have gone.
-    fn note(&mut self, routed: Routed<'_>, matched: Option<Match<'_>>) {
-        let Some(Match { host, route: Some(route) }) = matched else { return };
+    pub(super) fn note(&mut self, routed: Routed<'_>) {
+        let Some(Match { host, route: Some(route) }) = routed.matched else { return };
         self.facts.host = Some(Arc::clone(host));
         self.facts.route = Some(Arc::clone(route));
         self.facts.cluster = routed.cluster().and_then(|name| self.live.cluster(name).cloned());
@@ -191,8 +193,8 @@ impl Exchange {
             span: None,
             head: None,
             echo_request_id: None,
-            on_reply: Vec::new(),
-            grpc_status: None,
+            random: fastrand::u64(..),
+            notes: Notes::default(),
             connection,
         }
     }

@@ -8,7 +8,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 
 use super::admit::Plan;
-use super::body::ReplyBody;
+use super::body::{AnswerBody, ReplyBody};
 use super::clock::Clock;
 use super::exchange::Exchange;
 use super::tunnel::{self, Tunnel};
@@ -44,7 +44,7 @@ pub(super) enum Answer {
     /// By this proxy.
     Local(Reason, Response<Bytes>),
     /// By an endpoint.
-    Upstream(Response<ResponseBody>, Clock, RequestPermit),
+    Upstream(Response<AnswerBody>, Clock, RequestPermit),
     /// By bytes both ways.
     Tunnel(Box<Tunnel>),
 }
@@ -63,7 +63,7 @@ pub(super) fn send(
         }
         Ok(Answer::Tunnel(tunnel)) => tunnel::start(exchange, *tunnel),
         Ok(Answer::Local(reason, response)) => {
-            exchange.facts.details = Some(reason.details());
+            exchange.flag(reason);
             // A preflight is no answer of the route: its changes are not for it.
             local(exchange, response, reason != Reason::Preflight)
         }
@@ -79,7 +79,9 @@ fn count(exchange: &Exchange, outcome: &Result<Answer, Refusal>) {
     match outcome {
         Ok(Answer::Upstream(..) | Answer::Tunnel(_)) => stats.rq_total.inc(),
         Ok(Answer::Local(Reason::Redirect, _)) => stats.rq_redirect.inc(),
-        Ok(Answer::Local(..)) => stats.rq_direct_response.inc(),
+        Ok(Answer::Local(Reason::DirectResponse, _)) => stats.rq_direct_response.inc(),
+        // A filter's own.
+        Ok(Answer::Local(..)) => {}
         Err(refusal) => match refusal.reason {
             Reason::DownstreamRequestTimeout => stats.downstream_rq_timeout.inc(),
             Reason::StreamIdleTimeout => stats.downstream_rq_idle_timeout.inc(),
@@ -88,13 +90,13 @@ fn count(exchange: &Exchange, outcome: &Result<Answer, Refusal>) {
     }
 }
 
-/// Everything that the reply changes on an endpoint's answer.
+/// Everything that the reply changes on an endpoint's answer: what the router does, then the
+/// filters, then the connection manager.
 pub(super) fn from_upstream(
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     plan: Plan<'_>,
     mut response: Response<ResponseBody>,
 ) -> Answer {
-    let manager = &exchange.connection.http.manager;
     let clock = super::attempt::clock(exchange, &plan);
     // An endpoint's HTTP/1.0 is its own affair: the downstream's connection stays open.
     *response.version_mut() = Version::HTTP_11;
@@ -104,6 +106,16 @@ pub(super) fn from_upstream(
     if let (Some(after), Some(sent)) = (exchange.facts.response_after, exchange.facts.sent_after) {
         map.insert(SERVICE_TIME, HeaderValue::from(millis(after.saturating_sub(sent))));
     }
+    if plan.host.include_attempt_count_in_response {
+        map.insert(ATTEMPT_COUNT, HeaderValue::from(exchange.facts.attempts));
+    }
+    if let Some(cookie) = exchange.facts.cookie.as_ref().and_then(set_cookie) {
+        map.append(SET_COOKIE, cookie);
+    }
+    headers::to_downstream(exchange, &plan, &mut response);
+    let mut response = filter::reply(exchange, response.map(AnswerBody::Upstream));
+    let manager = &exchange.connection.http.manager;
+    let map = response.headers_mut();
     match manager.server_header {
         ServerHeader::Overwrite => {
             map.insert(SERVER, manager.server_name.clone());
@@ -113,18 +125,10 @@ pub(super) fn from_upstream(
         }
         ServerHeader::PassThrough => {}
     }
-    if plan.host.include_attempt_count_in_response {
-        map.insert(ATTEMPT_COUNT, HeaderValue::from(exchange.facts.attempts));
-    }
-    if let Some(cookie) = exchange.facts.cookie.as_ref().and_then(set_cookie) {
-        map.append(SET_COOKIE, cookie);
-    }
     echo_request_id(exchange, map);
     if let Some(via) = &manager.via {
         map.append(http::header::VIA, via.clone());
     }
-    headers::to_downstream(exchange, &plan, &mut response);
-    filter::reply(exchange, response.headers_mut());
     Answer::Upstream(response, clock, plan.permit)
 }
 
@@ -172,7 +176,7 @@ fn refused(exchange: &mut Exchange, refusal: &Refusal) -> Response<Bytes> {
         let mut response = Response::new(Bytes::new());
         let map = response.headers_mut();
         map.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        let status = match (exchange.grpc_status, refusal.reason) {
+        let status = match (exchange.notes.grpc_status, refusal.reason) {
             (Some(chosen), _) => chosen,
             (None, Reason::MaxDuration) => DEADLINE_EXCEEDED,
             (None, _) => u16::from(grpc::status_of(refusal.status)),
@@ -201,29 +205,28 @@ fn refused(exchange: &mut Exchange, refusal: &Refusal) -> Response<Bytes> {
 
 fn local(
     mut exchange: Box<Exchange>,
-    response: Response<Bytes>,
+    mut response: Response<Bytes>,
     routed: bool,
 ) -> Response<ReplyBody> {
-    let (mut head, body) = response.into_parts();
-    head.headers.insert(SERVER, exchange.connection.http.manager.server_name.clone());
-    exchange.facts.status = Some(head.status);
-    if routed {
-        headers::to_own_answer(&exchange, &mut head.headers);
+    exchange.facts.status = Some(response.status());
+    if !exchange.grpc {
+        let length = HeaderValue::from(response.body().len());
+        response.headers_mut().insert(CONTENT_LENGTH, length);
     }
-    filter::reply(&exchange, &mut head.headers);
+    if routed {
+        headers::to_own_answer(&exchange, response.headers_mut());
+    }
+    let (mut head, body) =
+        filter::reply(&mut exchange, response.map(AnswerBody::from)).into_parts();
+    head.headers.insert(SERVER, exchange.connection.http.manager.server_name.clone());
     echo_request_id(&exchange, &mut head.headers);
     // Rather than read a body that nobody wants, HTTP/1 begins anew.
     let unread = exchange.meter.as_ref().is_some_and(|meter| meter.ended().is_none());
     if unread && !exchange.connection.is_http2() {
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    if !exchange.grpc {
-        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-    }
     finish_head(&mut exchange, head.status, &head.headers);
-    let body =
-        if body.is_empty() { ReplyBody::empty(exchange) } else { ReplyBody::full(exchange, body) };
-    Response::from_parts(head, body)
+    Response::from_parts(head, ReplyBody::own(exchange, body))
 }
 
 fn finish_head(exchange: &mut Exchange, status: StatusCode, headers: &HeaderMap) {

@@ -53,6 +53,8 @@ pub enum Reason {
     DownstreamProtocolError,
     /// A limit on the size of headers.
     HeadersTooLarge,
+    /// The request's body is longer than may be buffered.
+    RequestTooLarge,
     /// Every try failed.
     RetryLimitExceeded,
     /// A policy said no.
@@ -94,6 +96,7 @@ impl Reason {
             Self::FaultInjected => "FI",
             Self::DownstreamRequestTimeout
             | Self::Denied
+            | Self::RequestTooLarge
             | Self::Preflight
             | Self::Draining
             | Self::MaxDuration
@@ -134,6 +137,7 @@ impl Reason {
             Self::DownstreamTermination => "downstream_remote_disconnect",
             Self::DownstreamProtocolError => "http1.codec_error",
             Self::HeadersTooLarge => "request_headers_too_large",
+            Self::RequestTooLarge => "request_payload_too_large",
             Self::RetryLimitExceeded => "upstream_retry_limit_exceeded",
             Self::Denied => "rbac_access_denied",
             Self::RateLimited => "local_rate_limited",

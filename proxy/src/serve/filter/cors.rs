@@ -62,7 +62,7 @@ pub(super) fn preflight(
     }
     stats.origin_valid.inc();
     if !asks {
-        exchange.on_reply.push(OnReply::Cors(origin.clone(), Arc::clone(policy)));
+        exchange.notes.on_reply(OnReply::Cors(origin.clone(), Arc::clone(policy)));
         return None;
     }
     let mut response = Response::new(Bytes::new());

@@ -86,7 +86,7 @@ pub(super) async fn inject(
     }
     let Some((status, grpc)) = drawn.abort else { return Ok(()) };
     stats.aborts_injected.inc();
-    exchange.grpc_status = grpc;
+    exchange.notes.grpc_status = grpc;
     Err(Refusal::downstream(Reason::FaultInjected, status, "fault filter abort"))
 }
 

@@ -1,26 +1,37 @@
-//! HTTP filters: what is asked of a request between its route and its admission. One filter a file.
+//! HTTP filters: what is asked of a request between its route and its admission, and of its answer
+//! on the way back. One filter a file.
 //!
-//! A filter either lets the request go on (and may change it), or answers it; what it has to say
-//! about the answer it leaves in [`Exchange::on_reply`](super::exchange::Exchange).
+//! A request meets the filters in their order ([`run`]). A filter lets it go on, and may change its
+//! head and body, or answers it. It may wait: for a time, or for a service that it calls. Every
+//! answer, of an endpoint or of this proxy's own, meets the same filters in reverse order
+//! ([`reply`]): those that left a note about it in [`Notes`], and those that look at every answer.
+//!
+//! Without filters nothing here costs anything.
 
+mod buffer;
 mod cors;
 mod fault;
 mod rate_limit;
 mod rbac;
+mod whole;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Request};
+use http::{HeaderValue, Request, Response};
 
+use super::admit;
+use super::body::AnswerBody;
 use super::exchange::Exchange;
 use super::headers;
+use super::read;
 use super::reply::Answer;
 use crate::http::body::RequestBody;
 use crate::model::Name;
-use crate::model::filter::{Cors, FilterKind, HttpFilter, Override};
+use crate::model::filter::{Cors, FilterKind, HttpFilter, Override, Overrides};
+use crate::model::matcher::RequestView;
 use crate::model::rate_limit::{LocalRateLimit, Taken};
-use crate::model::route::{Action, Route, RouteTable, Target, VirtualHost};
-use crate::route::Match;
+use crate::model::route::{Action, RouteTable, Target, WeightedCluster};
+use crate::route::{self, Match};
 use crate::telemetry::reason::Refusal;
 use crate::telemetry::stats::{Registry, Scope};
 
@@ -37,9 +48,25 @@ enum Stats {
     RateLimit(rate_limit::RateLimitStats),
     Fault(fault::FaultStats),
     Cors(cors::CorsStats),
+    /// It counts nothing.
+    None,
 }
 
-/// What a filter changes about the answer.
+/// What filters remember of a request until its answer.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    /// `grpc-status` of a refusal, where a filter chose it.
+    pub(super) grpc_status: Option<u16>,
+    /// A filter changed what routes match on: the route is chosen again before the next filter
+    /// (Envoy: `clear_route_cache`).
+    pub(super) reroute: bool,
+    /// Place of the filter that is at work.
+    at: usize,
+    /// By the place of the filter, in order.
+    on_reply: Vec<(usize, OnReply)>,
+}
+
+/// What a filter that saw the request has to do about its answer.
 #[derive(Debug)]
 pub(super) enum OnReply {
     /// `access-control-*` for this origin.
@@ -50,29 +77,74 @@ pub(super) enum OnReply {
     Limited(Arc<LocalRateLimit>),
 }
 
-/// What is known about the route when the filters run.
+impl Notes {
+    /// Have the filter that is at work do this about the answer.
+    pub(super) fn on_reply(&mut self, what: OnReply) {
+        self.on_reply.push((self.at, what));
+    }
+}
+
+/// What filters made of a request.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved once; boxing would cost an allocation a request"
+)]
+pub(super) enum Passed<'a> {
+    /// It goes on, by this route.
+    On(Routed<'a>),
+    /// One of them answers it.
+    Answered(Answer),
+}
+
+/// The route as it was chosen.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Routed<'a> {
-    table: &'a RouteTable,
-    /// None: no route matches, and no settings but the filter's own hold (as in Envoy).
-    found: Option<(&'a VirtualHost, &'a Route)>,
+    pub(super) table: &'a RouteTable,
+    /// None: no virtual host. Without a route no settings but the filter's own hold (as in Envoy).
+    pub(super) matched: Option<Match<'a>>,
+    /// Of a weighted route: where this request goes.
+    pub(super) weighted: Option<&'a WeightedCluster>,
 }
 
 impl<'a> Routed<'a> {
-    pub(super) fn of(table: &'a RouteTable, matched: Option<Match<'a>>) -> Self {
-        let found = matched.and_then(|matched| Some((&**matched.host, &**matched.route?)));
-        Self { table, found }
+    /// Choose. The same `random` chooses the same for the same request.
+    pub(super) fn choose(table: &'a RouteTable, view: &RequestView<'_>, random: u64) -> Self {
+        let matched = route::select(table, view, random);
+        let weighted = match matched.and_then(|matched| Some(&matched.route?.action)) {
+            Some(Action::Forward(forward)) => match &forward.target {
+                // Another part of the number than shares of routes look at.
+                Target::Weighted(all) => Some(admit::draw(all, view, random.rotate_left(32))),
+                _ => None,
+            },
+            _ => None,
+        };
+        Self { table, matched, weighted }
     }
 
     /// The cluster that the route leads to, if that is known beforehand.
     pub(super) fn cluster(self) -> Option<&'a Name> {
-        match &self.found?.1.action {
+        match &self.matched?.route?.action {
             Action::Forward(forward) => match &forward.target {
                 Target::Cluster(name) => Some(name),
-                _ => None,
+                Target::Weighted(_) => self.weighted.map(|entry| &entry.cluster),
+                Target::Header(_) => None,
             },
             _ => None,
         }
+    }
+
+    /// What the route says about the filter of this name, the most specific first: weighted
+    /// cluster, route, virtual host, route configuration.
+    pub(super) fn said(self, filter: &'a Name) -> impl Iterator<Item = &'a Override> {
+        let of_filter = move |overrides: &'a Overrides| {
+            overrides.iter().find(|(name, _)| name == filter).map(|(_, said)| said)
+        };
+        let route = self.matched.and_then(|matched| Some((matched.host, matched.route?)));
+        let weighted = self.weighted.map(|entry| &entry.filters);
+        let levels = route.map(|(host, route)| {
+            [weighted, Some(&route.filters), Some(&host.filters), Some(&self.table.filters)]
+        });
+        levels.into_iter().flatten().flatten().filter_map(of_filter)
     }
 }
 
@@ -91,60 +163,87 @@ pub(super) fn all(filters: &[HttpFilter], registry: &Registry, prefix: &Name) ->
 ///
 /// # Errors
 /// A filter refuses the request.
-pub(super) async fn run(
+pub(super) async fn run<'a>(
     exchange: &mut Exchange,
     filters: &[Filter],
+    routed: Routed<'a>,
+    request: &mut Request<RequestBody>,
+) -> Result<Passed<'a>, Refusal> {
+    let mut routed = routed;
+    exchange.note(routed);
+    for (at, filter) in filters.iter().enumerate() {
+        exchange.notes.at = at;
+        let Some(kind) = effective(filter, routed) else { continue };
+        if let Some(answer) = one(exchange, (filter, kind), routed, request).await? {
+            return Ok(Passed::Answered(answer));
+        }
+        if std::mem::take(&mut exchange.notes.reroute) {
+            routed = Routed::choose(routed.table, &read::view(request), exchange.random);
+            exchange.note(routed);
+        }
+    }
+    Ok(Passed::On(routed))
+}
+
+/// One filter. What waits is in a box, so that those who do not wait stay small.
+async fn one(
+    exchange: &mut Exchange,
+    (filter, kind): (&Filter, &FilterKind),
     routed: Routed<'_>,
     request: &mut Request<RequestBody>,
 ) -> Result<Option<Answer>, Refusal> {
-    for filter in filters {
-        let Some(kind) = effective(filter, routed) else { continue };
-        match (kind, &filter.stats) {
-            (FilterKind::Rbac(config), Stats::Rbac(stats)) => {
-                rbac::check(exchange, config, stats, request)?;
-            }
-            (FilterKind::LocalRateLimit(config), Stats::RateLimit(stats)) => {
-                rate_limit::check(exchange, config, stats, (routed, request))?;
-            }
-            (FilterKind::Fault(config), Stats::Fault(stats)) => {
-                if let Some(drawn) = fault::draw(config, stats, routed, request) {
-                    fault::inject(exchange, drawn, stats).await?;
-                }
-            }
-            (FilterKind::Cors(Some(policy)), Stats::Cors(stats)) => {
-                if let Some(answer) = cors::preflight(exchange, policy, stats, request) {
-                    return Ok(Some(answer));
-                }
-            }
-            // CORS without a policy, or settings of another filter's kind: nothing to do.
-            _ => {}
+    match (kind, &filter.stats) {
+        (FilterKind::Rbac(config), Stats::Rbac(stats)) => {
+            rbac::check(exchange, config, stats, request)?;
         }
+        (FilterKind::LocalRateLimit(config), Stats::RateLimit(stats)) => {
+            rate_limit::check(exchange, config, stats, (routed, request))?;
+        }
+        (FilterKind::Fault(config), Stats::Fault(stats)) => {
+            if let Some(drawn) = fault::draw(config, stats, routed, request) {
+                Box::pin(fault::inject(exchange, drawn, stats)).await?;
+            }
+        }
+        (FilterKind::Cors(Some(policy)), Stats::Cors(stats)) => {
+            return Ok(cors::preflight(exchange, policy, stats, request));
+        }
+        (FilterKind::Buffer(most), Stats::None) => {
+            Box::pin(buffer::fill(exchange, *most, request)).await?;
+        }
+        // CORS without a policy, or settings of another filter's kind: nothing to do.
+        _ => {}
     }
     Ok(None)
 }
 
-/// What filters left to say about the answer, the last filter first.
-pub(super) fn reply(exchange: &Exchange, map: &mut HeaderMap) {
-    for what in exchange.on_reply.iter().rev() {
+/// Every filter in reverse order, on any answer.
+pub(super) fn reply(
+    exchange: &mut Exchange,
+    mut response: Response<AnswerBody>,
+) -> Response<AnswerBody> {
+    if exchange.connection.http.filters.is_empty() {
+        return response;
+    }
+    let mut left = std::mem::take(&mut exchange.notes.on_reply);
+    while let Some((_, what)) = left.pop() {
+        let map = response.headers_mut();
         match what {
-            OnReply::Cors(origin, policy) => cors::allow(origin, policy, map),
-            OnReply::RateLimit(taken) => rate_limit::tell(*taken, map),
+            OnReply::Cors(origin, policy) => cors::allow(&origin, &policy, map),
+            OnReply::RateLimit(taken) => rate_limit::tell(taken, map),
             OnReply::Limited(config) => {
                 headers::change(exchange, std::iter::once(&config.response_headers), map);
             }
         }
     }
+    response
 }
 
 /// The filter's settings for this route: the most specific that there are. None: it is off.
 fn effective<'a>(filter: &'a Filter, routed: Routed<'a>) -> Option<&'a FilterKind> {
-    let said =
-        routed.found.map(|(host, route)| [&route.filters, &host.filters, &routed.table.filters]);
-    let mut said = said.into_iter().flatten().flatten();
-    match said.find(|(name, _)| *name == filter.config.name) {
-        Some((_, Override::Off)) => None,
-        Some((_, Override::Settings(kind))) => Some(kind),
-        Some((_, Override::On)) => Some(&filter.config.kind),
+    match routed.said(&filter.config.name).next() {
+        Some(Override::Off) => None,
+        Some(Override::Settings(kind)) => Some(kind),
+        Some(Override::On) => Some(&filter.config.kind),
         None => (!filter.config.disabled).then_some(&filter.config.kind),
     }
 }
@@ -158,6 +257,7 @@ impl Stats {
             }
             FilterKind::Fault(_) => Self::Fault(fault::FaultStats::new(scope)),
             FilterKind::Cors(_) => Self::Cors(cors::CorsStats::new(scope)),
+            FilterKind::Buffer(_) => Self::None,
         }
     }
 }

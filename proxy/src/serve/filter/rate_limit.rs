@@ -68,7 +68,7 @@ pub(super) fn check(
         return Ok(());
     };
     if limit.headers {
-        exchange.on_reply.push(OnReply::RateLimit(taken));
+        exchange.notes.on_reply(OnReply::RateLimit(taken));
     }
     if taken.granted {
         stats.ok.inc();
@@ -80,9 +80,9 @@ pub(super) fn check(
         return Ok(());
     }
     stats.enforced.inc();
-    exchange.on_reply.push(OnReply::Limited(Arc::clone(limit)));
+    exchange.notes.on_reply(OnReply::Limited(Arc::clone(limit)));
     if limit.resource_exhausted {
-        exchange.grpc_status = Some(RESOURCE_EXHAUSTED);
+        exchange.notes.grpc_status = Some(RESOURCE_EXHAUSTED);
     }
     let detail = format!("local rate limit `{}`", limit.stat_prefix);
     Err(Refusal::downstream(Reason::RateLimited, limit.status, detail))

@@ -18,6 +18,7 @@ mod retry;
 mod route;
 mod route_action;
 mod route_match;
+mod service;
 mod tcp_proxy;
 mod tls;
 mod tracing;

@@ -9,7 +9,7 @@ use pillion_xds::envoy::config::core::v3 as core;
 use pillion_xds::envoy::config::route::v3 as pb;
 
 use super::at::At;
-use super::{common, headers, matcher, retry};
+use super::{common, filter, headers, matcher, retry};
 use crate::model::route::{
     Action, DirectResponse, Forward, HashPolicy, HashSource, HostRewrite, Mirror, PathRewrite,
     Priority, Redirect, RedirectPath, Target, Weighted, WeightedCluster,
@@ -139,6 +139,7 @@ fn weighted(at: &At<'_>, weighted: &pb::WeightedCluster) -> Option<Weighted> {
                 ("response_headers_to_remove", &entry.response_headers_to_remove),
             ),
             host_rewrite,
+            filters: filter::overrides(at, &entry.typed_per_filter_config),
         })
     });
     let total: u64 = clusters.iter().map(|entry| u64::from(entry.weight)).sum();

@@ -1,5 +1,6 @@
 //! HTTP filters of a connection manager, and what routes change about them; one filter a file.
 
+mod buffer;
 mod cors;
 mod fault;
 mod rate_limit;
@@ -87,7 +88,7 @@ fn one(at: &At<'_>, packed: &Any) -> Option<Option<Override>> {
         }
         optional = wrapper.is_optional;
     }
-    if let Some(found) = rbac::per_route(at, &packed) {
+    if let Known::Filter(found) = of_route(at, &packed) {
         return found.map(Some);
     }
     match settings(at, &packed) {
@@ -101,19 +102,34 @@ fn one(at: &At<'_>, packed: &Any) -> Option<Option<Override>> {
     }
 }
 
-enum Known {
+enum Known<T> {
     /// None: its settings were refused.
-    Filter(Option<FilterKind>),
+    Filter(Option<T>),
     Harmless,
     No,
 }
 
-fn settings(at: &At<'_>, packed: &Any) -> Known {
+/// Messages that stand on routes only.
+fn of_route(at: &At<'_>, packed: &Any) -> Known<Override> {
     let name = common::type_of(packed);
     let Some(short) = name.strip_prefix("envoy.extensions.filters.http.") else {
         return Known::No;
     };
     Known::Filter(match short {
+        "buffer.v3.BufferPerRoute" => buffer::per_route(at, packed),
+        "rbac.v3.RBACPerRoute" => rbac::per_route(at, packed),
+        _ => return Known::No,
+    })
+}
+
+/// Messages that stand on connection managers; those of most filters stand on routes as well.
+fn settings(at: &At<'_>, packed: &Any) -> Known<FilterKind> {
+    let name = common::type_of(packed);
+    let Some(short) = name.strip_prefix("envoy.extensions.filters.http.") else {
+        return Known::No;
+    };
+    Known::Filter(match short {
+        "buffer.v3.Buffer" => buffer::filter(at, packed),
         "rbac.v3.RBAC" => rbac::filter(at, packed),
         "local_ratelimit.v3.LocalRateLimit" => rate_limit::filter(at, packed),
         "fault.v3.HTTPFault" => fault::filter(at, packed),

@@ -13,28 +13,19 @@ use crate::model::filter::{FilterKind, Override, RbacFilter};
 use crate::model::matcher::StringMatcher;
 use crate::model::rbac::{Action, Permission, Policy, Principal, Rbac};
 
-const PER_ROUTE: &str = "envoy.extensions.filters.http.rbac.v3.RBACPerRoute";
-
 pub(super) fn filter(at: &At<'_>, packed: &Any) -> Option<FilterKind> {
     let config: filter::Rbac = common::unpack(at, packed)?;
     settings(at, &config).map(|made| FilterKind::Rbac(Arc::new(made)))
 }
 
-/// None: it is of another type.
-#[expect(clippy::option_option, reason = "of another type, refused and taken are three things")]
-pub(super) fn per_route(at: &At<'_>, packed: &Any) -> Option<Option<Override>> {
-    if common::type_of(packed) != PER_ROUTE {
-        return None;
+pub(super) fn per_route(at: &At<'_>, packed: &Any) -> Option<Override> {
+    let config: filter::RbacPerRoute = common::unpack(at, packed)?;
+    match &config.rbac {
+        // Without settings the filter is off on this route.
+        None => Some(Override::Off),
+        Some(config) => settings(&at.field("rbac"), config)
+            .map(|made| Override::Settings(FilterKind::Rbac(Arc::new(made)))),
     }
-    let made = common::unpack::<filter::RbacPerRoute>(at, packed).and_then(|config| {
-        match &config.rbac {
-            // Without settings the filter is off on this route.
-            None => Some(Override::Off),
-            Some(config) => settings(&at.field("rbac"), config)
-                .map(|made| Override::Settings(FilterKind::Rbac(Arc::new(made)))),
-        }
-    });
-    Some(made)
 }
 
 fn settings(at: &At<'_>, config: &filter::Rbac) -> Option<RbacFilter> {
