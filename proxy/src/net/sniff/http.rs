@@ -52,14 +52,16 @@ pub(super) fn parse(bytes: &[u8]) -> Found {
         Some(_) => return Found::No,
     }
     let target = &bytes[method + 1..];
-    let Some(end) = target.iter().position(|byte| *byte == b'\n') else {
-        // Control characters have no place in a request line: this will not become one.
-        let text = target
-            .iter()
-            .all(|byte| (b' '..0x7f).contains(byte) || *byte == b'\r' || *byte >= 0x80);
-        return if text { Found::Undecided } else { Found::No };
-    };
-    let line = &target[..end];
+    let end = target.iter().position(|byte| *byte == b'\n');
+    let line = &target[..end.unwrap_or(target.len())];
+    // Control characters have no place in a request line: this is none, and will not become one.
+    let is_text = |byte: &u8| (b' '..0x7f).contains(byte) || *byte == b'\r' || *byte >= 0x80;
+    if !line.iter().all(is_text) {
+        return Found::No;
+    }
+    if end.is_none() {
+        return Found::Undecided;
+    }
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if line.ends_with(b" HTTP/1.1") {
         Found::Yes(Http::Http11)

@@ -1,0 +1,4 @@
+//! See `src/sniff.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| pillion_fuzz::run("sniff", data));
