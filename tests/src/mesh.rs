@@ -25,6 +25,8 @@ pub struct Mesh {
     admin: Port,
     /// How to reach the Kubernetes API that it reads in place of a folder.
     kubeconfig: Option<PathBuf>,
+    /// More arguments of it.
+    flags: Vec<String>,
 }
 
 /// A sidecar that joined, with its ports.
@@ -102,7 +104,15 @@ impl Mesh {
     /// # Errors
     /// When it does not get ready; the message has its log.
     pub async fn start(files: &[(&str, &str)]) -> anyhow::Result<Self> {
-        Self::start_with(files, None).await
+        Self::start_with(files, None, &[]).await
+    }
+
+    /// The same, with more arguments.
+    ///
+    /// # Errors
+    /// When it does not get ready; the message has its log.
+    pub async fn start_flagged(files: &[(&str, &str)], flags: &[&str]) -> anyhow::Result<Self> {
+        Self::start_with(files, None, flags).await
     }
 
     /// Starts a control plane that reads the Kubernetes API in place of a folder, and waits until it is ready.
@@ -110,18 +120,20 @@ impl Mesh {
     /// # Errors
     /// When it does not get ready; the message has its log.
     pub async fn in_cluster(kubeconfig: PathBuf) -> anyhow::Result<Self> {
-        Self::start_with(&[], Some(kubeconfig)).await
+        Self::start_with(&[], Some(kubeconfig), &[]).await
     }
 
     async fn start_with(
         files: &[(&str, &str)],
         kubeconfig: Option<PathBuf>,
+        flags: &[&str],
     ) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         std::fs::create_dir(dir.path().join("mesh"))?;
         let ports = [Port::reserve()?, Port::reserve()?, Port::reserve()?];
         let [xds, xds_tls, admin] = ports;
-        let mut mesh = Self { dir, process: None, xds, xds_tls, admin, kubeconfig };
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut mesh = Self { dir, process: None, xds, xds_tls, admin, kubeconfig, flags };
         for (name, text) in files {
             mesh.write(name, text)?;
         }
@@ -150,7 +162,7 @@ impl Mesh {
             Some(file) => command.arg("--kubernetes").env("KUBECONFIG", file),
             None => command.arg("--config").arg(self.dir().join("mesh")),
         };
-        command.arg("--data-dir").arg(self.data_dir());
+        command.arg("--data-dir").arg(self.data_dir()).args(&self.flags);
         for (flag, port) in [
             ("--xds-port", &self.xds),
             ("--xds-tls-port", &self.xds_tls),

@@ -13,5 +13,6 @@ mod machines;
 mod manifests;
 mod mesh;
 mod nomad;
+mod soak;
 mod systemd;
 mod up;

@@ -139,10 +139,12 @@ impl Identity {
     }
 
     /// When to ask for the next certificate: at half of its life, give or take a tenth of it, so
-    /// that a fleet that started together does not renew together. `random` is in `0..1`.
-    pub fn renew_at(&self, random: f64) -> SystemTime {
-        let life = self.not_after.duration_since(self.not_before).unwrap_or_default();
-        self.not_before + life.mul_f64(0.45 + 0.1 * random.clamp(0.0, 1.0))
+    /// that a fleet that started together does not renew together. `random` is in `0..1`. Its life
+    /// is counted from `issued`, if that is known: an authority puts `not_before` into the past.
+    pub fn renew_at(&self, issued: Option<SystemTime>, random: f64) -> SystemTime {
+        let begin = issued.map_or(self.not_before, |issued| issued.max(self.not_before));
+        let life = self.not_after.duration_since(begin).unwrap_or_default();
+        begin + life.mul_f64(0.45 + 0.1 * random.clamp(0.0, 1.0))
     }
 }
 
@@ -209,7 +211,11 @@ mod tests {
         identity.not_before = SystemTime::UNIX_EPOCH;
         identity.not_after = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
         let after = |random| {
-            identity.renew_at(random).duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
+            identity
+                .renew_at(None, random)
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap()
+                .as_secs()
         };
         assert_eq!((after(0.0), after(0.5), after(1.0)), (450, 500, 550));
     }

@@ -114,8 +114,9 @@ pub async fn keep_fresh(
     folder: Option<PathBuf>,
     news: mpsc::Sender<Command>,
 ) {
+    let mut issued = None;
     loop {
-        let at = identity.renew_at(fastrand::f64());
+        let at = identity.renew_at(issued, fastrand::f64());
         let wait = at.duration_since(SystemTime::now()).unwrap_or(Duration::from_secs(1));
         tokio::time::sleep(wait).await;
         let renewed = if joining.proof.is_vouched() {
@@ -134,7 +135,7 @@ pub async fn keep_fresh(
                 if let Some(folder) = &folder {
                     super::keep::save(folder, &renewed);
                 }
-                identity = renewed;
+                (identity, issued) = (renewed, Some(SystemTime::now()));
                 for secret in [&identity.certificate, &identity.trust] {
                     if news.send(Command::Secret(Arc::clone(secret))).await.is_err() {
                         return;
