@@ -13,6 +13,7 @@ mod machines;
 mod manifests;
 mod mesh;
 mod nomad;
+mod protocols;
 mod soak;
 mod systemd;
 mod up;

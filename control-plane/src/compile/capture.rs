@@ -35,7 +35,7 @@ pub(crate) fn outbound(mesh: &Mesh, node: &Node, sidecar: &Sidecar) -> Option<Li
     let port = sidecar.outbound_port?;
     let mut manager = base(mesh, node, sidecar, OUTBOUND);
     manager.route_specifier = Some(over_rds(OUTBOUND));
-    manager.upgrade_configs = vec![connect()];
+    manager.upgrade_configs.push(connect());
     let mut of_http = chain(http(&manager), None, None);
     "http".clone_into(&mut of_http.name);
     of_http.filter_chain_match = Some(FilterChainMatch {

@@ -5,7 +5,9 @@ use pillion_xds::envoy::config::accesslog::v3::{AccessLog, access_log};
 use pillion_xds::envoy::config::cluster::v3::cluster::DnsLookupFamily;
 use pillion_xds::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
 use pillion_xds::envoy::config::core::v3::substitution_format_string::Format;
-use pillion_xds::envoy::config::core::v3::{GrpcService, SubstitutionFormatString};
+use pillion_xds::envoy::config::core::v3::{
+    GrpcService, Http2ProtocolOptions, SubstitutionFormatString,
+};
 use pillion_xds::envoy::config::trace::v3::tracing::{Http, http};
 use pillion_xds::envoy::config::trace::v3::OpenTelemetryConfig;
 use pillion_xds::envoy::extensions::access_loggers::file::v3::{FileAccessLog, file_access_log};
@@ -62,6 +64,12 @@ pub(crate) fn base(
         tracing: tracing(mesh, node, sidecar),
         access_log: access_log(mesh),
         server_name: "pillion".to_owned(),
+        // Services may speak WebSocket without saying so; sidecars speak HTTP/2 to each other.
+        upgrade_configs: vec![websocket()],
+        http2_protocol_options: Some(Http2ProtocolOptions {
+            allow_connect: true,
+            ..Http2ProtocolOptions::default()
+        }),
         // The workload's own `server` header survives.
         server_header_transformation: ServerHeaderTransformation::AppendIfAbsent.into(),
         ..HttpConnectionManager::default()
@@ -76,6 +84,11 @@ pub(crate) fn over_rds(name: &str) -> RouteSpecifier {
 /// CONNECT requests are taken, where a route has tunnels for them.
 pub(crate) fn connect() -> UpgradeConfig {
     UpgradeConfig { upgrade_type: CONNECT.to_owned(), ..UpgradeConfig::default() }
+}
+
+/// WebSocket requests are passed on.
+fn websocket() -> UpgradeConfig {
+    UpgradeConfig { upgrade_type: "websocket".to_owned(), ..UpgradeConfig::default() }
 }
 
 /// Looks up hosts outside of the mesh, for the cluster of the same addresses.

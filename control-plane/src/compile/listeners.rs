@@ -174,7 +174,7 @@ pub(crate) fn outbound(mesh: &Mesh, node: &Node, sidecar: &Sidecar) -> Option<Li
     }
     let mut manager = base(mesh, node, sidecar, OUTBOUND);
     manager.route_specifier = Some(over_rds(OUTBOUND));
-    manager.upgrade_configs = vec![connect()];
+    manager.upgrade_configs.push(connect());
     if mesh.outbound == Outbound::Passthrough {
         manager.http_filters.insert(0, forward_proxy());
     }

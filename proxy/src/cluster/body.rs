@@ -34,11 +34,19 @@ pub(super) struct ActiveRequest {
 }
 
 impl ResponseBody {
-    pub(super) fn new(incoming: Incoming, lease: Lease, active: ActiveRequest) -> Self {
+    /// `stays`: the connection goes on as a byte stream, and is held until [`Self::release`].
+    pub(super) fn new(
+        incoming: Incoming,
+        lease: Lease,
+        active: ActiveRequest,
+        stays: bool,
+    ) -> Self {
         let connection = Arc::clone(lease.connection());
         let mut body =
             Self { incoming, lease: Some(lease), active: Some(active), connection, received: 0 };
-        body.release_at_end();
+        if !stays {
+            body.release_at_end();
+        }
         body
     }
 
@@ -58,7 +66,8 @@ impl ResponseBody {
         }
     }
 
-    fn release(&mut self) {
+    /// Give the connection, or the place on it, back.
+    pub(crate) fn release(&mut self) {
         if let Some(lease) = self.lease.take() {
             lease.complete();
         }

@@ -8,11 +8,14 @@ use std::time::Duration;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use hyper::ext::Protocol;
+use hyper::upgrade::OnUpgrade;
 
 use super::body::{ActiveRequest, ResponseBody};
 use super::endpoint::Endpoint;
 use super::pool::{self, Connector, Job, Lease, SendFailure};
 use crate::http::body::RequestBody;
+use crate::http::upgrade;
 use crate::model::Name;
 use crate::model::route::Priority;
 use crate::telemetry::reason::{Reason, Refusal, Sent};
@@ -95,7 +98,8 @@ fn answered(
     {
         lease.connection().learn_keep_alive(promised);
     }
-    response.map(|incoming| ResponseBody::new(incoming, lease, active))
+    let stays = response.extensions().get::<OnUpgrade>().is_some();
+    response.map(|incoming| ResponseBody::new(incoming, lease, active, stays))
 }
 
 /// `keep-alive: timeout=5`
@@ -111,7 +115,7 @@ fn keep_alive(headers: &HeaderMap) -> Option<Duration> {
 /// Puts the request into the form that the connection's HTTP wants: the authority is in `Host`
 /// for HTTP/1.1 and in the URI for HTTP/2 (RFC 9113 section 8.3.1).
 fn adapt(request: &mut Request<RequestBody>, http2: bool, connector: &Connector) {
-    if request.method() == Method::CONNECT {
+    if request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none() {
         *request.version_mut() = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
         return;
     }
@@ -119,6 +123,7 @@ fn adapt(request: &mut Request<RequestBody>, http2: bool, connector: &Connector)
 }
 
 fn to_http1(request: &mut Request<RequestBody>) {
+    upgrade::to_upgrade(request);
     if request.uri().authority().is_some() {
         // The target's authority wins over a `host` that says something else (RFC 9112 section
         // 3.2.2).
@@ -157,6 +162,7 @@ fn to_http2(request: &mut Request<RequestBody>, connector: &Connector) {
         parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
         *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
     }
+    upgrade::to_extended_connect(request);
     request.headers_mut().remove(CONNECTION);
     *request.version_mut() = Version::HTTP_2;
 }

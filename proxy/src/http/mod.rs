@@ -9,3 +9,4 @@ pub mod path;
 pub mod replay;
 pub mod request_id;
 pub mod target;
+pub mod upgrade;

@@ -223,6 +223,8 @@ pub struct Http2Options {
     pub keepalive_interval: Option<Duration>,
     /// Close when a PING is not answered in this time.
     pub keepalive_timeout: Option<Duration>,
+    /// Take extended CONNECT (RFC 8441). Downstream only: what is sent needs no consent of ours.
+    pub allow_connect: bool,
 }
 
 /// `core.v3.TcpKeepalive`

@@ -294,6 +294,9 @@ fn http2(manager: &HttpManager) -> hyper::server::conn::http2::Builder<TokioExec
     if let Some(timeout) = options.keepalive_timeout {
         builder.keep_alive_timeout(timeout);
     }
+    if options.allow_connect {
+        builder.enable_connect_protocol();
+    }
     builder
 }
 

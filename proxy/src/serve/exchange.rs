@@ -15,10 +15,11 @@ use super::filter::{self, Notes, Passed, Routed};
 use super::read;
 use super::reply::{self, Answer};
 use super::tunnel;
+use super::upgrade::{self, Upgrade};
 use crate::cluster::{Cluster, Endpoint, Live};
 use crate::http::body::RequestBody;
 use crate::http::meter::Meter;
-use crate::model::route::{Action, Forward, Route, VirtualHost};
+use crate::model::route::{Action, Route, VirtualHost};
 use crate::policy::hash::NewCookie;
 use crate::route::Match;
 use crate::telemetry::reason::{Reason, Refusal};
@@ -38,6 +39,8 @@ pub(crate) struct Exchange {
     pub(crate) wall: SystemTime,
     /// Its body; None: it has none.
     pub(crate) meter: Option<Meter>,
+    /// What it asks to become.
+    pub(crate) upgrade: Option<Upgrade>,
     /// What was found out on the way.
     pub(crate) facts: Facts,
     /// The request is gRPC: refusals are gRPC too.
@@ -102,9 +105,15 @@ impl Exchange {
         connection: Arc<Connection>,
         request: Request<Incoming>,
     ) -> Response<ReplyBody> {
+        let http2 = connection.is_http2();
         let mut exchange = Box::new(Self::begin(connection, &request));
         let outcome = exchange.answer(request).await;
-        reply::send(exchange, outcome)
+        let ends = exchange.upgrade.is_some() && !http2;
+        let mut response = reply::send(exchange, outcome);
+        if ends {
+            upgrade::refused(&mut response);
+        }
+        response
     }
 
     /// Steps three to seven; the eighth, the reply, is made of what this returns.
@@ -119,6 +128,9 @@ impl Exchange {
         let connection = Arc::clone(&self.connection);
         let table = admit::route_table(&live, &connection.http.manager.routes)?;
         let mut routed = Routed::choose(table, &read::view(&request), self.random);
+        if let Some(route) = routed.matched.and_then(|matched| matched.route) {
+            upgrade::admit(self, route)?;
+        }
         if let Some(matched) = routed.matched
             && let Some(answer) =
                 admit::tls_required(&connection, matched.host, &read::view(&request))
@@ -152,24 +164,17 @@ impl Exchange {
         // admit
         let mut plan = Plan::new(self, routed, (matched.host, route), forward, &view)?;
         let request = admit::prepare(self, &mut plan, request)?;
-        if request.method() == Method::CONNECT {
-            if !(forward.connect && self.takes_connect(forward)) {
-                return Err(self.no_route("the route opens no tunnel for CONNECT"));
+        if self.upgrade.is_some() {
+            if forward.connect && request.method() == Method::CONNECT {
+                return tunnel::open(self, plan, request).await;
             }
-            return tunnel::open(self, plan, request).await;
+            plan.timeouts = upgrade::unlimited(plan.timeouts);
         }
         // pick, forward
         let response = attempt::run(self, &mut plan, request).await?;
         // reply
         self.facts.status = Some(response.status());
-        Ok(reply::from_upstream(self, plan, response))
-    }
-
-    /// The route's word counts before the connection manager's.
-    fn takes_connect(&self, forward: &Forward) -> bool {
-        let here = forward.upgrades.iter().find(|(kind, _)| &**kind == "connect");
-        let upgrades = &self.connection.http.manager.upgrades;
-        here.map_or_else(|| upgrades.iter().any(|kind| &**kind == "connect"), |(_, on)| *on)
+        upgrade::answered(self, plan, response)
     }
 
     /// What the log tells where a filter answers: where the request would have gone.
@@ -188,6 +193,7 @@ impl Exchange {
             started: Instant::now(),
             wall: SystemTime::now(),
             meter: None,
+            upgrade: None,
             facts: Facts::default(),
             grpc: crate::http::grpc::is_grpc(request.headers()),
             span: None,

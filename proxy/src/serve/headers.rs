@@ -1,12 +1,11 @@
 //! Header changes of routes, on the way up and on the way down.
 
 use http::header::HOST;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request};
 
 use super::admit::{self, Plan};
 use super::exchange::Exchange;
 use super::record;
-use crate::cluster::ResponseBody;
 use crate::http::body::RequestBody;
 use crate::http::target;
 use crate::model::headers::{HeaderAdd, HeaderAppend, HeaderOps};
@@ -41,11 +40,7 @@ pub(super) fn to_upstream(
 }
 
 /// The same for a response.
-pub(super) fn to_downstream(
-    exchange: &Exchange,
-    plan: &Plan<'_>,
-    response: &mut Response<ResponseBody>,
-) {
+pub(super) fn to_downstream(exchange: &Exchange, plan: &Plan<'_>, headers: &mut HeaderMap) {
     let weighted = plan.weighted.map(|entry| &entry.response_headers);
     let levels = [
         weighted,
@@ -53,7 +48,7 @@ pub(super) fn to_downstream(
         Some(&plan.host.response_headers),
         Some(&plan.table.response_headers),
     ];
-    change(exchange, ordered(plan.table, levels), response.headers_mut());
+    change(exchange, ordered(plan.table, levels), headers);
 }
 
 /// The same for an answer of our own: once there is a route, its changes hold for that as well.

@@ -33,6 +33,7 @@ mod speak_first;
 mod stats;
 mod tcp;
 mod tunnel;
+mod upgrade;
 
 pub use listener::ListenerError;
 pub use server::{Context, ListenerView, Server};

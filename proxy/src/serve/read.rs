@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 
 use super::exchange::Exchange;
 use super::reply::{self, Answer};
+use super::upgrade;
 use crate::http::body::RequestBody;
 use crate::http::path::{Normalized, normalize};
 use crate::http::request_id::{self, Traced};
@@ -54,6 +55,8 @@ pub(super) fn accept(
 ) -> Result<Accepted, Refusal> {
     let connection = Arc::clone(&exchange.connection);
     let manager = &*connection.http.manager;
+    let mut request = request;
+    exchange.upgrade = upgrade::take(&mut request);
     let (parts, body) = request.into_parts();
     if connection.http.logger.is_enabled() || connection.http.tracer.is_some() {
         exchange.head = Some(Box::new(parts.clone()));
@@ -77,8 +80,11 @@ pub(super) fn accept(
         return Err(bad_request("the normalised path is not a valid request target"));
     }
     strip_port(&mut request, manager.strip_port, connection.local_port());
+    hop::strip(request.headers_mut());
+    if let Some(upgrade) = &exchange.upgrade {
+        upgrade.restore(&mut request);
+    }
     let headers = request.headers_mut();
-    hop::strip(headers);
     // Answered here: hyper sends `100 Continue` when the body is first read.
     headers.remove(EXPECT);
     exchange.facts.client = forwarded::apply(headers, manager, &connection.hop());

@@ -24,7 +24,8 @@ use crate::policy::hash::NewCookie;
 use crate::route::redirect_location;
 use crate::telemetry::reason::{Reason, Refusal, Sent};
 
-const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+pub(super) const SERVICE_TIME: HeaderName =
+    HeaderName::from_static("x-envoy-upstream-service-time");
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Tells the sidecar before us that the application never saw the request, so that it may be
@@ -95,15 +96,30 @@ fn count(exchange: &Exchange, outcome: &Result<Answer, Refusal>) {
 pub(super) fn from_upstream(
     exchange: &mut Exchange,
     plan: Plan<'_>,
-    mut response: Response<ResponseBody>,
+    response: Response<ResponseBody>,
 ) -> Answer {
-    let clock = super::attempt::clock(exchange, &plan);
+    let response = dress(exchange, &plan, response.map(AnswerBody::Upstream));
+    Answer::Upstream(response, super::attempt::clock(exchange, &plan), plan.permit)
+}
+
+/// The same for the head, whatever the body is.
+pub(super) fn dress(
+    exchange: &mut Exchange,
+    plan: &Plan<'_>,
+    mut response: Response<AnswerBody>,
+) -> Response<AnswerBody> {
     // An endpoint's HTTP/1.0 is its own affair: the downstream's connection stays open.
     *response.version_mut() = Version::HTTP_11;
     let map = response.headers_mut();
     hop::strip(map);
     map.remove(&RETRIABLE);
-    if let (Some(after), Some(sent)) = (exchange.facts.response_after, exchange.facts.sent_after) {
+    // An answer that came before the end of the request says nothing about how long it took.
+    let complete = exchange.meter.as_ref().is_none_or(|meter| meter.ended().is_some());
+    if complete
+        && exchange.upgrade.is_none()
+        && let (Some(after), Some(sent)) =
+            (exchange.facts.response_after, exchange.facts.sent_after)
+    {
         map.insert(SERVICE_TIME, HeaderValue::from(millis(after.saturating_sub(sent))));
     }
     if plan.host.include_attempt_count_in_response {
@@ -112,8 +128,8 @@ pub(super) fn from_upstream(
     if let Some(cookie) = exchange.facts.cookie.as_ref().and_then(set_cookie) {
         map.append(SET_COOKIE, cookie);
     }
-    headers::to_downstream(exchange, &plan, &mut response);
-    let mut response = filter::reply(exchange, response.map(AnswerBody::Upstream));
+    headers::to_downstream(exchange, plan, response.headers_mut());
+    let mut response = filter::reply(exchange, response);
     let manager = &exchange.connection.http.manager;
     let map = response.headers_mut();
     match manager.server_header {
@@ -129,7 +145,7 @@ pub(super) fn from_upstream(
     if let Some(via) = &manager.via {
         map.append(http::header::VIA, via.clone());
     }
-    Answer::Upstream(response, clock, plan.permit)
+    response
 }
 
 /// `redirect` of a route.

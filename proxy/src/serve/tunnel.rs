@@ -6,10 +6,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::{Response, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
 use super::admit::Plan;
@@ -18,28 +20,39 @@ use super::body::ReplyBody;
 use super::connection;
 use super::exchange::Exchange;
 use super::reply::Answer;
-use crate::cluster::{Cluster, ConnectionPermit, Outcome, PickContext, RequestPermit};
+use super::upgrade;
+use crate::cluster::{
+    Cluster, ConnectionPermit, Outcome, PickContext, RequestPermit, ResponseBody,
+};
 use crate::http::body::RequestBody;
+use crate::http::meter::Meter;
 use crate::http::target;
 use crate::model::cluster::Protocol;
 use crate::net::Io;
-use crate::net::copy::{self, CopyOptions};
+use crate::net::copy::{self, CopyEnd, CopyOptions, Side};
 use crate::telemetry::reason::{Reason, Refusal, Sent};
+use crate::telemetry::stats::GaugeGuard;
 
 /// So many endpoints are tried.
 const ATTEMPTS: usize = 3;
 
 /// A tunnel that is about to be opened.
 pub(super) struct Tunnel {
-    upgrade: OnUpgrade,
-    inside: Inside,
-    options: CopyOptions,
-    _permit: RequestPermit,
+    /// What the downstream is told.
+    pub(super) head: Response<()>,
+    pub(super) upgrade: OnUpgrade,
+    pub(super) _active: Option<GaugeGuard>,
+    pub(super) inside: Inside,
+    pub(super) options: CopyOptions,
+    pub(super) _permit: RequestPermit,
 }
 
 /// What is at its other end.
-enum Inside {
+pub(super) enum Inside {
+    /// A connection of its own.
     Endpoint(Io, ConnectionPermit),
+    /// An endpoint that agreed to an upgrade, and the answer that holds the connection.
+    Switched(OnUpgrade, Box<ResponseBody>),
     /// This proxy.
     Http,
 }
@@ -51,7 +64,7 @@ enum Inside {
 pub(super) async fn open(
     exchange: &mut Exchange,
     plan: Plan<'_>,
-    mut request: http::Request<RequestBody>,
+    request: http::Request<RequestBody>,
 ) -> Result<Answer, Refusal> {
     let authority = target::authority(request.uri(), request.headers()).to_owned();
     let inside = if carries_http(&plan.cluster) {
@@ -61,23 +74,29 @@ pub(super) async fn open(
         let (io, permit) = dial(exchange, &plan.cluster, to).await?;
         Inside::Endpoint(io, permit)
     };
-    let idle = plan.forward.idle_timeout.or(exchange.connection.http.manager.timeouts.stream_idle);
+    let options = upgrade::options(exchange, &plan);
+    let Some(upgrade) = exchange.upgrade.take() else {
+        let detail = "a request without a stream of bytes cannot become a tunnel";
+        return Err(Refusal::local(Reason::UpgradeRefused, StatusCode::BAD_REQUEST, detail));
+    };
+    let (upgrade, _active) = upgrade.into_bytes();
+    exchange.facts.status = Some(StatusCode::OK);
     Ok(Answer::Tunnel(Box::new(Tunnel {
-        upgrade: hyper::upgrade::on(&mut request),
+        head: Response::new(()),
+        upgrade,
+        _active,
         inside,
-        options: CopyOptions {
-            idle: idle.filter(|idle| !idle.is_zero()),
-            max_duration: plan.timeouts.max_stream,
-        },
+        options,
         _permit: plan.permit,
     })))
 }
 
 /// Answer, and copy from then on.
-pub(super) fn start(mut exchange: Box<Exchange>, tunnel: Tunnel) -> Response<ReplyBody> {
-    exchange.facts.status = Some(StatusCode::OK);
+pub(super) fn start(mut exchange: Box<Exchange>, mut tunnel: Tunnel) -> Response<ReplyBody> {
+    let (head, ()) = std::mem::take(&mut tunnel.head).into_parts();
+    exchange.meter.get_or_insert_with(|| Meter::new(Instant::now()));
     tokio::spawn(run(exchange, tunnel));
-    Response::new(ReplyBody::nothing())
+    Response::from_parts(head, ReplyBody::nothing())
 }
 
 fn carries_http(cluster: &Cluster) -> bool {
@@ -132,12 +151,53 @@ async fn run(mut exchange: Box<Exchange>, tunnel: Tunnel) {
     let stop = connection.drain.closing();
     match tunnel.inside {
         Inside::Endpoint(mut upstream, _permit) => {
-            let options = tunnel.options;
-            let copied =
-                copy::bidirectional(&mut downstream, &mut upstream, options, stop, |_, _| {});
-            exchange.facts.bytes_sent = copied.await.from_upstream;
+            let ends = (&mut downstream, &mut upstream);
+            copy_counted(&mut exchange, ends, tunnel.options, stop).await;
+        }
+        Inside::Switched(upstream, mut body) => {
+            match upstream.await {
+                Ok(upstream) => {
+                    let mut upstream = TokioIo::new(upstream);
+                    let ends = (&mut downstream, &mut upstream);
+                    copy_counted(&mut exchange, ends, tunnel.options, stop).await;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "an upgrade did not happen");
+                    exchange.flag(Reason::ConnectionTermination);
+                }
+            }
+            body.release();
         }
         Inside::Http => exchange.facts.bytes_sent = inside(&exchange, downstream).await,
+    }
+}
+
+/// Copy until one side ends it, and note what the log tells about that.
+async fn copy_counted<U: AsyncRead + AsyncWrite + Unpin>(
+    exchange: &mut Exchange,
+    (downstream, upstream): (&mut TokioIo<Upgraded>, &mut U),
+    options: CopyOptions,
+    stop: impl Future<Output = ()>,
+) {
+    let meter = exchange.meter.clone();
+    let mut sent = 0;
+    let progress = |from, bytes: usize| match (from, &meter) {
+        (Side::Downstream, Some(meter)) => meter.progress(bytes as u64, Instant::now()),
+        (Side::Downstream, None) => {}
+        (Side::Upstream, _) => sent += bytes as u64,
+    };
+    let copied = copy::bidirectional(downstream, upstream, options, stop, progress).await;
+    exchange.facts.bytes_sent = sent;
+    match copied.end {
+        CopyEnd::Finished | CopyEnd::Stopped => {}
+        CopyEnd::Idle => exchange.flag(Reason::StreamIdleTimeout),
+        CopyEnd::MaxDuration => exchange.flag(Reason::MaxDuration),
+        CopyEnd::Failed { side: Side::Downstream, .. } => {
+            exchange.flag(Reason::DownstreamTermination);
+        }
+        CopyEnd::Failed { side: Side::Upstream, .. } => {
+            exchange.flag(Reason::ConnectionTermination);
+        }
     }
 }
 

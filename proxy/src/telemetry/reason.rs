@@ -61,6 +61,8 @@ pub enum Reason {
     Denied,
     /// Too many requests for a local rate limit.
     RateLimited,
+    /// The request asks for an upgrade that is not taken.
+    UpgradeRefused,
     /// A fault was asked for.
     FaultInjected,
     /// Answered for the upstream: a CORS preflight.
@@ -97,6 +99,7 @@ impl Reason {
             Self::DownstreamRequestTimeout
             | Self::Denied
             | Self::RequestTooLarge
+            | Self::UpgradeRefused
             | Self::Preflight
             | Self::Draining
             | Self::MaxDuration
@@ -141,6 +144,7 @@ impl Reason {
             Self::RetryLimitExceeded => "upstream_retry_limit_exceeded",
             Self::Denied => "rbac_access_denied",
             Self::RateLimited => "local_rate_limited",
+            Self::UpgradeRefused => "upgrade_failed",
             Self::FaultInjected => "fault_filter_abort",
             Self::Preflight => "cors_response",
             Self::Draining => "draining",

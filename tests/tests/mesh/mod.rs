@@ -6,14 +6,14 @@ mod demo;
 mod run;
 
 /// A mesh that takes mTLS only.
-const STRICT: &str = "apiVersion: pillion.io/v1alpha1
+pub(crate) const STRICT: &str = "apiVersion: pillion.io/v1alpha1
 kind: Mesh
 metadata: {name: test}
 spec: {trustDomain: test.local, mtls: Strict, outbound: RegistryOnly}
 ";
 
 /// A service, and one for each of its versions.
-fn service(name: &str, protocol: &str) -> String {
+pub(crate) fn service(name: &str, protocol: &str) -> String {
     let one = |own: &str, selector: String| {
         format!(
             "apiVersion: v1
@@ -30,7 +30,7 @@ spec:
 }
 
 /// All requests for a service go to one of its versions.
-fn route(kind: &str, name: &str, version: &str) -> String {
+pub(crate) fn route(kind: &str, name: &str, version: &str) -> String {
     format!(
         "apiVersion: gateway.networking.k8s.io/v1
 kind: {kind}

@@ -47,6 +47,7 @@ pub(super) fn manager(
             max_concurrent_streams: Some(STREAMS),
             initial_stream_window_size: Some(STREAM_WINDOW),
             initial_connection_window_size: Some(CONNECTION_WINDOW),
+            allow_connect: true,
             ..Http2ProtocolOptions::default()
         }),
         ..common

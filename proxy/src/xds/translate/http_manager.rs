@@ -67,12 +67,19 @@ pub(super) fn manager(at: &At<'_>, config: &pb::HttpConnectionManager) -> Option
     })
 }
 
-/// CONNECT alone is known. Inner None: it is turned off.
+/// Inner None: it is turned off.
 #[expect(clippy::option_option, reason = "refused, off and on are three things")]
 fn upgrade(at: &At<'_>, config: &hcm::UpgradeConfig) -> Option<Option<Name>> {
-    let kind = config.upgrade_type.to_ascii_lowercase();
-    at.field("upgrade_type").expect(kind == "connect", format!("`{kind}` is not supported"))?;
+    let kind = upgrade_type(&at.field("upgrade_type"), &config.upgrade_type)?;
     Some((config.enabled != Some(false)).then(|| kind.into()))
+}
+
+/// Any protocol over TCP; CONNECT-UDP is none.
+pub(super) fn upgrade_type(at: &At<'_>, kind: &str) -> Option<String> {
+    let kind = kind.to_ascii_lowercase();
+    at.expect(!kind.is_empty(), "is empty")?;
+    at.expect(kind != "connect-udp", "`connect-udp` is not supported")?;
+    Some(kind)
 }
 
 fn check_http1(at: &At<'_>, options: Option<&core::Http1ProtocolOptions>) -> Option<()> {

@@ -9,7 +9,8 @@ use pillion_xds::envoy::config::core::v3 as core;
 use pillion_xds::envoy::config::route::v3 as pb;
 
 use super::at::At;
-use super::{common, filter, headers, matcher, retry};
+use super::{common, filter, headers, http_manager, matcher, retry};
+use crate::model::Name;
 use crate::model::route::{
     Action, DirectResponse, Forward, HashPolicy, HashSource, HostRewrite, Mirror, PathRewrite,
     Priority, Redirect, RedirectPath, Target, Weighted, WeightedCluster,
@@ -19,7 +20,7 @@ use crate::model::tls::DataSource;
 /// Envoy's default for `RouteAction.timeout`.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The one upgrade that is known.
+/// The upgrade that is none.
 const CONNECT: &str = "connect";
 
 /// The action of a route.
@@ -74,18 +75,18 @@ fn forward(at: &At<'_>, route: &pb::RouteAction) -> Option<Forward> {
         hash: at.field("hash_policy").each(&route.hash_policy, hash_policy),
         priority: priority(route.priority()),
         mirrors: at.field("request_mirror_policies").each(&route.request_mirror_policies, mirror),
-        connect: upgrades.iter().any(|(_, opens)| *opens),
-        upgrades: upgrades.into_iter().map(|(enabled, _)| (CONNECT.into(), enabled)).collect(),
+        connect: upgrades.iter().any(|(_, _, opens)| *opens),
+        upgrades: upgrades.into_iter().map(|(kind, enabled, _)| (kind, enabled)).collect(),
     })
 }
 
-/// CONNECT alone is known: whether it is allowed, and whether it opens a tunnel here.
-fn upgrade(at: &At<'_>, config: &pb::route_action::UpgradeConfig) -> Option<(bool, bool)> {
-    let kind = &config.upgrade_type;
-    let known = kind.eq_ignore_ascii_case(CONNECT);
-    at.field("upgrade_type").expect(known, format!("`{kind}` is not supported"))?;
+/// A kind, whether it is taken, and whether it opens a tunnel here.
+fn upgrade(at: &At<'_>, config: &pb::route_action::UpgradeConfig) -> Option<(Name, bool, bool)> {
+    let kind = http_manager::upgrade_type(&at.field("upgrade_type"), &config.upgrade_type)?;
+    let connect = config.connect_config.is_some();
+    at.field("connect_config").expect(kind == CONNECT || !connect, "is for CONNECT only")?;
     let enabled = config.enabled != Some(false);
-    Some((enabled, enabled && config.connect_config.is_some()))
+    Some((kind.as_str().into(), enabled, enabled && connect))
 }
 
 /// `RoutingPriority`

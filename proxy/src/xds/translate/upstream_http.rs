@@ -130,5 +130,6 @@ pub(super) fn http2(at: &At<'_>, options: Option<&core::Http2ProtocolOptions>) -
         initial_connection_window: options.initial_connection_window_size,
         keepalive_interval: keepalive_at.field("interval").limit(interval, None),
         keepalive_timeout: keepalive_at.field("timeout").duration(timeout),
+        allow_connect: options.allow_connect,
     }
 }

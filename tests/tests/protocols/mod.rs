@@ -1,0 +1,8 @@
+//! HTTP byte by byte, on both proxies: what is said on the wire, what the backend sees, what the
+//! access log and the metrics tell. What real Envoy does decides; where ours differs on purpose, the
+//! test says so and why.
+
+mod mesh;
+mod upgrade;
+mod wire;
+mod world;
