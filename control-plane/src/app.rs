@@ -309,6 +309,19 @@ fn listen_reason(error: &io::Error) -> String {
     }
 }
 
+/// The root of a data directory, without a control plane: made, or the one that is there. Its certificate is written
+/// beside it as [`ROOT_FILE`].
+///
+/// # Errors
+/// The store or the file cannot be written, or the root that is there belongs to another trust domain.
+pub fn make_root(data_dir: &Path, trust_domain: &TrustDomain) -> Result<PathBuf, StartError> {
+    let store = Embedded::open(data_dir)?;
+    let root = stored_root(&store, trust_domain)?;
+    let ca = Ca::new(trust_domain.clone(), &root, crate::ca::DEFAULT_LEAF_TTL, SystemTime::now())?;
+    write_root(data_dir, &ca)?;
+    Ok(data_dir.join(ROOT_FILE))
+}
+
 /// The stored root; made at the first start.
 fn stored_root(store: &dyn Store, trust_domain: &TrustDomain) -> Result<RootMaterial, StartError> {
     let root = match store.root()? {

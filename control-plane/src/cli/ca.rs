@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, bail};
 use clap::Subcommand;
 
+use crate::app;
 use crate::app::files::{JOIN_TOKEN_FILE, PORTS_FILE, Ports, ROOT_FILE, write_atomically};
 use crate::ca::{self, Ca, Leaf, RootMaterial, certificates_pem, private_key_pem};
 use crate::identity::{SpiffeId, TrustDomain};
@@ -34,6 +35,12 @@ pub struct CaArgs {
 /// The commands of `pillion ca`.
 #[derive(Debug, Subcommand)]
 pub enum CaCommand {
+    /// Makes the root of a data directory, where there is none yet. A control plane does so itself when it starts.
+    Init {
+        /// Trust domain of the identities, such as shop.local.
+        #[arg(long, value_name = "NAME", default_value = "cluster.local")]
+        trust_domain: TrustDomain,
+    },
     /// Shows the root: trust domain, fingerprint, end, and the certificate in PEM.
     Show,
     /// Makes a key and a certificate for a workload that has no sidecar of ours (such as an Envoy), as files.
@@ -65,6 +72,9 @@ pub struct IssueArgs {
 /// When there is no root yet, or files cannot be read or written.
 pub async fn run(args: CaArgs) -> anyhow::Result<ExitCode> {
     match args.command {
+        CaCommand::Init { trust_domain } => {
+            println!("{}", app::make_root(&args.data_dir, &trust_domain)?.display());
+        }
         CaCommand::Show => show(&args.data_dir)?,
         CaCommand::Issue(issue_args) => issue(&args.data_dir, &issue_args).await?,
     }
@@ -84,7 +94,7 @@ fn show(data_dir: &Path) -> anyhow::Result<()> {
 fn read_root(data_dir: &Path) -> anyhow::Result<Vec<u8>> {
     let path = data_dir.join(ROOT_FILE);
     let pem = fs::read(&path).with_context(|| {
-        format!("no root in {}: start `pillion control-plane` once", path.display())
+        format!("no root in {}: `pillion ca init` or the first start of `pillion control-plane` makes one", path.display())
     })?;
     ca::first_certificate(&pem).with_context(|| format!("{} is no certificate", path.display()))
 }
@@ -124,7 +134,9 @@ fn issue_from_store(
     ttl: Option<Duration>,
 ) -> anyhow::Result<IssuedPem> {
     let Some(root) = store.root()? else {
-        bail!("there is no root in the store: start `pillion control-plane` once");
+        bail!(
+            "there is no root in the store: `pillion ca init` or the first start of `pillion control-plane` makes one"
+        );
     };
     let material = RootMaterial { certificate: root.certificate, key: root.key };
     let now = SystemTime::now();

@@ -7,6 +7,7 @@
 mod case;
 mod cases;
 mod compare;
+mod examples;
 mod metrics;
 mod observe;
 mod part;
