@@ -83,16 +83,20 @@ fn host_text(out: &mut String, cluster: &str, host: &HostView) {
 }
 
 fn health_flags(host: &HostView) -> String {
-    let mut flags = String::new();
-    if host.ejected {
-        flags.push_str("/failed_outlier_check");
-    }
-    flags.push_str(match host.health {
-        Health::Healthy => "",
-        Health::Unhealthy => "/failed_eds_health",
-        Health::Draining => "/eds_status_draining",
-        Health::Degraded => "/degraded_eds_health",
-    });
+    let (found, said) = (host.found, host.health);
+    let flags = [
+        (found.failed_active, "/failed_active_hc"),
+        (found.ejected, "/failed_outlier_check"),
+        (said == Health::Unhealthy, "/failed_eds_health"),
+        (found.degraded_active, "/degraded_active_hc"),
+        (said == Health::Degraded, "/degraded_eds_health"),
+        (found.pending_removal, "/pending_dynamic_removal"),
+        (found.pending_active, "/pending_active_hc"),
+        (found.excluded, "/excluded_via_immediate_hc_fail"),
+        (found.timed_out, "/active_hc_timeout"),
+        (said == Health::Draining, "/eds_status_draining"),
+    ];
+    let flags: String = flags.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
     if flags.is_empty() { "healthy".into() } else { flags }
 }
 
@@ -136,8 +140,19 @@ fn host_json(host: &HostView) -> Value {
         Health::Draining => "DRAINING",
         Health::Degraded => "DEGRADED",
     }});
-    if host.ejected {
-        health["failed_outlier_check"] = true.into();
+    let found = host.found;
+    for (set, name) in [
+        (found.failed_active, "failed_active_health_check"),
+        (found.ejected, "failed_outlier_check"),
+        (found.degraded_active, "failed_active_degraded_check"),
+        (found.pending_removal, "pending_dynamic_removal"),
+        (found.pending_active, "pending_active_hc"),
+        (found.excluded, "excluded_via_immediate_hc_fail"),
+        (found.timed_out, "active_hc_timeout"),
+    ] {
+        if set {
+            health[name] = true.into();
+        }
     }
     let mut status = json!({
         "address": address_json(&host.address),

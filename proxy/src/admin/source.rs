@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tracing::level_filters::LevelFilter;
 
-use crate::model::endpoint::{Health, Locality};
+use crate::model::endpoint::{Findings, Health, Locality};
 use crate::model::listener::Address;
 use crate::telemetry::stats::Registry;
 
@@ -150,8 +150,8 @@ pub struct HostView {
     pub locality: Locality,
     /// As the control plane sees it.
     pub health: Health,
-    /// Whether outlier detection leaves it out.
-    pub ejected: bool,
+    /// What this proxy found out itself.
+    pub found: Findings,
     /// Percent over the last interval of outlier detection, if computed.
     pub success_rate: Option<f64>,
     /// Connections open.
@@ -193,7 +193,7 @@ impl HostView {
             priority: 0,
             locality: Locality::default(),
             health: Health::Healthy,
-            ejected: false,
+            found: Findings::default(),
             success_rate: None,
             cx_active: 0,
             cx_connect_fail: 0,

@@ -47,7 +47,7 @@ impl Source for Fake {
     fn clusters(&self) -> Vec<ClusterView> {
         let mut host = HostView::new(Address::Socket("127.0.0.1:80".parse().unwrap()));
         (host.cx_active, host.rq_total) = (2, 7);
-        (host.ejected, host.health) = (true, Health::Degraded);
+        (host.found.ejected, host.health) = (true, Health::Degraded);
         vec![ClusterView {
             name: "a".into(),
             observability_name: "alt".into(),

@@ -94,6 +94,9 @@ impl State {
         if !self.clusters.load().is_resolved() {
             return Some("waiting for DNS".to_owned());
         }
+        if let Some(name) = self.clusters.load().unchecked() {
+            return Some(format!("waiting for the first health checks of cluster {name}"));
+        }
         self.status.waiting_for()
     }
 }
@@ -219,7 +222,7 @@ fn host_view(view: view::EndpointView) -> HostView {
         priority: view.priority,
         locality: view.locality,
         health: view.health,
-        ejected: view.ejected,
+        found: view.found,
         cx_active: view.cx_active.into(),
         cx_connect_fail: view.cx_connect_fail,
         cx_total: view.cx_total,

@@ -1,13 +1,14 @@
 //! One endpoint: what is configured about it, and what lives across configurations.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::outlier::{Ejection, Monitor};
 use super::pool::Pool;
 use crate::model::Name;
-use crate::model::endpoint::{Health, Locality};
+use crate::model::endpoint::{Findings, Health, Locality};
+use crate::model::health_check::CheckTarget;
 use crate::model::listener::Address;
 
 /// An endpoint as one version of the configuration has it. Its connections, ejections and counters
@@ -21,7 +22,8 @@ pub struct Endpoint {
     pub(crate) hostname: Name,
     /// At least 1.
     pub weight: u32,
-    /// As the control plane sees it; outlier detection comes on top.
+    /// As the control plane sees it; checks and outlier detection come on top: see
+    /// [`Self::standing`].
     pub health: Health,
     /// Where it is.
     pub locality: Arc<Locality>,
@@ -29,6 +31,8 @@ pub struct Endpoint {
     pub priority: u32,
     /// `envoy.lb` filter metadata.
     pub metadata: Arc<BTreeMap<String, String>>,
+    /// Where active checks ask it.
+    pub(crate) check: Arc<CheckTarget>,
     pub(crate) host: Arc<Host>,
 }
 
@@ -45,7 +49,25 @@ impl Endpoint {
 
     /// Whether outlier detection leaves it out now.
     pub fn is_ejected(&self) -> bool {
-        self.host.ejected.load(Ordering::Relaxed)
+        self.host.flags.has(Flags::EJECTED)
+    }
+
+    /// How it is, all in all: by the control plane, by active checks and by outlier detection.
+    pub fn standing(&self) -> Standing {
+        let out = Flags::FAILED_ACTIVE | Flags::EJECTED;
+        match self.health {
+            Health::Unhealthy | Health::Draining => Standing::Unhealthy,
+            Health::Healthy | Health::Degraded if self.host.flags.has(out) => Standing::Unhealthy,
+            Health::Degraded => Standing::Degraded,
+            Health::Healthy if self.host.flags.has(Flags::DEGRADED_ACTIVE) => Standing::Degraded,
+            Health::Healthy => Standing::Healthy,
+        }
+    }
+
+    /// It does not count among the endpoints of its priority: never checked so far, or it asked to
+    /// be left alone at once.
+    pub fn is_excluded(&self) -> bool {
+        self.host.flags.has(Flags::PENDING_ACTIVE | Flags::EXCLUDED)
     }
 
     /// Counters for the admin's `/clusters`.
@@ -62,6 +84,74 @@ impl Endpoint {
             && self.locality == other.locality
             && self.priority == other.priority
             && self.metadata == other.metadata
+            && self.check == other.check
+    }
+}
+
+/// How an endpoint is, all in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It gets requests.
+    Healthy,
+    /// It gets what the healthy ones cannot take.
+    Degraded,
+    /// It gets requests in panic only.
+    Unhealthy,
+}
+
+/// What this proxy found out about an endpoint itself.
+#[derive(Debug, Default)]
+pub(crate) struct Flags(AtomicU8);
+
+impl Flags {
+    /// Active checks fail.
+    pub(crate) const FAILED_ACTIVE: u8 = 1;
+    /// Left out by outlier detection.
+    pub(crate) const EJECTED: u8 = 2;
+    /// Active checks say that it is degraded.
+    pub(crate) const DEGRADED_ACTIVE: u8 = 4;
+    /// The control plane removed it, and it stays until a check fails.
+    pub(crate) const PENDING_REMOVAL: u8 = 8;
+    /// Not checked yet, and to be ignored until then.
+    pub(crate) const PENDING_ACTIVE: u8 = 16;
+    /// It sent `x-envoy-immediate-health-check-fail`.
+    pub(crate) const EXCLUDED: u8 = 32;
+    /// Its last check got no answer in time.
+    pub(crate) const TIMED_OUT: u8 = 64;
+
+    /// Everything that active checks say.
+    pub(crate) const BY_CHECKS: u8 = Self::FAILED_ACTIVE
+        | Self::DEGRADED_ACTIVE
+        | Self::PENDING_ACTIVE
+        | Self::EXCLUDED
+        | Self::TIMED_OUT;
+
+    /// Whether any of these is set.
+    pub(crate) fn has(&self, flags: u8) -> bool {
+        self.0.load(Ordering::Relaxed) & flags != 0
+    }
+
+    pub(crate) fn findings(&self) -> Findings {
+        let flags = self.0.load(Ordering::Relaxed);
+        Findings {
+            failed_active: flags & Self::FAILED_ACTIVE != 0,
+            ejected: flags & Self::EJECTED != 0,
+            degraded_active: flags & Self::DEGRADED_ACTIVE != 0,
+            pending_removal: flags & Self::PENDING_REMOVAL != 0,
+            pending_active: flags & Self::PENDING_ACTIVE != 0,
+            excluded: flags & Self::EXCLUDED != 0,
+            timed_out: flags & Self::TIMED_OUT != 0,
+        }
+    }
+
+    /// True: that is new.
+    pub(crate) fn set(&self, flags: u8) -> bool {
+        self.0.fetch_or(flags, Ordering::Relaxed) & flags != flags
+    }
+
+    /// True: any of them was set.
+    pub(crate) fn clear(&self, flags: u8) -> bool {
+        self.0.fetch_and(!flags, Ordering::Relaxed) & flags != 0
     }
 }
 
@@ -91,7 +181,7 @@ pub struct EndpointCounters {
 pub(crate) struct Host {
     /// Apart from the rest, so that an open connection can count without keeping the host alive.
     pub(crate) counters: Arc<EndpointCounters>,
-    pub(crate) ejected: AtomicBool,
+    pub(crate) flags: Flags,
     pub(crate) monitor: Monitor,
     ejection: Mutex<Ejection>,
     /// One for each worker, made when that worker first needs it.
@@ -102,7 +192,7 @@ impl Host {
     pub(crate) fn new(pools: usize) -> Self {
         Self {
             counters: Arc::default(),
-            ejected: AtomicBool::new(false),
+            flags: Flags::default(),
             monitor: Monitor::default(),
             ejection: Mutex::default(),
             pools: (0..pools).map(|_| OnceLock::new()).collect(),

@@ -1,14 +1,14 @@
 //! What requests tell about endpoints, and who is left out because of it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Cluster;
 use super::balance::mix;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Flags};
 use super::outlier::{self, Detector, Event, Verdict};
-use super::pool::Pool;
 use crate::telemetry::reason::Reason;
 
 /// What became of a request, for outlier detection.
@@ -61,7 +61,7 @@ impl Cluster {
         for endpoint in &self.set.load().endpoints {
             if endpoint.host.ejection().returns(config, now) {
                 endpoint.host.monitor.reset();
-                endpoint.host.ejected.store(false, Ordering::Relaxed);
+                endpoint.host.flags.clear(Flags::EJECTED);
                 tracing::info!(cluster = %self.name(), endpoint = %endpoint.address_text, "endpoint is back");
                 back = true;
             }
@@ -89,15 +89,62 @@ impl Cluster {
                 self.count_detection(detector, true);
                 endpoint.host.ejection().eject(config, now, mix(random));
                 endpoint.host.monitor.reset();
-                endpoint.host.ejected.store(true, Ordering::Relaxed);
+                endpoint.host.flags.set(Flags::EJECTED);
                 tracing::info!(cluster = %self.name(), endpoint = %endpoint.address_text, ?detector, "endpoint is left out");
                 self.lay_out(&state);
                 drop(state);
-                if self.config.close_on_health_failure {
-                    endpoint.host.pools().for_each(Pool::close);
-                }
+                self.leave(endpoint);
             }
         }
+    }
+
+    /// A successful check brings an endpoint back that outlier detection left out
+    /// (`successful_active_health_check_uneject_host`). True: it did.
+    pub(super) fn pardon(&self, endpoint: &Endpoint) -> bool {
+        let wanted = self.config.outliers.as_ref().is_some_and(|config| config.uneject_by_check);
+        if !wanted || !endpoint.is_ejected() {
+            return false;
+        }
+        endpoint.host.ejection().release();
+        endpoint.host.monitor.reset();
+        endpoint.host.flags.clear(Flags::EJECTED);
+        tracing::info!(cluster = %self.name(), endpoint = %endpoint.address_text, "endpoint is back: a health check succeeded");
+        true
+    }
+
+    /// Endpoints turned healthy or unhealthy: who may be picked is counted anew.
+    pub(super) fn lay_out_again(&self) {
+        let state = self.lock();
+        self.lay_out(&state);
+    }
+
+    /// An endpoint is not well any more: nobody waits for its idle connections, and where that is
+    /// on the others end too.
+    pub(super) fn leave(&self, endpoint: &Endpoint) {
+        let close = self.config.close_on_health_failure;
+        endpoint.host.pools().for_each(|pool| if close { pool.close() } else { pool.let_go() });
+    }
+
+    /// A cluster that replaces another of this name, with connections of its own, knows how the
+    /// endpoints are all the same.
+    pub(super) fn inherit_health(&self, before: &Self) {
+        if self.config.health_check.is_none() {
+            return;
+        }
+        if before.is_checked() {
+            self.set_checked();
+        }
+        let known = before.set.load();
+        let known: HashMap<_, _> = known.endpoints.iter().map(|at| (&at.address, at)).collect();
+        for endpoint in &self.set.load().endpoints {
+            if let Some(old) = known.get(&endpoint.address)
+                && !old.is_same(endpoint)
+                && !old.host.flags.has(Flags::FAILED_ACTIVE)
+            {
+                endpoint.host.flags.clear(Flags::FAILED_ACTIVE | Flags::PENDING_ACTIVE);
+            }
+        }
+        self.lay_out_again();
     }
 
     fn count_detection(&self, detector: Detector, enforced: bool) {
@@ -126,7 +173,7 @@ impl Cluster {
         if self.config.outliers.is_none() {
             for endpoint in &self.set.load().endpoints {
                 endpoint.host.ejection().pardon();
-                endpoint.host.ejected.store(false, Ordering::Relaxed);
+                endpoint.host.flags.clear(Flags::EJECTED);
             }
         }
     }

@@ -10,6 +10,7 @@ use http::StatusCode;
 use tokio::sync::Notify;
 
 use super::breaker::{Breakers, RequestPermit, RetryPermit};
+use super::check::{CheckStats, Inbox};
 use super::endpoint::Endpoint;
 use super::forward::Addresses;
 use super::pool::{ConnectionPermit, Connector, Job, Wanted};
@@ -44,6 +45,12 @@ pub struct Cluster {
     pub(super) workers: usize,
     /// DNS has answered once, or is not asked.
     pub(super) asked: AtomicBool,
+    /// Every endpoint was checked once, or none is.
+    pub(super) checked: AtomicBool,
+    /// None: there are no active checks.
+    pub(super) check_stats: Option<Arc<CheckStats>>,
+    /// What the active checks are told.
+    pub(super) inbox: Inbox,
     /// Tells the DNS task that the names are others now.
     pub(super) renamed: Notify,
 }
@@ -93,6 +100,10 @@ impl Cluster {
                 workshop.secrets,
             )),
         };
+        let check_stats = config.health_check.as_ref().map(|_| {
+            let scope = ClusterStats::scope(workshop.registry, &config.stat_name);
+            Arc::new(CheckStats::new(&scope))
+        });
         let by_dns = matches!(config.discovery, Discovery::StrictDns(_) | Discovery::LogicalDns(_));
         let cluster = Self {
             config,
@@ -104,6 +115,9 @@ impl Cluster {
             forwards: Addresses::default(),
             workers: workshop.workers,
             asked: AtomicBool::new(!by_dns),
+            checked: AtomicBool::new(check_stats.is_none()),
+            check_stats,
+            inbox: Inbox::default(),
             renamed: Notify::new(),
         };
         let mut assignment = assignment;
@@ -120,6 +134,9 @@ impl Cluster {
         }
         cluster.pardon_if_undetected();
         cluster.assign(assignment);
+        if let Some(before) = before {
+            cluster.inherit_health(before);
+        }
         cluster
     }
 
@@ -175,6 +192,15 @@ impl Cluster {
     /// Whether DNS has answered once, where endpoints are found by DNS.
     pub(super) fn is_resolved(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Whether every endpoint was checked once, where they are checked actively.
+    pub(super) fn is_checked(&self) -> bool {
+        self.checked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_checked(&self) {
+        self.checked.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn name(&self) -> &Name {

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Cluster;
-use super::endpoint::{Endpoint, Host};
+use super::endpoint::{Endpoint, Flags, Host};
 use super::live::State;
 use super::set::{EndpointSet, Locality};
 use crate::model::Name;
 use crate::model::cluster::Discovery;
 use crate::model::endpoint::{self, Assignment, Health, LocalityEndpoints, Target};
+use crate::model::health_check::CheckTarget;
 use crate::model::listener::Address;
 use crate::telemetry::reason::Refusal;
 
@@ -70,19 +71,45 @@ impl Cluster {
             changed: false,
         };
         let locality = |at| builder.locality(at, state);
-        let localities: Vec<Locality> = state.assignment.localities.iter().map(locality).collect();
-        let changed = builder.changed || !builder.known.is_empty();
+        let mut localities: Vec<Locality> =
+            state.assignment.localities.iter().map(locality).collect();
+        let removed = std::mem::take(&mut builder.known);
+        let changed = builder.changed || !removed.is_empty();
+        // In the order that they had.
+        for endpoint in before.endpoints.iter().filter(|at| removed.contains_key(&at.address)) {
+            self.keep_while_healthy(endpoint, &mut localities);
+        }
         self.publish(&state.assignment, &localities, changed);
+        self.inbox.changed();
+    }
+
+    /// An endpoint that the control plane removed, and that active checks find well, may still be
+    /// needed: it stays until one fails, as in Envoy.
+    fn keep_while_healthy(&self, endpoint: &Arc<Endpoint>, localities: &mut Vec<Locality>) {
+        let dynamic = matches!(self.config.discovery, Discovery::Eds(_) | Discovery::StrictDns(_));
+        let checked = self.config.health_check.is_some() && !endpoint.check.disabled;
+        let well =
+            !endpoint.host.flags.has(Flags::FAILED_ACTIVE) && endpoint.health != Health::Unhealthy;
+        if !(dynamic && checked && well) || self.config.remove_healthy {
+            return;
+        }
+        endpoint.host.flags.set(Flags::PENDING_REMOVAL);
+        let same =
+            |at: &&mut Locality| at.priority == endpoint.priority && at.place == endpoint.locality;
+        match localities.iter_mut().find(same) {
+            Some(locality) => locality.endpoints.push(Arc::clone(endpoint)),
+            None => localities.push(Locality {
+                place: Arc::clone(&endpoint.locality),
+                priority: endpoint.priority,
+                weight: None,
+                endpoints: vec![Arc::clone(endpoint)],
+            }),
+        }
     }
 
     fn publish(&self, assignment: &Assignment, localities: &[Locality], changed: bool) {
-        let factor = match assignment.overprovisioning_factor {
-            0 => 140,
-            factor => factor,
-        };
-        let drops = &assignment.drop_overloads;
         let seed = fastrand::u64(..);
-        let set = EndpointSet::new(&self.config, factor, drops, localities, seed);
+        let set = EndpointSet::new(&self.config, assignment, localities, seed);
         let stats = &self.stats;
         if changed {
             stats.membership_change.inc();
@@ -90,6 +117,7 @@ impl Cluster {
         stats.membership_total.set(set.counts.all.into());
         stats.membership_healthy.set(set.counts.healthy.into());
         stats.membership_degraded.set(set.counts.degraded.into());
+        stats.membership_excluded.set(set.counts.excluded.into());
         let ejected = set.endpoints.iter().filter(|endpoint| endpoint.is_ejected()).count();
         stats.ejections_active.set(i64::try_from(ejected).unwrap_or(i64::MAX));
         self.set.store(Arc::new(set));
@@ -130,6 +158,7 @@ impl Cluster {
                 weight: 1,
                 health: Health::Healthy,
                 metadata: Default::default(),
+                check: CheckTarget::default(),
             });
         }
         state.assignment = Arc::new(assignment);
@@ -189,7 +218,7 @@ impl Builder<'_> {
                 if self.seen.insert(address.clone()) {
                     let old = self.known.remove(&address);
                     self.changed |= old.is_none();
-                    let host = self.host(old);
+                    let host = self.host(old, config);
                     let text = old.map_or_else(
                         || Name::from(address.to_string()),
                         |old| Name::clone(&old.address_text),
@@ -203,6 +232,7 @@ impl Builder<'_> {
                         locality: Arc::clone(&place),
                         priority: configured.priority,
                         metadata: Arc::new(config.metadata.clone()),
+                        check: Arc::new(config.check.clone()),
                         host,
                     };
                     endpoints.push(match old {
@@ -212,15 +242,24 @@ impl Builder<'_> {
                 }
             }
         }
-        Locality { priority: configured.priority, weight: configured.weight, endpoints }
+        Locality { place, priority: configured.priority, weight: configured.weight, endpoints }
     }
 
-    fn host(&self, old: Option<&Arc<Endpoint>>) -> Arc<Host> {
-        match old {
-            Some(old) => Arc::clone(&old.host),
-            // Two for each worker, and two for everybody else.
-            None => Arc::new(Host::new((self.cluster.workers + 1) * 2)),
+    fn host(&self, old: Option<&Arc<Endpoint>>, config: &endpoint::Endpoint) -> Arc<Host> {
+        // Two for each worker, and two for everybody else.
+        let new = || Arc::new(Host::new((self.cluster.workers + 1) * 2));
+        let host = old.map_or_else(new, |old| Arc::clone(&old.host));
+        let settings = &self.cluster.config;
+        if settings.health_check.is_none() || config.check.disabled {
+            host.flags.clear(Flags::BY_CHECKS);
+        } else if old.is_none() {
+            host.flags.set(Flags::FAILED_ACTIVE);
+            if settings.ignore_unchecked {
+                host.flags.set(Flags::PENDING_ACTIVE);
+            }
         }
+        host.flags.clear(Flags::PENDING_REMOVAL);
+        host
     }
 
     fn addresses(&self, config: &endpoint::Endpoint, state: &State) -> Vec<Address> {

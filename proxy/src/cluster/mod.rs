@@ -8,6 +8,7 @@ pub mod ask;
 mod balance;
 mod body;
 mod breaker;
+mod check;
 mod discovery;
 mod endpoint;
 mod forward;
@@ -28,7 +29,7 @@ use std::cell::Cell;
 
 pub use body::ResponseBody;
 pub use breaker::{RequestPermit, RetryPermit};
-pub use endpoint::{Endpoint, EndpointCounters};
+pub use endpoint::{Endpoint, EndpointCounters, Standing};
 pub use health::Outcome;
 pub use live::Cluster;
 pub use pick::PickContext;

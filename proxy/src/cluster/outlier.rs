@@ -182,6 +182,11 @@ impl Ejection {
         over
     }
 
+    /// Back before its time.
+    pub(crate) fn release(&mut self) {
+        self.out = None;
+    }
+
     /// Detection was turned off: back at once.
     pub(crate) fn pardon(&mut self) {
         *self = Self { count: self.count, ..Self::default() };
@@ -213,6 +218,7 @@ mod tests {
             max_ejection_time: Duration::from_secs(90),
             max_ejection_time_jitter: Duration::ZERO,
             max_ejection_percent: 50,
+            uneject_by_check: true,
         }
     }
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::task::AbortHandle;
 
-use super::discovery;
 use super::live::{Cluster, Workshop};
+use super::{check, discovery};
 use crate::model::cluster::Discovery;
 use crate::model::endpoint::Assignment;
 use crate::model::tls::{CommonTls, SecretRef};
@@ -59,7 +59,14 @@ impl Live {
 
     /// Whether every cluster whose endpoints are found by DNS has asked for them once.
     pub fn is_resolved(&self) -> bool {
-        self.clusters().all(|(_, cluster)| cluster.is_resolved())
+        self.clusters().all(|(_, cluster)| cluster.is_resolved() || !cluster.config.wait_for_warm)
+    }
+
+    /// A cluster whose endpoints were not all checked once. None: there is no such cluster.
+    pub fn unchecked(&self) -> Option<&Name> {
+        let mut all = self.clusters();
+        all.find(|(_, cluster)| !cluster.is_checked() && cluster.config.wait_for_warm)
+            .map(|(name, _)| name)
     }
 }
 
@@ -158,13 +165,21 @@ impl Clusters {
                 });
                 run(runtime.spawn(sweep).abort_handle());
             }
+            if let Some(check) = &config.health_check {
+                let task = check::run(Arc::clone(&cluster), Arc::clone(check));
+                run(runtime.spawn(task).abort_handle());
+            }
             match &config.discovery {
                 Discovery::StrictDns(dns) | Discovery::LogicalDns(dns) => {
                     let task = discovery::run(Arc::downgrade(&cluster), dns.clone());
                     run(runtime.spawn(task).abort_handle());
                 }
                 Discovery::OriginalDst | Discovery::Forward(_) => {
-                    let cleanup = every(Arc::downgrade(&cluster), CLEANUP, Cluster::forget_unused);
+                    let cleanup = every(
+                        Arc::downgrade(&cluster),
+                        config.cleanup_interval,
+                        Cluster::forget_unused,
+                    );
                     run(runtime.spawn(cleanup).abort_handle());
                 }
                 Discovery::Static | Discovery::Eds(_) => {}
@@ -173,9 +188,6 @@ impl Clusters {
         Running { cluster, tasks }
     }
 }
-
-/// Envoy's default of `cleanup_interval`.
-const CLEANUP: Duration = Duration::from_secs(5);
 
 fn assignment(snapshot: &Snapshot, name: &Name) -> Arc<Assignment> {
     snapshot.assignments.get(name).cloned().unwrap_or_default()

@@ -12,6 +12,7 @@ use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 
 use super::body::{ActiveRequest, ResponseBody};
+use super::check::IMMEDIATE_FAIL;
 use super::endpoint::Endpoint;
 use super::pool::{self, Connector, Job, Lease, SendFailure};
 use crate::http::body::RequestBody;
@@ -262,7 +263,13 @@ impl super::Cluster {
         request: Request<RequestBody>,
         options: SendOptions,
     ) -> Result<Response<ResponseBody>, SendError> {
-        send(self.job(endpoint, options), request).await
+        let sent = send(self.job(endpoint, options), request).await;
+        if let Ok(response) = &sent
+            && response.headers().contains_key(IMMEDIATE_FAIL)
+        {
+            self.fail_at_once(endpoint);
+        }
+        sent
     }
 }
 

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::balance::priority::{Counts, Loads, loads, locality_weight};
+use super::balance::priority::{Counts, Loads, Rules, loads, locality_weight};
 use super::balance::{Picker, Query, RoundRobin, mix};
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Standing};
 use crate::model::cluster::{Balancer, Cluster};
-use crate::model::endpoint::{DropOverload, Health};
+use crate::model::endpoint::{Assignment, DropOverload, Health, Locality as Place};
 
 /// Endpoints, ready to be picked from.
 #[derive(Debug, Default)]
@@ -28,7 +28,8 @@ struct Share {
     /// Percent, up to and including; the last one has 100.
     upto: u32,
     panic: bool,
-    source: Source,
+    /// None: it panics, and then nobody is to be picked.
+    source: Option<Source>,
 }
 
 #[derive(Debug)]
@@ -47,6 +48,7 @@ struct List {
 /// `LocalityLbEndpoints` with live endpoints.
 #[derive(Debug)]
 pub(crate) struct Locality {
+    pub(crate) place: Arc<Place>,
     pub(crate) priority: u32,
     pub(crate) weight: Option<u32>,
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
@@ -66,27 +68,31 @@ enum Choose {
 impl EndpointSet {
     pub(crate) fn new(
         cluster: &Cluster,
-        overprovisioning: u32,
-        drops: &[DropOverload],
+        assignment: &Assignment,
         localities: &[Locality],
         seed: u64,
     ) -> Self {
+        let overprovisioning = match assignment.overprovisioning_factor {
+            0 => 140,
+            factor => factor,
+        };
         let mut priorities: BTreeMap<u32, Vec<&Locality>> = BTreeMap::new();
         for locality in localities {
             priorities.entry(locality.priority).or_default().push(locality);
         }
         let levels: Vec<Vec<&Locality>> = priorities.into_values().collect();
         let counts: Vec<Counts> = levels.iter().map(|level| count(level)).collect();
-        let loads = loads(&counts, overprovisioning, cluster.panic_threshold);
+        let rules = Rules {
+            overprovisioning,
+            panic_threshold: cluster.panic_threshold,
+            by_weight: assignment.weighted_priority_health,
+        };
+        let loads = loads(&counts, &rules);
         let layout = Layout { cluster, overprovisioning, seed };
         Self {
             endpoints: localities.iter().flat_map(|at| at.endpoints.iter().cloned()).collect(),
-            drops: drops.into(),
-            counts: Counts {
-                all: counts.iter().map(|at| at.all).sum(),
-                healthy: counts.iter().map(|at| at.healthy).sum(),
-                degraded: counts.iter().map(|at| at.degraded).sum(),
-            },
+            drops: assignment.drop_overloads.as_slice().into(),
+            counts: counts.iter().fold(Counts::default(), |all, one| all + *one),
             shares: layout.shares(&levels, &loads),
         }
     }
@@ -102,7 +108,7 @@ impl EndpointSet {
         };
         // The priority was chosen by this number already: the endpoint needs another.
         let query = Query { random: mix(query.random), ..query };
-        let list = match &share.source {
+        let list = match share.source.as_ref()? {
             Source::Flat(list) => list,
             Source::Localities(turns, lists) => lists.get(turns.next()?)?,
         };
@@ -118,13 +124,7 @@ impl EndpointSet {
 fn count(localities: &[&Locality]) -> Counts {
     let mut counts = Counts::default();
     for endpoint in localities.iter().flat_map(|at| &at.endpoints) {
-        counts.all += 1;
-        match endpoint.health {
-            _ if endpoint.is_ejected() => {}
-            Health::Healthy => counts.healthy += 1,
-            Health::Degraded => counts.degraded += 1,
-            Health::Unhealthy | Health::Draining => {}
-        }
+        counts.count(endpoint.standing(), endpoint.is_excluded(), endpoint.weight);
     }
     counts
 }
@@ -152,7 +152,8 @@ impl Layout<'_> {
                     (false, true) => Choose::Degraded,
                     (false, false) => Choose::Healthy,
                 };
-                let source = self.source(level, choose);
+                let nobody = *panic && self.cluster.fail_on_panic;
+                let source = (!nobody).then(|| self.source(level, choose));
                 shares.push(Share { upto, panic: *panic, source });
             }
         }
@@ -215,8 +216,8 @@ impl Layout<'_> {
 
 fn chosen(endpoint: &Endpoint, choose: Choose) -> bool {
     match choose {
-        Choose::Healthy => endpoint.health == Health::Healthy && !endpoint.is_ejected(),
-        Choose::Degraded => endpoint.health == Health::Degraded && !endpoint.is_ejected(),
+        Choose::Healthy => endpoint.standing() == Standing::Healthy,
+        Choose::Degraded => endpoint.standing() == Standing::Degraded,
         Choose::Anyone { draining_too } => draining_too || endpoint.health != Health::Draining,
     }
 }

@@ -169,6 +169,8 @@ metrics! {
         membership_healthy = "membership_healthy",
         /// Endpoints that are degraded.
         membership_degraded = "membership_degraded",
+        /// Endpoints that do not count at present.
+        membership_excluded = "membership_excluded",
         /// Endpoints left out by outlier detection now.
         ejections_active = "outlier_detection.ejections_active",
     }

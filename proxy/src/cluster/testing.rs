@@ -20,38 +20,18 @@ use tokio::task::JoinHandle;
 
 use super::{Cluster, Clusters, Endpoint, PickContext, ResponseBody, SendError, SendOptions};
 use crate::http::body::RequestBody;
-use crate::model::cluster::{
-    Balancer, Cluster as Config, Discovery, Http2Options, OutlierDetection, Protocol,
-};
+use crate::model::cluster::{Cluster as Config, OutlierDetection};
 use crate::model::endpoint::{
     Assignment, Endpoint as Configured, Health, Locality, LocalityEndpoints, Target,
 };
+use crate::model::health_check::CheckTarget;
 use crate::model::listener::Address;
 use crate::model::{Changes, Name, Snapshot};
 use crate::telemetry::stats::Registry;
 
 /// A plain cluster `shop` with Envoy's defaults.
 pub(super) fn config() -> Config {
-    Config {
-        name: "shop".into(),
-        stat_name: "shop".into(),
-        discovery: Discovery::Static,
-        connect_timeout: Duration::from_secs(5),
-        balancer: Balancer::RoundRobin,
-        panic_threshold: 50,
-        locality_weighted: false,
-        close_on_health_failure: false,
-        breakers: Default::default(),
-        outliers: None,
-        tls: None,
-        protocol: Protocol::Http1,
-        idle_timeout: None,
-        max_connection_duration: None,
-        max_requests_per_connection: None,
-        http2: Http2Options::default(),
-        buffer_limit: 1 << 20,
-        tcp_keepalive: None,
-    }
+    Config { name: "shop".into(), stat_name: "shop".into(), ..Config::default() }
 }
 
 pub(super) fn outliers() -> OutlierDetection {
@@ -68,6 +48,7 @@ pub(super) fn outliers() -> OutlierDetection {
         max_ejection_time: Duration::from_secs(300),
         max_ejection_time_jitter: Duration::ZERO,
         max_ejection_percent: 50,
+        uneject_by_check: true,
     }
 }
 
@@ -78,6 +59,7 @@ pub(super) fn endpoint(address: SocketAddr) -> Configured {
         weight: 1,
         health: Health::Healthy,
         metadata: BTreeMap::new(),
+        check: CheckTarget::default(),
     }
 }
 
@@ -91,7 +73,7 @@ pub(super) fn locality(priority: u32, endpoints: Vec<Configured>) -> LocalityEnd
 }
 
 pub(super) fn assignment(localities: Vec<LocalityEndpoints>) -> Assignment {
-    Assignment { localities, drop_overloads: Vec::new(), overprovisioning_factor: 140 }
+    Assignment { localities, overprovisioning_factor: 140, ..Assignment::default() }
 }
 
 /// One cluster, published.

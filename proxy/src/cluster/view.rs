@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::{Cluster, Endpoint, Live};
 use crate::model::Name;
 use crate::model::cluster::Discovery;
-use crate::model::endpoint::{Health, Locality};
+use crate::model::endpoint::{Findings, Health, Locality};
 use crate::model::route::Priority;
 
 /// One cluster.
@@ -38,8 +38,8 @@ pub struct EndpointView {
     pub locality: Locality,
     /// As the control plane sees it.
     pub health: Health,
-    /// Left out by outlier detection now.
-    pub ejected: bool,
+    /// What this proxy found out itself.
+    pub found: Findings,
     /// How often it was left out.
     pub ejections: u32,
     /// Connections open.
@@ -100,7 +100,7 @@ impl Endpoint {
             priority: self.priority,
             locality: (*self.locality).clone(),
             health: self.health,
-            ejected: self.is_ejected(),
+            found: self.host.flags.findings(),
             ejections: self.host.ejection().count(),
             cx_active: counters.cx_active.load(Ordering::Relaxed),
             cx_connect_fail: counters.cx_connect_fail.load(Ordering::Relaxed),

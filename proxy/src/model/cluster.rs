@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Name;
+use super::health_check::HealthCheck;
 use super::tls::UpstreamTls;
 
 /// A group of endpoints that do the same job, and how to use them.
@@ -27,8 +28,25 @@ pub struct Cluster {
     pub close_on_health_failure: bool,
     /// Limits by priority: `[DEFAULT, HIGH]`.
     pub breakers: [Thresholds; 2],
+    /// `fail_traffic_on_panic`: nobody is picked in a priority that panics.
+    pub fail_on_panic: bool,
+    /// `common_lb_config.close_connections_on_host_set_change`: open connections end when the
+    /// endpoints change.
+    pub close_on_set_change: bool,
+    /// Active health checking.
+    pub health_check: Option<Arc<HealthCheck>>,
+    /// `common_lb_config.ignore_new_hosts_until_first_hc`: endpoints that were never checked do
+    /// not count, not even for panic.
+    pub ignore_unchecked: bool,
+    /// `ignore_health_on_host_removal`: a removed endpoint goes at once. Else, where there are
+    /// active checks, it stays until one fails.
+    pub remove_healthy: bool,
+    /// `wait_for_warm_on_init`: the proxy is not ready before this cluster is. Default true.
+    pub wait_for_warm: bool,
     /// Passive health checking.
     pub outliers: Option<OutlierDetection>,
+    /// How often unused endpoints of ORIGINAL_DST are forgotten. Default 5 s.
+    pub cleanup_interval: Duration,
     /// TLS to the endpoints. None: plain text.
     pub tls: Option<Arc<UpstreamTls>>,
     /// Which HTTP is spoken.
@@ -45,6 +63,39 @@ pub struct Cluster {
     pub buffer_limit: u32,
     /// TCP keepalive (probes, idle time, interval).
     pub tcp_keepalive: Option<TcpKeepalive>,
+}
+
+impl Default for Cluster {
+    /// Envoy's defaults: static, without a name.
+    fn default() -> Self {
+        Self {
+            name: Name::from(""),
+            stat_name: Name::from(""),
+            discovery: Discovery::Static,
+            connect_timeout: Duration::from_secs(5),
+            balancer: Balancer::RoundRobin,
+            panic_threshold: 50,
+            locality_weighted: false,
+            close_on_health_failure: false,
+            breakers: [Thresholds::default(), Thresholds::default()],
+            fail_on_panic: false,
+            close_on_set_change: false,
+            health_check: None,
+            ignore_unchecked: false,
+            remove_healthy: false,
+            wait_for_warm: true,
+            outliers: None,
+            cleanup_interval: Duration::from_secs(5),
+            tls: None,
+            protocol: Protocol::Http1,
+            idle_timeout: None,
+            max_connection_duration: None,
+            max_requests_per_connection: None,
+            http2: Http2Options::default(),
+            buffer_limit: 1 << 20,
+            tcp_keepalive: None,
+        }
+    }
 }
 
 /// `Cluster.type`
@@ -194,6 +245,8 @@ pub struct OutlierDetection {
     pub max_ejection_time_jitter: Duration,
     /// At most this percent of endpoints at a time, but always one. Default 10.
     pub max_ejection_percent: u32,
+    /// `successful_active_health_check_uneject_host`. Default true.
+    pub uneject_by_check: bool,
 }
 
 /// Which HTTP an endpoint is spoken to in.

@@ -1,8 +1,10 @@
 //! Endpoints of a cluster (`envoy.config.endpoint.v3`).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::Name;
+use super::health_check::CheckTarget;
 use super::listener::Address;
 
 /// All endpoints of a cluster.
@@ -14,6 +16,10 @@ pub struct Assignment {
     pub drop_overloads: Vec<DropOverload>,
     /// Percent: below `100 / factor` of healthy hosts a priority spills over. Default 140.
     pub overprovisioning_factor: u32,
+    /// The health of a priority is measured by the weights of its endpoints, not by their number.
+    pub weighted_priority_health: bool,
+    /// `endpoint_stale_after`: without news for so long, all of it is dropped.
+    pub stale_after: Option<Duration>,
 }
 
 /// `Policy.DropOverload`
@@ -62,6 +68,8 @@ pub struct Endpoint {
     pub health: Health,
     /// `envoy.lb` filter metadata as flat text, for subsets and transport socket matches.
     pub metadata: BTreeMap<String, String>,
+    /// Where it is checked.
+    pub check: CheckTarget,
 }
 
 /// What to connect to.
@@ -71,6 +79,25 @@ pub enum Target {
     Address(Address),
     /// A name to resolve (STRICT_DNS, LOGICAL_DNS).
     Dns(Name, u16),
+}
+
+/// What this proxy found out about an endpoint by itself, as the admin endpoint shows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Active checks fail.
+    pub failed_active: bool,
+    /// Outlier detection leaves it out.
+    pub ejected: bool,
+    /// Active checks say that it is degraded.
+    pub degraded_active: bool,
+    /// The control plane removed it; it stays until a check fails.
+    pub pending_removal: bool,
+    /// Ignored until its first check.
+    pub pending_active: bool,
+    /// It asked to be left alone at once (`x-envoy-immediate-health-check-fail`).
+    pub excluded: bool,
+    /// Its last check was not answered in time.
+    pub timed_out: bool,
 }
 
 /// `core.v3.HealthStatus`

@@ -10,6 +10,7 @@ pub mod endpoint;
 pub mod filter;
 pub mod format;
 pub mod headers;
+pub mod health_check;
 pub mod http;
 pub mod kept;
 pub mod listener;

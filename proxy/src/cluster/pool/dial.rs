@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use http::Version;
@@ -21,6 +21,7 @@ use crate::cluster::stats::ClusterStats;
 use crate::http::body::RequestBody;
 use crate::model::Name;
 use crate::model::cluster::{Cluster, Protocol};
+use crate::model::listener::Address;
 use crate::net::{self, ConnectOptions, Io};
 use crate::telemetry::reason::{Reason, Refusal, Sent};
 use crate::tls::{self, Failure, Secrets};
@@ -118,6 +119,36 @@ impl Connector {
     ) -> Result<(Io, ConnectionPermit), Refusal> {
         let io = self.dial(endpoint, None, None).await?;
         Ok((io, self.permit(endpoint, place)))
+    }
+
+    /// A byte stream for a health check of an endpoint, at an address that may be another. Nobody
+    /// counts it. `alpn`: what is offered, and whether instead of what the TLS context says.
+    ///
+    /// # Errors
+    /// No connection, or no TLS on it. There is no limit of time: that is the check's.
+    pub(crate) async fn probe(
+        &self,
+        endpoint: &Endpoint,
+        address: &Address,
+        (alpn, forced): (&[&[u8]], bool),
+    ) -> Result<Io, Refusal> {
+        let options = ConnectOptions { timeout: PROBE, keepalive: self.config.tcp_keepalive };
+        let io = net::connect(address, &options).await.map_err(|error| {
+            let detail = format!("no connection to {address} for a health check: {error}");
+            Refusal::upstream(Reason::ConnectFailure, Sent::No, detail)
+        })?;
+        let (Some(tls), Some(context)) = (self.tls.load_full(), &self.config.tls) else {
+            return Ok(io);
+        };
+        let mut tls = Tls { config: tls.config.clone() };
+        if let Ok(config) = &mut tls.config
+            && (forced || config.alpn_protocols.is_empty())
+        {
+            let mut own = ClientConfig::clone(config);
+            own.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+            *config = Arc::new(own);
+        }
+        self.handshake(io, &tls, (endpoint, &context.sni), None).await
     }
 
     /// A connection for requests.
@@ -303,6 +334,8 @@ fn with_alpn(config: &Arc<ClientConfig>, wanted: Option<Wanted>) -> Arc<ClientCo
     Arc::new(config)
 }
 
+/// Longer than any check waits.
+const PROBE: Duration = Duration::from_secs(3600);
 /// Bytes that an endpoint may send ahead on a stream, where the configuration says nothing.
 const STREAM_WINDOW: u32 = 1 << 20;
 /// The same for a connection.

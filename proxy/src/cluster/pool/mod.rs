@@ -158,6 +158,17 @@ impl Pool {
         drop((idle, streams));
     }
 
+    /// Closes idle connections; the others serve what they have, and HTTP/2 takes no more. Called
+    /// when an endpoint turned unhealthy.
+    pub(crate) fn let_go(&self) {
+        let (idle, streams) = {
+            let mut inner = self.lock();
+            (std::mem::take(&mut inner.idle), std::mem::take(&mut inner.streams))
+        };
+        drop((idle, streams));
+        self.start_dials();
+    }
+
     /// A connection that is free now.
     fn take(&self, job: &Job) -> Option<Lease> {
         let mut stale = Vec::new();

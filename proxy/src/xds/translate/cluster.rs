@@ -10,11 +10,11 @@ use pillion_xds::envoy::extensions::clusters::{common::dns::v3 as dns_common, dn
 use prost_types::Any;
 
 use super::at::At;
-use super::{Resource, balancer, common, endpoint, tls, upstream_http};
+use super::{Resource, balancer, common, endpoint, health_check, tls, upstream_http};
 use crate::model::Name;
 use crate::model::cluster::{
-    Cluster, Discovery, Dns, DnsFamily, Forward, OutlierDetection, RetryBudget, TcpKeepalive,
-    Thresholds,
+    Cluster, Discovery, Dns, DnsFamily, Forward, OutlierDetection, Protocol, RetryBudget,
+    TcpKeepalive, Thresholds,
 };
 use crate::model::endpoint::Assignment;
 
@@ -22,6 +22,9 @@ use crate::model::endpoint::Assignment;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Envoy's default for `dns_refresh_rate`.
 const DNS_REFRESH: Duration = Duration::from_secs(5);
+
+/// Envoy's default for `cleanup_interval`.
+const CLEANUP: Duration = Duration::from_secs(5);
 
 /// `Cluster`, with the endpoints that it carries itself.
 pub(super) fn cluster(at: &At<'_>, config: &pb::Cluster) -> Option<Resource> {
@@ -42,6 +45,7 @@ pub(super) fn cluster(at: &At<'_>, config: &pb::Cluster) -> Option<Resource> {
         Some(socket) => tls::upstream(&at.field("transport_socket"), socket)?,
         None => None,
     };
+    let http2 = upstream.protocol != Protocol::Http1;
     let made = Cluster {
         name: config.name.as_str().into(),
         stat_name: stat_name.into(),
@@ -54,6 +58,17 @@ pub(super) fn cluster(at: &At<'_>, config: &pb::Cluster) -> Option<Resource> {
         panic_threshold: panic.map_or(50, |percent| percent.value.clamp(0.0, 100.0) as u32),
         locality_weighted,
         close_on_health_failure: config.close_connections_on_host_health_failure,
+        fail_on_panic: fails_on_panic(lb),
+        close_on_set_change: false,
+        health_check: health_check::one(&at.field("health_checks"), &config.health_checks, http2)?
+            .map(Arc::new),
+        ignore_unchecked: lb.is_some_and(|lb| lb.ignore_new_hosts_until_first_hc),
+        remove_healthy: config.ignore_health_on_host_removal,
+        wait_for_warm: config.wait_for_warm_on_init.unwrap_or(true),
+        cleanup_interval: at
+            .field("cleanup_interval")
+            .duration(config.cleanup_interval)
+            .unwrap_or(CLEANUP),
         breakers: breakers(at, config)?,
         outliers: match &config.outlier_detection {
             Some(outliers) => Some(outlier(&at.field("outlier_detection"), outliers)?),
@@ -200,6 +215,14 @@ fn check_lb(at: &At<'_>, lb: Option<&pb::cluster::CommonLbConfig>) -> Option<()>
     at.field("zone_aware_lb_config").expect(!zone_aware, "is not supported")
 }
 
+fn fails_on_panic(lb: Option<&pb::cluster::CommonLbConfig>) -> bool {
+    use pb::cluster::common_lb_config::LocalityConfigSpecifier as Spec;
+    match lb.and_then(|lb| lb.locality_config_specifier.as_ref()) {
+        Some(Spec::ZoneAwareLbConfig(zones)) => zones.fail_traffic_on_panic,
+        _ => false,
+    }
+}
+
 fn breakers(at: &At<'_>, config: &pb::Cluster) -> Option<[Thresholds; 2]> {
     let mut all = [Thresholds::default(), Thresholds::default()];
     let Some(breakers) = &config.circuit_breakers else { return Some(all) };
@@ -268,6 +291,7 @@ fn outlier(at: &At<'_>, config: &pb::OutlierDetection) -> Option<OutlierDetectio
             .duration(config.max_ejection_time_jitter)
             .unwrap_or_default(),
         max_ejection_percent: percent("max_ejection_percent", config.max_ejection_percent, 10)?,
+        uneject_by_check: config.successful_active_health_check_uneject_host.unwrap_or(true),
     })
 }
 

@@ -11,6 +11,7 @@ use super::common;
 use crate::model::endpoint::{
     Assignment, DropOverload, Endpoint, Health, Locality, LocalityEndpoints, Target,
 };
+use crate::model::health_check::CheckTarget;
 
 /// What is done with host names in the place of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,10 @@ pub(super) fn assignment(
         overprovisioning_factor: policy
             .and_then(|policy| policy.overprovisioning_factor)
             .unwrap_or(140),
+        weighted_priority_health: policy.is_some_and(|policy| policy.weighted_priority_health),
+        stale_after: drops_at
+            .field("endpoint_stale_after")
+            .limit(policy.and_then(|policy| policy.endpoint_stale_after), None),
     })
 }
 
@@ -96,6 +101,28 @@ fn endpoint(at: &At<'_>, config: &pb::LbEndpoint, names: Names) -> Option<Endpoi
         weight,
         health,
         metadata: config.metadata.as_ref().map(metadata).unwrap_or_default(),
+        check: match &inner.health_check_config {
+            Some(check) => check_target(&endpoint_at.field("health_check_config"), check)?,
+            None => CheckTarget::default(),
+        },
+    })
+}
+
+/// `Endpoint.HealthCheckConfig`
+fn check_target(at: &At<'_>, config: &pb::endpoint::HealthCheckConfig) -> Option<CheckTarget> {
+    let port = match u16::try_from(config.port_value) {
+        Ok(0) => None,
+        Ok(port) => Some(port),
+        Err(_) => return at.field("port_value").refuse("is no port: expected 0 to 65535"),
+    };
+    Some(CheckTarget {
+        port,
+        address: match &config.address {
+            Some(_) => Some(common::address(&at.field("address"), config.address.as_ref())?),
+            None => None,
+        },
+        hostname: config.hostname.clone(),
+        disabled: config.disable_active_health_check,
     })
 }
 

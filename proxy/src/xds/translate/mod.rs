@@ -11,6 +11,7 @@ mod common;
 mod endpoint;
 mod filter;
 mod headers;
+mod health_check;
 mod http_manager;
 mod listener;
 mod matcher;
