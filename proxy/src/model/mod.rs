@@ -13,6 +13,7 @@ pub mod headers;
 pub mod health_check;
 pub mod http;
 pub mod kept;
+pub mod jwt;
 pub mod listener;
 pub mod matcher;
 pub mod rate_limit;
