@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderValue, StatusCode};
 
 use super::Name;
+use super::jwt::{JwtFilter, JwtRoute};
 use super::matcher::{HeaderMatcher, StringMatcher};
 use super::rate_limit::LocalRateLimit;
 use super::rbac::Rbac;
@@ -34,6 +35,10 @@ pub enum FilterKind {
     Cors(Option<Arc<Cors>>),
     /// `buffer.v3.Buffer`: bytes of a request body at most.
     Buffer(u32),
+    /// `jwt_authn.v3.JwtAuthentication`
+    Jwt(Arc<JwtFilter>),
+    /// `jwt_authn.v3.PerRouteConfig`: which of the filter's requirements holds on a route.
+    JwtRoute(JwtRoute),
 }
 
 /// What a route, virtual host or route configuration says about one filter.

@@ -10,8 +10,10 @@ use http::header::AUTHORIZATION;
 use zeroize::Zeroizing;
 
 use super::Name;
+use super::kept::Kept;
 use super::matcher::StringMatcher;
 use super::route::RouteMatch;
+use super::service::HttpService;
 use super::tls::DataSource;
 
 /// `JwtAuthentication`
@@ -29,6 +31,8 @@ pub struct JwtFilter {
     pub strip_failure_response: bool,
     /// Put before the names of the counters.
     pub stat_prefix: Name,
+    /// Keys that were fetched, and tokens that were good.
+    pub kept: Kept,
 }
 
 /// `PerRouteConfig`
@@ -164,21 +168,17 @@ pub enum KeySource {
 /// `RemoteJwks`
 #[derive(Clone, Debug, PartialEq)]
 pub struct RemoteKeys {
-    /// The cluster that is asked.
-    pub cluster: Name,
-    /// `:authority` of the question.
-    pub authority: Name,
-    /// Path and query.
-    pub path: Name,
-    /// From the question to the last byte of its answer.
-    pub timeout: Duration,
+    /// Who is asked.
+    pub service: HttpService,
     /// Keys are asked for again after so long. Default 10 minutes.
     pub cache: Duration,
-    /// Ask before the first request needs them; after a failure again so long later.
-    pub ahead: Option<Duration>,
-    /// Further tries of one question, with their first and longest pause.
+    /// Ask before the first request needs them, and again before they are old.
+    pub ahead: bool,
+    /// After a failure nobody asks again for so long. Default 1 s.
+    pub rest: Duration,
+    /// Further tries of one question.
     pub retries: u32,
-    /// First pause between tries. Default 1 s.
+    /// Pause before the first of them, which grows twofold. Default 1 s.
     pub pause: Duration,
     /// Longest pause. Default ten times the first.
     pub longest_pause: Duration,

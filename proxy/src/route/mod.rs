@@ -4,4 +4,4 @@ mod rewrite;
 mod table;
 
 pub use rewrite::{redirect_location, rewrite_path};
-pub use table::{Match, select};
+pub use table::{Match, fits, select};

@@ -73,7 +73,8 @@ fn find_host(domains: &Domains, authority: &str) -> Option<usize> {
     domains.any
 }
 
-fn fits(matches: &RouteMatch, request: &RequestView<'_>, random: u64) -> bool {
+/// Whether a request fits. `random` decides `runtime_fraction`.
+pub fn fits(matches: &RouteMatch, request: &RequestView<'_>, random: u64) -> bool {
     let (path, query) = split_query(request.path);
     path_fits(&matches.path, path, request.method)
         && (!matches.grpc || is_grpc(request))

@@ -204,7 +204,12 @@ impl Chain {
         let terminal = match &config.terminal {
             model::Terminal::Http(manager) => Terminal::Http(Arc::new(Http {
                 context: Arc::clone(context),
-                filters: filter::all(&manager.filters, &context.registry, &manager.stat_prefix),
+                filters: {
+                    let registry = &context.registry;
+                    let filters = filter::all(&manager.filters, registry, &manager.stat_prefix);
+                    filter::begin(&filters, &context.clusters);
+                    filters
+                },
                 stats: HttpStats::new(&context.registry, &manager.stat_prefix),
                 logger: Logger::new(&manager.access_log, &context.sinks),
                 tracer: manager

@@ -108,6 +108,7 @@ pub(super) fn dress(
     plan: &Plan<'_>,
     mut response: Response<AnswerBody>,
 ) -> Response<AnswerBody> {
+    exchange.facts.details = Some("via_upstream");
     // An endpoint's HTTP/1.0 is its own affair: the downstream's connection stays open.
     *response.version_mut() = Version::HTTP_11;
     let map = response.headers_mut();

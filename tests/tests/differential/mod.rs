@@ -11,6 +11,7 @@ mod examples;
 mod metrics;
 mod observe;
 mod part;
+mod web;
 mod world;
 
 use std::sync::Arc;

@@ -12,6 +12,8 @@ const SECRET_FIELDS: &[&str] = &[
     "google_refresh_token",
     "join_token",
     "json_key",
+    // May hold shared secrets (`oct`).
+    "local_jwks",
     "password",
     "pkcs12",
     "private_key",

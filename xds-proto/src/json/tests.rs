@@ -9,6 +9,7 @@ use crate::envoy::config::cluster::v3::Cluster;
 use crate::envoy::config::core::v3::HeaderValue;
 use crate::envoy::config::listener::v3::{Listener, filter::ConfigType};
 use crate::envoy::config::route::v3::RouteAction;
+use crate::envoy::extensions::filters::http::jwt_authn::v3::JwtProvider;
 use crate::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use crate::envoy::extensions::transport_sockets::tls::v3::Secret;
 
@@ -266,6 +267,16 @@ static_resources:
     let text = dump.to_string();
     assert!(!text.contains("KEYKEY") && !text.contains("S0VZS0VZ"), "{text}");
     assert_eq!(dump["static_resources"]["secrets"][1]["name"], "b");
+}
+
+#[test]
+fn keys_of_tokens_are_redacted() {
+    let provider: JwtProvider = from_text(
+        "{issuer: joe, local_jwks: {inline_string: '{\"keys\":[{\"k\":\"S0VZS0VZ\"}]}'}}",
+    )
+    .expect("valid");
+    let dump = to_redacted_json(&provider);
+    assert_eq!(dump, json!({"issuer": "joe", "local_jwks": {"inline_string": "[redacted]"}}));
 }
 
 /// A message with one field set, and what that field holds filled in the same way.

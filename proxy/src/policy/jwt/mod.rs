@@ -110,8 +110,8 @@ pub enum Keys {
 pub trait World {
     /// The keys of this provider.
     fn keys(&self, provider: &Provider) -> Keys;
-    /// This token was verified before with these very keys.
-    fn is_remembered(&self, provider: &Provider, token: &str, keys: &Arc<Jwks>) -> bool;
+    /// The keys that this token was verified with before, if it was and that is remembered.
+    fn remembered(&self, provider: &Provider, token: &str) -> Option<Arc<Jwks>>;
     /// This token is good.
     fn remember(&self, provider: &Provider, token: &str, keys: &Arc<Jwks>);
 }
@@ -237,8 +237,9 @@ impl Asked<'_> {
         }
         // The last place first, as in Envoy, so that the same refusal is told.
         for one in found.into_iter().rev() {
+            let before = self.world.remembered(provider, &one.text);
             let token = Token::parse(&one.text)?;
-            out.push(self.verify(provider, audiences, token, one)?);
+            out.push(self.verify(provider, audiences, (token, before), one)?);
         }
         Ok(())
     }
@@ -272,14 +273,14 @@ impl Asked<'_> {
             .find(|provider| *provider.issuer == *token.issuer)
             .or_else(|| named.find(|provider| provider.issuer.is_empty()))
             .ok_or(Fault::UnknownIssuer)?;
-        self.verify(provider, None, token, found)
+        self.verify(provider, None, (token, None), found)
     }
 
     fn verify(
         &self,
         provider: &Arc<Provider>,
         audiences: Option<&Audiences>,
-        token: Token,
+        (token, before): (Token, Option<Arc<Jwks>>),
         found: Found,
     ) -> Result<Accepted, Stop> {
         if !provider.issuer.is_empty() && *provider.issuer != *token.issuer {
@@ -297,7 +298,7 @@ impl Asked<'_> {
             Keys::Failed(fault) => return Err(fault.into()),
             Keys::Absent => return Err(Stop::Needs(Arc::clone(provider))),
         };
-        if !self.world.is_remembered(provider, &found.text, &keys) {
+        if !before.is_some_and(|before| Arc::ptr_eq(&before, &keys)) {
             signature::verify(&token, &found.text, &keys)?;
             self.world.remember(provider, &found.text, &keys);
         }

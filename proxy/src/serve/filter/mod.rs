@@ -10,7 +10,9 @@
 
 mod buffer;
 mod cors;
+mod denial;
 mod fault;
+mod jwt;
 mod rate_limit;
 mod rbac;
 mod whole;
@@ -25,6 +27,7 @@ use super::exchange::Exchange;
 use super::headers;
 use super::read;
 use super::reply::Answer;
+use crate::cluster::Clusters;
 use crate::http::body::RequestBody;
 use crate::model::Name;
 use crate::model::filter::{Cors, FilterKind, HttpFilter, Override, Overrides};
@@ -48,6 +51,7 @@ enum Stats {
     RateLimit(rate_limit::RateLimitStats),
     Fault(fault::FaultStats),
     Cors(cors::CorsStats),
+    Jwt(jwt::JwtStats),
     /// It counts nothing.
     None,
 }
@@ -159,6 +163,16 @@ pub(super) fn all(filters: &[HttpFilter], registry: &Registry, prefix: &Name) ->
     filters.iter().map(live).collect()
 }
 
+/// What filters do before the first request comes. Without a runtime, as in `--mode validate`,
+/// nothing.
+pub(super) fn begin(filters: &[Filter], clusters: &Arc<Clusters>) {
+    for filter in filters {
+        if let (FilterKind::Jwt(config), Stats::Jwt(stats)) = (&filter.config.kind, &filter.stats) {
+            jwt::fetch_ahead(config, stats, clusters);
+        }
+    }
+}
+
 /// Every filter in order, until one of them answers.
 ///
 /// # Errors
@@ -206,6 +220,15 @@ async fn one(
         }
         (FilterKind::Cors(Some(policy)), Stats::Cors(stats)) => {
             return Ok(cors::preflight(exchange, policy, stats, request));
+        }
+        (FilterKind::Jwt(config), Stats::Jwt(stats)) => {
+            return Box::pin(jwt::check(exchange, (config, None), stats, request)).await;
+        }
+        (FilterKind::JwtRoute(route), Stats::Jwt(stats)) => {
+            if let FilterKind::Jwt(config) = &filter.config.kind {
+                let check = jwt::check(exchange, (config, Some(route)), stats, request);
+                return Box::pin(check).await;
+            }
         }
         (FilterKind::Buffer(most), Stats::None) => {
             Box::pin(buffer::fill(exchange, *most, request)).await?;
@@ -257,7 +280,9 @@ impl Stats {
             }
             FilterKind::Fault(_) => Self::Fault(fault::FaultStats::new(scope)),
             FilterKind::Cors(_) => Self::Cors(cors::CorsStats::new(scope)),
-            FilterKind::Buffer(_) => Self::None,
+            FilterKind::Jwt(config) => Self::Jwt(jwt::JwtStats::new(scope, &config.stat_prefix)),
+            // Settings of a route count where the filter's own do.
+            FilterKind::Buffer(_) | FilterKind::JwtRoute(_) => Self::None,
         }
     }
 }

@@ -42,7 +42,6 @@ pub(super) fn grpc(at: &At<'_>, service: Option<&core::GrpcService>) -> Option<G
 }
 
 /// `HttpUri`
-#[allow(dead_code, reason = "filters that land next")]
 pub(super) fn http(at: &At<'_>, service: Option<&core::HttpUri>) -> Option<HttpService> {
     use core::http_uri::HttpUpstreamType;
     let service = at.required(service)?;

@@ -4,6 +4,7 @@
 mod failures;
 mod filters;
 mod headers;
+mod jwt;
 mod protocols;
 mod retries;
 mod routing;

@@ -3,6 +3,7 @@
 mod buffer;
 mod cors;
 mod fault;
+mod jwt;
 mod rate_limit;
 mod rbac;
 
@@ -117,6 +118,7 @@ fn of_route(at: &At<'_>, packed: &Any) -> Known<Override> {
     };
     Known::Filter(match short {
         "buffer.v3.BufferPerRoute" => buffer::per_route(at, packed),
+        "jwt_authn.v3.PerRouteConfig" => jwt::per_route(at, packed),
         "rbac.v3.RBACPerRoute" => rbac::per_route(at, packed),
         _ => return Known::No,
     })
@@ -133,6 +135,7 @@ fn settings(at: &At<'_>, packed: &Any) -> Known<FilterKind> {
         "rbac.v3.RBAC" => rbac::filter(at, packed),
         "local_ratelimit.v3.LocalRateLimit" => rate_limit::filter(at, packed),
         "fault.v3.HTTPFault" => fault::filter(at, packed),
+        "jwt_authn.v3.JwtAuthentication" => jwt::filter(at, packed),
         // The cluster looks hosts up itself.
         "dynamic_forward_proxy.v3.FilterConfig" => return Known::Harmless,
         "cors.v3.Cors" => Some(FilterKind::Cors(None)),
