@@ -13,6 +13,7 @@ use pillion_xds::envoy::config::route::v3::{
     Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route,
 };
 use pillion_xds::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
+use pillion_xds::envoy::extensions::filters::listener::original_src::v3::OriginalSrc;
 use pillion_xds::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
@@ -65,6 +66,9 @@ pub(crate) fn inbound(
     let mut listener_filters = Vec::new();
     if captures {
         listener_filters.push(original_dst());
+    }
+    if sidecar.interception == Interception::Tproxy {
+        listener_filters.push(original_src());
     }
     if by_transport {
         listener_filters.push(tls_inspector());
@@ -259,6 +263,13 @@ pub(crate) fn tls_inspector() -> ListenerFilter {
 
 pub(crate) fn original_dst() -> ListenerFilter {
     listener_filter("envoy.filters.listener.original_dst", &OriginalDst::default())
+}
+
+/// The workload sees its clients' addresses; `pillion-proxy redirect` has the rules that bring its answers back.
+fn original_src() -> ListenerFilter {
+    const SOURCE_MARK: u32 = 1339;
+    let config = OriginalSrc { mark: SOURCE_MARK, ..OriginalSrc::default() };
+    listener_filter("envoy.filters.listener.original_src", &config)
 }
 
 pub(crate) fn listener_filter<M: Packable>(name: &str, config: &M) -> ListenerFilter {

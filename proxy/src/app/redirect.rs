@@ -1,5 +1,6 @@
 //! `pillion-proxy redirect`: nftables rules that bring a machine's TCP connections to its sidecar.
 
+mod kernel;
 mod rules;
 
 use std::fmt::Write as _;
@@ -118,29 +119,49 @@ pub(super) fn run(args: &Redirect) -> ExitCode {
 }
 
 fn establish(args: &Redirect) -> Result<(), String> {
-    let script = rules::table(args);
+    if args.tproxy_mark == rules::SOURCE_MARK {
+        return Err(format!("--tproxy-mark {} is taken: choose another", args.tproxy_mark));
+    }
     let needs_routes = args.mode == RedirectMode::Tproxy && !args.no_inbound;
     let routes = if needs_routes { routes(args) } else { Vec::new() };
+    let before = kernel::remembered(&args.nft);
+    let switches = if needs_routes { kernel::needed(&before)? } else { Vec::new() };
+    let notes: Vec<String> = switches.iter().map(kernel::Switch::note).collect();
+    let script = rules::table(args, &notes);
     if args.dry_run {
-        print(args, &routes, &script);
+        print(args, (&routes, &switches), &script);
         return Ok(());
     }
     forget_routes(args);
     for route in &routes {
         run_ip(args, route)?;
     }
-    run_nft(args, &script)
+    run_nft(args, &script)?;
+    for off in before.iter().filter(|before| !switches.contains(before)) {
+        off.turn(false)?;
+    }
+    let on = switches.iter().try_for_each(|switch| switch.turn(true));
+    if on.is_err() {
+        // Half of it would be worse than nothing.
+        take_back(args)?;
+    }
+    on
 }
 
 fn undo(args: &Redirect) -> Result<(), String> {
     let script = rules::no_table();
     if args.dry_run {
-        print(args, &[], &script);
+        print(args, (&[], &[]), &script);
         return Ok(());
     }
-    run_nft(args, &script)?;
+    take_back(args)
+}
+
+fn take_back(args: &Redirect) -> Result<(), String> {
+    let before = kernel::remembered(&args.nft);
+    run_nft(args, &rules::no_table())?;
     forget_routes(args);
-    Ok(())
+    before.iter().try_for_each(|switch| switch.turn(false))
 }
 
 /// Marked packets are for this machine, wherever they are addressed to.
@@ -149,7 +170,9 @@ fn routes(args: &Redirect) -> Vec<Vec<String>> {
     let command = |text: String| text.split(' ').map(str::to_owned).collect();
     let mut all = Vec::new();
     for (family, everything) in families() {
-        all.push(command(format!("{family} rule add fwmark {mark} lookup {mark}")));
+        for marked in [args.tproxy_mark, rules::SOURCE_MARK] {
+            all.push(command(format!("{family} rule add fwmark {marked} lookup {mark}")));
+        }
         all.push(command(format!("{family} route replace local {everything} dev lo table {mark}")));
     }
     all
@@ -168,8 +191,10 @@ fn families() -> Vec<(&'static str, &'static str)> {
 fn forget_routes(args: &Redirect) {
     let mark = args.tproxy_mark.to_string();
     for (family, _) in families() {
-        let rule = [family, "rule", "del", "fwmark", &mark, "lookup", &mark];
-        while quietly(args, &rule) {}
+        for marked in [&mark, &rules::SOURCE_MARK.to_string()] {
+            let rule = [family, "rule", "del", "fwmark", marked, "lookup", &mark];
+            while quietly(args, &rule) {}
+        }
         quietly(args, &[family, "route", "flush", "table", &mark]);
     }
 }
@@ -210,8 +235,11 @@ fn run_nft(args: &Redirect, script: &str) -> Result<(), String> {
     Err(format!("`{nft} -f -` refused the rules, and nothing was changed: {}", said.trim()))
 }
 
-fn print(args: &Redirect, routes: &[Vec<String>], script: &str) {
+fn print(args: &Redirect, (routes, switches): (&[Vec<String>], &[kernel::Switch]), script: &str) {
     let mut text = String::new();
+    for switch in switches {
+        let _ = writeln!(text, "# {switch}");
+    }
     for route in routes {
         let _ = writeln!(text, "# {} {}", args.ip, route.join(" "));
     }

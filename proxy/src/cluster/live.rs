@@ -9,11 +9,12 @@ use arc_swap::ArcSwap;
 use http::StatusCode;
 use tokio::sync::Notify;
 
+use super::behalf::Behalf;
 use super::breaker::{Breakers, RequestPermit, RetryPermit};
 use super::check::{CheckStats, Inbox};
 use super::endpoint::Endpoint;
 use super::forward::Addresses;
-use super::pool::{ConnectionPermit, Connector, Job, Wanted};
+use super::pool::{ConnectionPermit, Connector, Fit, Job, Wanted};
 use super::send::SendOptions;
 use super::set::EndpointSet;
 use super::stats::ClusterStats;
@@ -158,13 +159,14 @@ impl Cluster {
         self.breakers.retry(priority)
     }
 
-    /// A byte stream to an endpoint, for `tcp_proxy`. The permit counts it while it is open.
+    /// A byte stream to an endpoint on behalf of a client, for `tcp_proxy`. The permit counts it while it is open.
     ///
     /// # Errors
     /// `max_connections` is reached, or the connection was not made.
     pub async fn connect(
         &self,
         endpoint: &Arc<Endpoint>,
+        behalf: Behalf,
     ) -> Result<(Io, ConnectionPermit), Refusal> {
         let first = endpoint.counters().cx_active.load(Ordering::Relaxed) == 0;
         let Some((place, over)) = self.breakers.connection(Priority::Default, first) else {
@@ -176,7 +178,7 @@ impl Cluster {
         if over {
             self.stats.upstream_cx_overflow.inc();
         }
-        self.connector.connect(endpoint, place).await
+        self.connector.connect(endpoint, behalf, place).await
     }
 
     /// Its endpoints are those that connections or requests name.
@@ -217,7 +219,7 @@ impl Cluster {
             connector: Arc::clone(&self.connector),
             wanted,
             priority: options.priority,
-            sni: options.sni.filter(|_| by_request),
+            fit: Fit { sni: options.sni.filter(|_| by_request), behalf: options.behalf },
             at: super::worker().min(self.workers) * 2 + http2,
         }
     }

@@ -6,6 +6,7 @@
 
 pub mod ask;
 mod balance;
+mod behalf;
 mod body;
 mod breaker;
 mod check;
@@ -27,6 +28,7 @@ pub mod view;
 
 use std::cell::Cell;
 
+pub use behalf::Behalf;
 pub use body::ResponseBody;
 pub use breaker::{RequestPermit, RetryPermit};
 pub use endpoint::{Endpoint, EndpointCounters, Standing};

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 
+use super::behalf::Behalf;
 use super::body::{ActiveRequest, ResponseBody};
 use super::check::IMMEDIATE_FAIL;
 use super::endpoint::Endpoint;
@@ -30,6 +31,8 @@ pub struct SendOptions {
     pub downstream_h2: bool,
     /// The host of the request, where the TLS context sends it as SNI (`auto_host_sni`).
     pub sni: Option<Name>,
+    /// For whom it is sent, as far as its connection has to tell that.
+    pub behalf: Behalf,
 }
 
 /// A request that has no answer.

@@ -71,6 +71,9 @@ pub struct Listener {
     pub inspect_timeout: Duration,
     /// After the timeout: go on with what is known (true) or close (false).
     pub continue_on_inspect_timeout: bool,
+    /// Connections of endpoints come from the client's address, their packets with this mark
+    /// (`original_src`; 0: none).
+    pub original_src: Option<u32>,
     /// Soft limit of bytes buffered per connection. Default 1 MiB.
     pub buffer_limit: u32,
     /// Length of the accept queue. Default 1024.

@@ -36,6 +36,7 @@ fn listener(filter_chains: Vec<Arc<FilterChain>>) -> Listener {
         filter_chains,
         default_filter_chain: None,
         inspect: Inspect::default(),
+        original_src: None,
         inspect_timeout: Duration::ZERO,
         continue_on_inspect_timeout: false,
         buffer_limit: 1 << 20,

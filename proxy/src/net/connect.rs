@@ -1,14 +1,16 @@
 //! Outgoing connections.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use socket2::SockRef;
-use tokio::net::{TcpStream, UnixStream};
+use socket2::{Domain, SockRef, Socket, Type};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::Io;
+use super::listen::be_transparent;
 use crate::model::cluster::TcpKeepalive;
 use crate::model::listener::Address;
 
@@ -19,20 +21,32 @@ pub struct ConnectOptions {
     pub timeout: Duration,
     /// Keepalive probes. None: as the system does by default, which is never.
     pub keepalive: Option<TcpKeepalive>,
+    /// Whose address the connection comes from. None: ours.
+    pub source: Option<Source>,
+}
+
+/// An address that need not be ours, and that a connection is to come from (`IP_TRANSPARENT`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Source {
+    /// The address; the kernel chooses a port. Connections to the other family do without.
+    pub address: IpAddr,
+    /// Mark of the packets (`SO_MARK`), for the rules that bring the answers back. 0: none.
+    pub mark: u32,
 }
 
 impl Default for ConnectOptions {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(5), keepalive: None }
+        Self { timeout: Duration::from_secs(5), keepalive: None, source: None }
     }
 }
 
 /// Connects, with `TCP_NODELAY` set.
 ///
 /// # Errors
-/// Refused, unreachable, or [`io::ErrorKind::TimedOut`] after `options.timeout`. No byte was sent.
+/// Refused, unreachable, or [`io::ErrorKind::TimedOut`] after `options.timeout`; a foreign `source` without the
+/// capability `CAP_NET_ADMIN`. No byte was sent.
 pub async fn connect(address: &Address, options: &ConnectOptions) -> io::Result<Io> {
-    match timeout(options.timeout, dial(address)).await {
+    match timeout(options.timeout, dial(address, options.source)).await {
         Ok(Ok(io)) => {
             if let (Some(stream), Some(keepalive)) = (io.tcp(), options.keepalive) {
                 set_keepalive(stream, keepalive)?;
@@ -47,15 +61,30 @@ pub async fn connect(address: &Address, options: &ConnectOptions) -> io::Result<
     }
 }
 
-async fn dial(address: &Address) -> io::Result<Io> {
+async fn dial(address: &Address, source: Option<Source>) -> io::Result<Io> {
     match address {
         Address::Socket(address) => {
-            let stream = TcpStream::connect(address).await?;
+            let source = source.filter(|source| source.address.is_ipv4() == address.is_ipv4());
+            let stream = match source {
+                Some(source) => dial_from(source, *address).await?,
+                None => TcpStream::connect(address).await?,
+            };
             stream.set_nodelay(true)?;
             Ok(Io::Tcp(stream))
         }
         Address::Pipe(path) => dial_unix(path).await.map(Io::Unix),
     }
+}
+
+async fn dial_from(source: Source, address: SocketAddr) -> io::Result<TcpStream> {
+    let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), None)?;
+    be_transparent(&socket, address.is_ipv6())?;
+    if source.mark != 0 {
+        socket.set_mark(source.mark)?;
+    }
+    socket.bind(&SocketAddr::new(source.address, 0).into())?;
+    TcpSocket::from_std_stream(socket.into()).connect(address).await
 }
 
 /// `@name` is a name in Linux' abstract namespace, as in Envoy.
@@ -139,7 +168,8 @@ mod tests {
     #[tokio::test]
     async fn a_full_backlog_runs_into_the_timeout() {
         let listener = listen(&Address::Socket("127.0.0.1:0".parse().unwrap()), 1).unwrap();
-        let options = ConnectOptions { timeout: Duration::from_millis(200), keepalive: None };
+        let options =
+            ConnectOptions { timeout: Duration::from_millis(200), ..ConnectOptions::default() };
         let mut open = Vec::new();
         for _ in 0..16 {
             match connect(listener.address(), &options).await {

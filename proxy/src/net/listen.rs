@@ -173,7 +173,7 @@ fn bind_tcp(address: &SockAddr, options: &ListenOptions) -> io::Result<Listener>
     Ok(Listener { socket, address, file: None, shared: AtomicBool::new(false) })
 }
 
-fn be_transparent(socket: &Socket, ipv6: bool) -> io::Result<()> {
+pub(super) fn be_transparent(socket: &Socket, ipv6: bool) -> io::Result<()> {
     // On an IPv6 socket this option holds for IPv4 connections, the other one for IPv6.
     socket.set_ip_transparent_v4(true).map_err(needs_privilege)?;
     if ipv6 {

@@ -16,7 +16,7 @@ pub mod rlimit;
 pub mod sniff;
 
 pub use accept::Acceptor;
-pub use connect::{ConnectOptions, connect};
+pub use connect::{ConnectOptions, Source, connect};
 pub use inherit::Inherited;
 pub use io::Io;
 pub use listen::{ListenOptions, Listener, listen, listen_with};

@@ -189,6 +189,7 @@ async fn one_try(
         priority: plan.forward.priority,
         downstream_h2: exchange.connection.is_http2(),
         sni: None,
+        behalf: exchange.connection.ends.behalf(),
     };
     let now = Instant::now();
     exchange.facts.sent_after.get_or_insert_with(|| now - exchange.started);

@@ -1,5 +1,4 @@
-//! Step two, identify: who is at the other end, which filter chain is theirs, and then their
-//! requests, one exchange each.
+//! A connection that is known, and its requests, one exchange each.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -11,18 +10,17 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use super::exchange::Exchange;
 use super::lifetime::{Graceful, Lifetime};
-use super::listener::{Chain, Http, Listener, Terminal};
-use super::speak_first::{self, Ahead};
-use super::tcp;
+use super::listener::Http;
+use crate::cluster::Behalf;
 use crate::http::forwarded::{Hop, PeerCertificate};
+use crate::model::Name;
 use crate::model::http::{Codec, HttpManager};
 use crate::model::listener::{Address, Inspect};
-use crate::net::Io;
-use crate::net::chain_match::{ConnectionFacts, select};
 use crate::net::drain::Watch;
 use crate::net::peek::peek;
-use crate::net::sniff::{self, Sniffed};
-use crate::tls::{self, PeerIdentity};
+use crate::net::sniff;
+use crate::net::{Io, Source};
+use crate::tls::PeerIdentity;
 
 /// One connection of a downstream, and what is known about its peer.
 #[derive(Debug)]
@@ -44,9 +42,11 @@ pub(crate) struct Connection {
 /// The two ends of a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Ends {
-    /// Address of the peer.
+    /// Address of the peer, or of the client for whom it says that it speaks (PROXY protocol).
     pub(crate) remote: Address,
-    /// Address that it connected to, as the socket says.
+    /// Address of the peer, as the socket says.
+    pub(crate) direct: Address,
+    /// Address that was connected to, as the socket says, or as the PROXY protocol does.
     pub(crate) local: Address,
     /// Address that it wanted to connect to, where a redirection hides that.
     pub(crate) original_dst: Option<SocketAddr>,
@@ -57,156 +57,27 @@ pub(crate) struct Ends {
     /// Its verified certificate.
     pub(crate) peer: Option<PeerIdentity>,
     /// Name of the filter chain.
-    pub(crate) chain: crate::model::Name,
+    pub(crate) chain: Name,
+    /// Upstream connections come from this address (`original_src`).
+    pub(crate) source: Option<Source>,
 }
 
-/// A connection that was accepted.
-pub(super) struct Arrival {
-    pub(super) io: Io,
-    /// Address of the peer.
-    pub(super) remote: Address,
-    /// Where it was going before it was redirected.
-    pub(super) original_dst: Option<SocketAddr>,
-}
+impl Ends {
+    /// What upstream connections tell of this one.
+    pub(crate) fn behalf(&self) -> Behalf {
+        Behalf { source: self.source }
+    }
 
-/// Serve one accepted socket until it closes.
-pub(super) async fn serve(listener: Arc<Listener>, arrival: Arrival, drain: Watch) {
-    listener.stats.downstream_cx_total.inc();
-    let _active = listener.stats.downstream_cx_active.guard();
-    let _guard = drain.guard();
-    if let Some((chain, ends, io, ahead)) = identify(&listener, arrival).await {
-        match &chain.terminal {
-            Terminal::Http(http) => serve_http(Arc::clone(http), ends, io, drain).await,
-            Terminal::Tcp(proxy) => tcp::serve(proxy, &ends, (io, ahead), drain).await,
-        }
+    /// Where the connection was going: before any redirection, where that is known.
+    pub(super) fn destination(&self) -> Option<SocketAddr> {
+        self.original_dst.or_else(|| socket(&self.local))
     }
-    listener.stats.downstream_cx_destroy.inc();
-}
-
-type Identified = (Arc<Chain>, Ends, Io, Option<tcp::Upstream>);
-
-/// Look at a new connection, choose its filter chain, and finish its TLS handshake. None: it is
-/// closed; why is counted and logged.
-async fn identify(listener: &Listener, arrival: Arrival) -> Option<Identified> {
-    let Arrival { io, remote, original_dst } = arrival;
-    let local = io.local_address().ok()?;
-    let (sniffed, mut ahead) = inspect(listener, &io, original_dst).await?;
-    let chain = choose(listener, &sniffed, (&remote, &local), original_dst)?;
-    if ahead.as_ref().is_some_and(|(of, _)| !Arc::ptr_eq(of, &chain)) {
-        ahead = None;
-    }
-    let ahead = ahead.map(|(_, upstream)| upstream);
-    let mut ends = Ends {
-        remote,
-        local,
-        original_dst,
-        sni: sniffed.sni,
-        tls_version: None,
-        peer: None,
-        chain: Arc::clone(&chain.config.name),
-    };
-    let Some(config) = &chain.tls else { return Some((chain, ends, io, ahead)) };
-    let io = handshake(listener, &chain, io, Arc::clone(&config.load())).await?;
-    ends.tls_version = io.tls_version();
-    ends.sni = io.sni().map(str::to_owned).or(ends.sni);
-    if !io.peer_certificates().is_empty() {
-        ends.peer = Some(PeerIdentity::from_der(io.peer_certificates()));
-    }
-    Some((chain, ends, io, ahead))
-}
-
-/// What the first bytes show; and the connection of a chain that was dialled meanwhile, with what
-/// its server had to say first.
-async fn inspect(
-    listener: &Listener,
-    io: &Io,
-    original_dst: Option<SocketAddr>,
-) -> Option<(Sniffed, Option<Ahead>)> {
-    let config = &listener.config;
-    if !(config.inspect.tls || config.inspect.http) {
-        return Some((Sniffed::default(), None));
-    }
-    let look = peek(io, config.inspect, config.inspect_timeout);
-    let (sniffed, ahead) = match (listener.blind_chain(), original_dst) {
-        (Some(chain), Some(destination)) => {
-            speak_first::race(look, chain, destination).await.ok()?
-        }
-        _ => (Some(look.await.ok()?), None),
-    };
-    // The server spoke: no byte of the client's is needed to know that this is no HTTP.
-    let Some(sniffed) = sniffed else { return Some((Sniffed::default(), ahead)) };
-    if sniffed.need_more {
-        listener.stats.downstream_pre_cx_timeout.inc();
-        if !config.continue_on_inspect_timeout {
-            return None;
-        }
-    }
-    Some((sniffed, ahead))
-}
-
-fn choose(
-    listener: &Listener,
-    sniffed: &Sniffed,
-    (remote, local): (&Address, &Address),
-    original_dst: Option<SocketAddr>,
-) -> Option<Arc<Chain>> {
-    let protocols = sniffed.application_protocols();
-    let facts = ConnectionFacts {
-        destination: original_dst.or_else(|| socket(local)),
-        source: socket(remote),
-        direct_source: socket(remote),
-        sni: sniffed.sni.as_deref(),
-        transport: sniffed.transport(),
-        application_protocols: &protocols,
-    };
-    let chosen = select(&listener.config, &facts).and_then(|chain| listener.chain(&chain));
-    if chosen.is_none() {
-        listener.stats.no_filter_chain_match.inc();
-        tracing::debug!(listener = %listener.config.name, %remote, "no filter chain matches");
-    }
-    chosen
 }
 
 pub(super) fn socket(address: &Address) -> Option<SocketAddr> {
     match address {
         Address::Socket(address) => Some(*address),
         Address::Pipe(_) => None,
-    }
-}
-
-async fn handshake(
-    listener: &Listener,
-    chain: &Chain,
-    io: Io,
-    config: Arc<rustls::ServerConfig>,
-) -> Option<Io> {
-    let limit = chain.config.transport_connect_timeout;
-    let accepting = io.accept_tls(config);
-    let accepted = if limit.is_zero() {
-        accepting.await
-    } else {
-        match tokio::time::timeout(limit, accepting).await {
-            Ok(accepted) => accepted,
-            Err(_) => Err(std::io::Error::new(
-                std::io::ErrorKind::TimedOut,
-                "the TLS handshake took longer than transport_socket_connect_timeout",
-            )),
-        }
-    };
-    match accepted {
-        Ok(io) => {
-            listener.stats.ssl_handshake.inc();
-            Some(io)
-        }
-        Err(error) => {
-            listener.stats.handshake_failed(tls::failure_io(&error).stat());
-            tracing::info!(
-                listener = %listener.config.name,
-                why = tls::explain_io(&error),
-                "TLS handshake with a downstream failed"
-            );
-            None
-        }
     }
 }
 

@@ -31,6 +31,7 @@ pub(super) fn send(exchange: &Exchange, plan: &Plan<'_>, source: &Source) {
             priority: Priority::Default,
             downstream_h2: exchange.connection.is_http2(),
             sni: None,
+            behalf: exchange.connection.ends.behalf(),
         };
         tokio::spawn(deliver(Arc::clone(cluster), request, options));
     }

@@ -7,7 +7,7 @@
 //! | step | where |
 //! |---|---|
 //! | accept | [`server`], [`listener`] |
-//! | identify | [`connection`] |
+//! | identify | [`identify`], [`connection`] |
 //! | read | [`read`] |
 //! | route, admit | [`exchange`], [`filter`], [`admit`] |
 //! | pick, forward | [`attempt`] |
@@ -22,6 +22,7 @@ mod exchange;
 mod filter;
 mod handover;
 mod headers;
+mod identify;
 mod lifetime;
 mod listener;
 mod mirror;

@@ -108,7 +108,7 @@ pub(super) fn with(
             .client
             .map(|ip| SocketAddr::new(ip, remote.map_or(0, |remote| remote.port())))
             .or(remote),
-        downstream_direct_remote: remote,
+        downstream_direct_remote: socket(&ends.direct),
         downstream_local: socket(&ends.local),
         peer: ends.peer.as_ref().map(peer).unwrap_or_default(),
         local_uri: exchange.connection.http.local_uri.as_deref(),

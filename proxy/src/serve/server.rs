@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
-use super::connection::{self, Arrival};
 use super::handover::Unbound;
+use super::identify::{self, Arrival};
 use super::listener::{Listener, ListenerError};
 use crate::cluster::{Clusters, Live};
 use crate::model::listener::{self as model, Address, Direction};
@@ -380,7 +380,7 @@ async fn accept_loop(mut acceptor: Acceptor, owners: Owners, drain: Arc<Drain>) 
             Ok((io, remote)) => {
                 let (listener, original_dst) = owners.of(&io);
                 let arrival = Arrival { io, remote, original_dst };
-                let serving = connection::serve(listener, arrival, watch.clone());
+                let serving = identify::serve(listener, arrival, watch.clone());
                 tokio::spawn(serving);
             }
             Err(error) => {

@@ -5,11 +5,11 @@
 
 use std::future::{Future, pending};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::connection::Ends;
 use super::listener::{Chain, Terminal};
 use super::tcp::{self, Upstream};
 use crate::net::Io;
@@ -25,7 +25,7 @@ pub(super) type Ahead = (Arc<Chain>, Upstream);
 pub(super) async fn race(
     look: impl Future<Output = io::Result<Sniffed>>,
     chain: &Arc<Chain>,
-    destination: SocketAddr,
+    ends: &Ends,
 ) -> io::Result<(Option<Sniffed>, Option<Ahead>)> {
     let mut look = pin!(look);
     let mut ahead = None;
@@ -37,7 +37,7 @@ pub(super) async fn race(
     tokio::select! {
         biased;
         sniffed = &mut look => return Ok((Some(sniffed?), None)),
-        upstream = dial(chain, destination) => ahead.insert(upstream),
+        upstream = dial(chain, ends) => ahead.insert(upstream),
     };
     tokio::select! {
         biased;
@@ -52,9 +52,9 @@ pub(super) async fn race(
 }
 
 /// Never ends if there is no connection: then the client decides.
-async fn dial(chain: &Chain, destination: SocketAddr) -> Upstream {
+async fn dial(chain: &Chain, ends: &Ends) -> Upstream {
     if let Terminal::Tcp(proxy) = &chain.terminal
-        && let Ok(upstream) = tcp::dial(proxy, Some(destination)).await
+        && let Ok(upstream) = tcp::dial(proxy, ends).await
     {
         return upstream;
     }

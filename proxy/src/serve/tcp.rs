@@ -1,6 +1,5 @@
 //! Opaque TCP (`envoy.filters.network.tcp_proxy`): pick, connect, copy.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -28,17 +27,13 @@ impl Upstream {
     }
 }
 
-/// Connect to an endpoint of the proxy's clusters. `original_dst`: where the connection that is
-/// served was going.
+/// Connect to an endpoint of the proxy's clusters, for a connection with these ends.
 ///
 /// # Errors
 /// There is no endpoint, or none took the connection.
-pub(super) async fn dial(
-    proxy: &Tcp,
-    original_dst: Option<SocketAddr>,
-) -> Result<Upstream, Refusal> {
+pub(super) async fn dial(proxy: &Tcp, ends: &Ends) -> Result<Upstream, Refusal> {
     let mut told = Told::default();
-    let (io, permit) = connect(proxy, original_dst, &mut told).await?;
+    let (io, permit) = connect(proxy, ends, &mut told).await?;
     Ok(Upstream { io, _permit: permit, told })
 }
 
@@ -58,7 +53,7 @@ pub(super) async fn serve(
             told = before;
             Ok((io, _permit))
         }
-        None => connect(proxy, ends.original_dst, &mut told).await,
+        None => connect(proxy, ends, &mut told).await,
     };
     match connected {
         Ok((upstream, _permit)) => {
@@ -88,7 +83,7 @@ struct Told {
 
 async fn connect(
     proxy: &Tcp,
-    original_dst: Option<SocketAddr>,
+    ends: &Ends,
     told: &mut Told,
 ) -> Result<(Io, ConnectionPermit), Refusal> {
     let live = proxy.context.clusters.load();
@@ -105,11 +100,11 @@ async fn connect(
             hash: None,
             avoid: &tried,
             attempts: 3,
-            original_dst,
+            original_dst: ends.original_dst,
             random: fastrand::u64(..),
         })?;
         told.endpoint = Some(Arc::clone(&endpoint));
-        match cluster.connect(&endpoint).await {
+        match cluster.connect(&endpoint, ends.behalf()).await {
             Ok((io, permit)) => {
                 cluster.record(&endpoint, Outcome::Success);
                 return Ok((io, permit));
@@ -180,7 +175,7 @@ fn log(proxy: &Tcp, ends: &Ends, told: &Told, (started, wall): (Instant, SystemT
         upstream_attempts: told.attempts,
         upstream_transport_failure: told.failure.as_deref(),
         downstream_remote: socket(&ends.remote),
-        downstream_direct_remote: socket(&ends.remote),
+        downstream_direct_remote: socket(&ends.direct),
         downstream_local: socket(&ends.local),
         sni: ends.sni.as_deref(),
         tls_version: ends.tls_version,

@@ -109,6 +109,7 @@ async fn dial(
     original_dst: Option<SocketAddr>,
 ) -> Result<(Io, ConnectionPermit), Refusal> {
     let mut tried = Vec::new();
+    let behalf = exchange.connection.ends.behalf();
     loop {
         exchange.facts.attempts += 1;
         let endpoint = cluster.pick(&PickContext {
@@ -119,7 +120,7 @@ async fn dial(
             random: fastrand::u64(..),
         })?;
         exchange.facts.endpoint = Some(Arc::clone(&endpoint));
-        match cluster.connect(&endpoint).await {
+        match cluster.connect(&endpoint, behalf).await {
             Ok(connected) => {
                 cluster.record(&endpoint, Outcome::Success);
                 return Ok(connected);

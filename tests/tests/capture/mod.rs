@@ -27,6 +27,8 @@ spec:
   - {{name: http, port: 80, targetPort: http}}
   - {{name: grpc, port: 90, targetPort: grpc}}
   - {{name: redis, port: 6379, targetPort: redis}}
+  - {{name: http-who, port: 81, targetPort: http-who}}
+  - {{name: tcp-who, port: 7001, targetPort: tcp-who}}
 "
     )
 }

@@ -29,6 +29,27 @@ socketserver.ThreadingTCPServer.allow_reuse_address = True
 socketserver.ThreadingTCPServer(('0.0.0.0', 7000), Greeter).serve_forever()
 ";
 
+/// Two servers that say from where they are called; the one of port 7001 speaks first.
+const WHO: &str = "
+import http.server, socketserver, threading
+class Web(http.server.BaseHTTPRequestHandler):
+    protocol_version = 'HTTP/1.1'
+    def do_GET(self):
+        text = self.client_address[0].encode() + b'\\n'
+        self.send_response(200)
+        self.send_header('content-length', str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+class Teller(socketserver.StreamRequestHandler):
+    def handle(self):
+        self.wfile.write(self.client_address[0].encode() + b'\\n')
+        for line in self.rfile:
+            self.wfile.write(line)
+web = http.server.ThreadingHTTPServer(('127.0.0.1', 8001), Web)
+threading.Thread(target=web.serve_forever).start()
+socketserver.ThreadingTCPServer(('0.0.0.0', 7001), Teller).serve_forever()
+";
+
 /// Address of the service `back`, which no machine has.
 const VIP: [u8; 4] = [10, 96, 0, 10];
 
@@ -74,6 +95,7 @@ async fn tproxy_brings_the_same() -> anyhow::Result<()> {
     hosts.grpc().await?;
     hosts.speaks_first().await?;
     hosts.plain_text_is_refused()?;
+    hosts.source_is_kept().await?;
     hosts.taken_back()
 }
 
@@ -96,10 +118,17 @@ async fn hosts(mode: &str) -> anyhow::Result<Hosts> {
     let other = ["-m", "http.server", "8080", "--bind", "::"];
     let programs = vec![
         python(&back, "python", (&server, &web))?,
+        python(&back, "who", (&["-c", WHO], &web))?,
         python(&outside, "outside", (&other, &web))?,
         python(&outside, "greeter", (&["-c", GREETER], &web))?,
     ];
-    let ports = [("http", 8000), ("grpc", grpc.address.port()), ("redis", redis.address.port())];
+    let ports = [
+        ("http", 8000),
+        ("grpc", grpc.address.port()),
+        ("redis", redis.address.port()),
+        ("http-who", 8001),
+        ("tcp-who", 7001),
+    ];
     let apps = ports.map(|(name, port)| format!("{name}={port}"));
     let back_sidecar = world.sidecar(&back, ("back", &apps), mode).await?;
     let front_sidecar = world.sidecar(&front, ("front", &[]), mode).await?;
@@ -169,6 +198,34 @@ impl Hosts {
         ensure!(self.front_sidecar.counter(name).await? == 1, "no TLS to the workload");
         let name = "cluster.back.default_6379.ssl.handshake";
         ensure!(self.front_sidecar.counter(name).await? == 1, "no TLS to the service");
+        Ok(())
+    }
+
+    /// The application sees who called, though two sidecars are between; clients take turns, so that a connection
+    /// that was made for one would be seen by the other.
+    async fn source_is_kept(&self) -> anyhow::Result<()> {
+        let (front, back) = (self.front.address(), self.back.address());
+        wait::until("the server is up", || async {
+            let (_, text) = self.curl("http://back.default:81/").ok()?;
+            (text == format!("{front}\n")).then_some(())
+        })
+        .await
+        .with_context(|| self.logs())?;
+        for _ in 0..3 {
+            let (_, text) = self.curl("http://back.default:81/")?;
+            ensure!(text == format!("{front}\n"), "{front} was {text}");
+            let args = ["-sS", "--max-time", "30", "http://back.default:81/"];
+            let (_, text) = self.back.run("curl", &args)?;
+            ensure!(text == format!("{back}\n"), "{back} was {text}");
+        }
+        let name = "cluster.inbound_8001.upstream_cx_total";
+        let connections = self.back_sidecar.counter(name).await?;
+        ensure!(connections <= 3, "{connections} connections: those of a client are not kept");
+        let greeting = format!("{front}\n");
+        for address in [SocketAddr::from((VIP, 7001)), SocketAddr::from((back, 7001))] {
+            let said = self.listen_and_echo(address, greeting.as_bytes())?;
+            ensure!(said == format!("{front}\nping\n"), "{address}: {said}");
+        }
         Ok(())
     }
 
@@ -242,6 +299,18 @@ impl Hosts {
 
     /// Saying it twice is saying it once, and undoing it leaves nothing.
     fn taken_back(&self) -> anyhow::Result<()> {
+        redirect(&self.back, &["--undo"])?;
+        for args in [&["-4", "rule"], &["-6", "rule"]] {
+            let (_, rules) = self.back.run("ip", args)?;
+            ensure!(!rules.contains("fwmark"), "{rules}");
+        }
+        for name in
+            ["net.ipv4.tcp_fwmark_accept", "net.ipv4.fwmark_reflect", "net.ipv6.fwmark_reflect"]
+        {
+            let (_, value) =
+                self.back.run("cat", &[&format!("/proc/sys/{}", name.replace('.', "/"))])?;
+            ensure!(value.trim() == "0", "{name} is {value}");
+        }
         let tables =
             || -> anyhow::Result<String> { Ok(self.front.run("nft", &["list", "ruleset"])?.1) };
         redirect(&self.front, &[])?;

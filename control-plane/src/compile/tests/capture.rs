@@ -92,6 +92,7 @@ fn a_captured_workload_is_told_by_its_ports_apart() {
     let tproxy = with_sidecar(node, |sidecar| sidecar.interception = Interception::Tproxy);
     let inbound = listener(&world("").for_node(&tproxy), "inbound");
     assert_eq!(inbound.transparent, Some(true));
+    assert_eq!(inbound.listener_filters.len(), 2, "and the client's address towards the workload");
 }
 
 #[test]

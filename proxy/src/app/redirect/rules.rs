@@ -6,8 +6,13 @@ use ipnet::IpNet;
 
 use super::{Ports, Redirect, RedirectMode};
 
-/// One transaction that leaves exactly these rules in the table, whatever was in it.
-pub(super) fn table(args: &Redirect) -> String {
+/// Mark of what the sidecar sends to its application in the name of a client (`original_src`), and of the
+/// application's answers.
+pub(super) const SOURCE_MARK: u32 = 1339;
+
+/// One transaction that leaves exactly these rules in the table, whatever was in it. `notes` are names of chains
+/// without rules, which remember things for `--undo`.
+pub(super) fn table(args: &Redirect, notes: &[String]) -> String {
     let mut text = no_table();
     text.push_str("table inet pillion {\n");
     if !args.no_inbound {
@@ -18,6 +23,9 @@ pub(super) fn table(args: &Redirect) -> String {
     }
     if !args.no_outbound {
         text.push_str(&outbound(args));
+    }
+    for note in notes {
+        let _ = write!(text, "\tchain {note} {{\n\t}}\n");
     }
     text.push_str("}\n");
     text
@@ -35,7 +43,8 @@ fn inbound(args: &Redirect) -> String {
     chain("inbound", "type nat hook prerouting priority -100; policy accept;", &rules)
 }
 
-/// Answers to what this machine began are not to be taken for something new.
+/// Answers to what this machine began are not to be taken for something new. The mark has done its work when the
+/// packet was routed: sockets that are accepted must not inherit it (`tcp_fwmark_accept`).
 fn inbound_tproxy(args: &Redirect) -> String {
     let (port, mark) = (args.inbound_port, args.tproxy_mark);
     let mut rules = vec![
@@ -46,7 +55,9 @@ fn inbound_tproxy(args: &Redirect) -> String {
     rules.extend(tcp_ports(&args.exclude_inbound_ports).map(|ports| format!("{ports} return")));
     rules.push(format!("meta l4proto tcp socket transparent 1 meta mark set {mark} accept"));
     rules.push(format!("meta l4proto tcp tproxy to :{port} meta mark set {mark} accept"));
+    let arrived = format!("meta mark {mark} meta mark set 0");
     chain("inbound", "type filter hook prerouting priority -150; policy accept;", &rules)
+        + &chain("arrived", "type filter hook input priority -150; policy accept;", &[arrived])
 }
 
 fn outbound(args: &Redirect) -> String {
@@ -143,7 +154,7 @@ mod tests {
 
     #[test]
     fn the_rules_replace_those_before_in_one_transaction() {
-        let text = table(&args(&[]));
+        let text = table(&args(&[]), &[]);
         assert!(text.starts_with("add table inet pillion\ndelete table inet pillion\ntable inet "));
         assert!(text.contains("\t\ttcp dport { 22, 15020-15021, 15090 } return\n"), "{text}");
         assert!(text.contains("\t\tmeta l4proto tcp redirect to :15006\n"), "{text}");
@@ -154,15 +165,18 @@ mod tests {
 
     #[test]
     fn exclusions_stand_before_the_redirection() {
-        let text = table(&args(&[
-            "--exclude-cidrs",
-            "10.1.0.0/16,fd00::/8",
-            "--exclude-uids=7,8",
-            "--exclude-outbound-ports=9000-9100,53",
-            "--proxy-uid=1337",
-            "--proxy-gid=1338",
-            "--proxy-mark=9",
-        ]));
+        let text = table(
+            &args(&[
+                "--exclude-cidrs",
+                "10.1.0.0/16,fd00::/8",
+                "--exclude-uids=7,8",
+                "--exclude-outbound-ports=9000-9100,53",
+                "--proxy-uid=1337",
+                "--proxy-gid=1338",
+                "--proxy-mark=9",
+            ]),
+            &[],
+        );
         let outbound = text.split("chain outbound").nth(1).unwrap();
         let end = outbound.find("redirect to :15001").unwrap();
         for rule in [
@@ -181,10 +195,15 @@ mod tests {
 
     #[test]
     fn a_side_can_be_left_alone_and_tproxy_marks() {
-        let text = table(&args(&["--no-outbound", "--mode", "tproxy", "--tproxy-mark", "77"]));
+        let text = table(
+            &args(&["--no-outbound", "--mode", "tproxy", "--tproxy-mark", "77"]),
+            &["note".to_owned()],
+        );
         assert!(text.contains("tproxy to :15006 meta mark set 77 accept"), "{text}");
+        assert!(text.contains("meta mark 77 meta mark set 0"), "{text}");
+        assert!(text.contains("chain note {\n\t}"), "{text}");
         assert!(!text.contains("chain outbound"));
-        assert!(!table(&args(&["--no-inbound"])).contains(":15006"));
+        assert!(!table(&args(&["--no-inbound"]), &[]).contains(":15006"));
     }
 
     #[test]

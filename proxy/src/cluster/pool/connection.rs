@@ -11,14 +11,18 @@ use http::Version;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
+use super::Fit;
 use super::dial::Connector;
+use crate::cluster::behalf::Behalf;
 use crate::cluster::breaker::ConnectionPlace;
 use crate::cluster::endpoint::EndpointCounters;
 use crate::cluster::stats::ClusterStats;
-use crate::model::Name;
 use crate::model::listener::Address;
 use crate::net::Io;
 use crate::tls;
+
+/// A connection that serves one client only is not kept for longer than this without a request.
+const OF_ONE_CLIENT: Duration = Duration::from_secs(60);
 
 static IDS: AtomicU64 = AtomicU64::new(1);
 
@@ -29,7 +33,7 @@ pub struct Connection {
     local: Option<Address>,
     tls_version: Option<&'static str>,
     version: Version,
-    pub(super) sni: Option<Name>,
+    pub(super) fit: Fit,
     pub(crate) connector: Arc<Connector>,
     pub(super) opened: Instant,
     /// Bytes received: unchanged means that the endpoint said nothing since.
@@ -48,18 +52,13 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(
-        io: &Io,
-        version: Version,
-        sni: Option<Name>,
-        connector: Arc<Connector>,
-    ) -> Self {
+    pub(super) fn new(io: &Io, version: Version, fit: Fit, connector: Arc<Connector>) -> Self {
         Self {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             local: io.local_address().ok(),
             tls_version: io.tls_version(),
             version,
-            sni,
+            fit,
             connector,
             opened: Instant::now(),
             received: AtomicU64::new(0),
@@ -107,6 +106,9 @@ impl Connection {
     pub(super) fn expires(&self, since: Instant) -> Option<Instant> {
         let config = &self.connector.config;
         let mut idle = config.idle_timeout;
+        if self.fit.behalf != Behalf::default() {
+            idle = Some(idle.map_or(OF_ONE_CLIENT, |idle| idle.min(OF_ONE_CLIENT)));
+        }
         if let promised @ 1.. = self.keep_alive.load(Ordering::Relaxed) {
             // A second for what is on its way when the endpoint closes.
             let safe = Duration::from_millis(promised.saturating_sub(1000));

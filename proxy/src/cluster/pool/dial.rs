@@ -12,9 +12,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use tokio::time::timeout;
 
-use super::Job;
 use super::connection::{Connection, ConnectionPermit, Wire};
 use super::streams::Streams;
+use super::{Fit, Job};
+use crate::cluster::behalf::Behalf;
 use crate::cluster::breaker::{Breakers, ConnectionPlace};
 use crate::cluster::endpoint::Endpoint;
 use crate::cluster::stats::ClusterStats;
@@ -115,9 +116,10 @@ impl Connector {
     pub(crate) async fn connect(
         &self,
         endpoint: &Endpoint,
+        behalf: Behalf,
         place: ConnectionPlace,
     ) -> Result<(Io, ConnectionPermit), Refusal> {
-        let io = self.dial(endpoint, None, None).await?;
+        let io = self.dial(endpoint, &Fit { sni: None, behalf }, None).await?;
         Ok((io, self.permit(endpoint, place)))
     }
 
@@ -157,14 +159,14 @@ impl Connector {
         job: &Job,
         place: ConnectionPlace,
     ) -> Result<Opened, Refusal> {
-        let io = self.dial(&job.endpoint, job.sni.as_ref(), Some(job.wanted)).await?;
+        let io = self.dial(&job.endpoint, &job.fit, Some(job.wanted)).await?;
         let http2 = match job.wanted {
             Wanted::Http1 => false,
             Wanted::Http2 => true,
             Wanted::Negotiated => io.alpn() == Some(b"h2"),
         };
         let version = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
-        let connection = Connection::new(&io, version, job.sni.clone(), Arc::clone(self));
+        let connection = Connection::new(&io, version, job.fit.clone(), Arc::clone(self));
         let connection = Arc::new(connection);
         let permit = self.permit(&job.endpoint, place);
         let wire = TokioIo::new(Wire::new(io, Arc::clone(&connection), permit));
@@ -218,7 +220,7 @@ impl Connector {
     async fn dial(
         &self,
         endpoint: &Endpoint,
-        sni: Option<&Name>,
+        fit: &Fit,
         wanted: Option<Wanted>,
     ) -> Result<Io, Refusal> {
         let started = Instant::now();
@@ -226,7 +228,7 @@ impl Connector {
         self.stats.upstream_cx_total.inc();
         counters.cx_total.fetch_add(1, Ordering::Relaxed);
         let limit = self.config.connect_timeout;
-        let result = match timeout(limit, self.establish(endpoint, sni, wanted)).await {
+        let result = match timeout(limit, self.establish(endpoint, fit, wanted)).await {
             Ok(result) => result,
             Err(_) => Err(self.timed_out(endpoint)),
         };
@@ -249,12 +251,13 @@ impl Connector {
     async fn establish(
         &self,
         endpoint: &Endpoint,
-        sni: Option<&Name>,
+        fit: &Fit,
         wanted: Option<Wanted>,
     ) -> Result<Io, Refusal> {
         let options = ConnectOptions {
             timeout: self.config.connect_timeout,
             keepalive: self.config.tcp_keepalive,
+            source: fit.behalf.source,
         };
         let io = net::connect(&endpoint.address, &options).await.map_err(|error| {
             if error.kind() == io::ErrorKind::TimedOut {
@@ -266,7 +269,7 @@ impl Connector {
         })?;
         match (self.tls.load_full(), &self.config.tls) {
             (Some(tls), Some(context)) => {
-                let name = match sni {
+                let name = match &fit.sni {
                     Some(authority) if context.auto_host_sni => authority,
                     _ => &context.sni,
                 };

@@ -12,10 +12,9 @@ use hyper::client::conn::http1::SendRequest;
 use super::connection::Connection;
 use super::http1::Idle;
 use super::streams::Streams;
-use super::{Job, Pool};
+use super::{Fit, Job, Pool};
 use crate::cluster::endpoint::{Endpoint, Host};
 use crate::http::body::RequestBody;
-use crate::model::Name;
 
 /// A connection, or a stream of one, held by a request.
 #[derive(Debug)]
@@ -96,8 +95,8 @@ impl Lease {
         &self.connection
     }
 
-    pub(super) fn sni(&self) -> Option<&Name> {
-        self.connection.sni.as_ref()
+    pub(super) fn fit(&self) -> &Fit {
+        &self.connection.fit
     }
 
     /// Sends a request, and waits for the head of the answer.

@@ -23,6 +23,7 @@ pub use connection::{Connection, ConnectionPermit};
 pub(crate) use dial::{Connector, Wanted};
 pub(crate) use lease::{Lease, SendFailure};
 
+use super::behalf::Behalf;
 use super::breaker::ConnectionPlace;
 use super::endpoint::{Endpoint, Host};
 use crate::model::Name;
@@ -72,10 +73,19 @@ pub(crate) struct Job {
     pub(crate) connector: Arc<Connector>,
     pub(crate) wanted: Wanted,
     pub(crate) priority: Priority,
-    /// Name to be sent in the ClientHello, where it depends on the request.
-    pub(crate) sni: Option<Name>,
+    /// What makes the connection unfit for others.
+    pub(crate) fit: Fit,
     /// Which of the endpoint's pools.
     pub(crate) at: usize,
+}
+
+/// What connections of a pool may differ in: only a request that wants the very same gets one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fit {
+    /// Name to be sent in the ClientHello, where it depends on the request.
+    pub(crate) sni: Option<Name>,
+    /// What the connection tells of the client that it was made for.
+    pub(crate) behalf: Behalf,
 }
 
 impl Job {
@@ -257,7 +267,7 @@ impl Pool {
             let mut inner = self.lock();
             inner.dialing -= 1;
             let line = std::mem::take(&mut inner.line);
-            let (told, rest) = line.into_iter().partition(|waiter| waiter.job.sni == job.sni);
+            let (told, rest) = line.into_iter().partition(|waiter| waiter.job.fit == job.fit);
             inner.line = rest;
             self.waiting.store(inner.line.len(), Ordering::Relaxed);
             told
@@ -274,7 +284,7 @@ impl Pool {
         loop {
             let waiter = {
                 let mut inner = self.lock();
-                match inner.next_waiter(lease.sni()) {
+                match inner.next_waiter(lease.fit()) {
                     Some(waiter) => {
                         self.waiting.store(inner.line.len(), Ordering::Relaxed);
                         waiter
@@ -377,7 +387,7 @@ impl Inner {
         while let Some(index) = at.checked_sub(1) {
             at = index;
             let idle = self.idle.get(index)?;
-            if idle.connection.sni != job.sni {
+            if idle.connection.fit != job.fit {
                 continue;
             }
             let idle = self.idle.remove(index)?;
@@ -393,7 +403,7 @@ impl Inner {
     fn take_stream(&mut self, job: &Job, stale: &mut Vec<Stale>) -> Option<Lease> {
         let mut at = 0;
         while let Some(streams) = self.streams.get(at) {
-            if streams.connection().sni != job.sni {
+            if streams.connection().fit != job.fit {
                 at += 1;
             } else if streams.is_over() {
                 // What is under way on it goes on; nothing new begins.
@@ -407,9 +417,9 @@ impl Inner {
         None
     }
 
-    fn next_waiter(&mut self, sni: Option<&Name>) -> Option<Waiter> {
+    fn next_waiter(&mut self, fit: &Fit) -> Option<Waiter> {
         loop {
-            let suits = |waiter: &Waiter| waiter.job.sni.as_ref() == sni;
+            let suits = |waiter: &Waiter| waiter.job.fit == *fit;
             let waiter = self.line.iter().position(suits).and_then(|at| self.line.remove(at))?;
             if !waiter.reply.is_closed() {
                 return Some(waiter);

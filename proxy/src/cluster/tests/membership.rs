@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::cluster::testing::{
     Backend, Shop, assignment, at, config, endpoint, eventually, get, locality, ok, outliers,
 };
-use crate::cluster::{Outcome, SendOptions};
+use crate::cluster::{Behalf, Outcome, SendOptions};
 use crate::model::cluster::{Cluster, Discovery, Dns, DnsFamily, Thresholds};
 use crate::model::endpoint::{Assignment, Endpoint, Target};
 use crate::model::{Changes, Snapshot};
@@ -159,13 +159,13 @@ async fn opaque_connections_are_counted_and_limited() {
         backend.address,
     );
     let cluster = shop.cluster();
-    let (mut io, permit) = cluster.connect(&shop.pick()).await.unwrap();
+    let (mut io, permit) = cluster.connect(&shop.pick(), Behalf::default()).await.unwrap();
     io.write_all(b"x").await.unwrap();
     assert_eq!(io.read_u8().await.unwrap(), b'x');
     assert_eq!(cluster.stats.upstream_cx_active.get(), 1);
-    let refusal = cluster.connect(&shop.pick()).await.unwrap_err();
+    let refusal = cluster.connect(&shop.pick(), Behalf::default()).await.unwrap_err();
     assert_eq!(refusal.reason, Reason::Overflow);
     drop((io, permit));
     assert_eq!(cluster.stats.upstream_cx_active.get(), 0);
-    assert!(cluster.connect(&shop.pick()).await.is_ok());
+    assert!(cluster.connect(&shop.pick(), Behalf::default()).await.is_ok());
 }

@@ -7,9 +7,9 @@ use pillion_xds::envoy::config::core::v3::TrafficDirection;
 use pillion_xds::envoy::config::listener::v3 as pb;
 
 use super::at::At;
-use super::{access_log, common, http_manager, tcp_proxy, tls};
+use super::{access_log, common, http_manager, listener_filters, tcp_proxy, tls};
 use crate::model::listener::{
-    ChainMatch, Direction, FilterChain, Inspect, Listener, SourceType, Terminal, Transport,
+    ChainMatch, Direction, FilterChain, Listener, SourceType, Terminal, Transport,
 };
 
 /// Envoy's default for `listener_filters_timeout`.
@@ -31,7 +31,8 @@ pub(super) fn listener(at: &At<'_>, config: &pb::Listener) -> Option<Listener> {
     let refused = filter_chains.len() != config.filter_chains.len();
     chains_at.expect(any || refused, "expected at least one filter chain")?;
     refuse_equal_matches(&chains_at, &filter_chains)?;
-    let mut inspect = inspect(at, &config.listener_filters)?;
+    let mut filters = listener_filters::all(at, &config.listener_filters)?;
+    let inspect = &mut filters.inspect;
     inspect.original_dst |= config.use_original_dst == Some(true);
     // A chain that asks for SNI or the transport needs the ClientHello, as in Envoy.
     inspect.tls |= filter_chains.iter().any(|chain| needs_hello(&chain.matches));
@@ -54,7 +55,8 @@ pub(super) fn listener(at: &At<'_>, config: &pb::Listener) -> Option<Listener> {
         },
         filter_chains,
         default_filter_chain: default,
-        inspect,
+        original_src: filters.original_src,
+        inspect: filters.inspect,
         inspect_timeout: at
             .field("listener_filters_timeout")
             .duration(config.listener_filters_timeout)
@@ -83,33 +85,6 @@ fn refuse_equal_matches(at: &At<'_>, chains: &[Arc<FilterChain>]) -> Option<()> 
         }
     }
     Some(())
-}
-
-fn inspect(at: &At<'_>, filters: &[pb::ListenerFilter]) -> Option<Inspect> {
-    use pb::listener_filter::ConfigType;
-    let mut inspect = Inspect::default();
-    for (i, filter) in filters.iter().enumerate() {
-        let list = at.field("listener_filters");
-        let at = list.index(i);
-        let Some(ConfigType::TypedConfig(packed)) = &filter.config_type else {
-            return at.field("typed_config").refuse("is missing");
-        };
-        match common::type_of(packed) {
-            "envoy.extensions.filters.listener.original_dst.v3.OriginalDst" => {
-                inspect.original_dst = true;
-            }
-            "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" => {
-                inspect.tls = true;
-            }
-            "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" => {
-                inspect.http = true;
-            }
-            other => {
-                return at.field("typed_config").refuse(format!("`{other}` is not supported"));
-            }
-        }
-    }
-    Some(inspect)
 }
 
 fn chain(at: &At<'_>, config: &pb::FilterChain) -> Option<Arc<FilterChain>> {

@@ -14,6 +14,7 @@ mod headers;
 mod health_check;
 mod http_manager;
 mod listener;
+mod listener_filters;
 mod matcher;
 mod retry;
 mod route;
