@@ -134,7 +134,8 @@ impl Connector {
         address: &Address,
         (alpn, forced): (&[&[u8]], bool),
     ) -> Result<Io, Refusal> {
-        let options = ConnectOptions { timeout: PROBE, keepalive: self.config.tcp_keepalive };
+        let options =
+            ConnectOptions { timeout: PROBE, keepalive: self.config.tcp_keepalive, source: None };
         let io = net::connect(address, &options).await.map_err(|error| {
             let detail = format!("no connection to {address} for a health check: {error}");
             Refusal::upstream(Reason::ConnectFailure, Sent::No, detail)
