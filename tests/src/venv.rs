@@ -93,11 +93,12 @@ pub fn optional<T>(part: &str, found: anyhow::Result<T>) -> anyhow::Result<Optio
     }
 }
 
-/// `target/debug` or `target/release`: the test executable is in `deps` below it.
+/// `target/debug` or `target/release`: programs are in it, test executables in `deps` below it.
 fn profile_dir() -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let dir = own.ancestors().nth(2).context("a test executable lies two folders deep")?;
-    Ok(dir.to_owned())
+    let dir = own.parent().context("an executable lies in a folder")?;
+    let below = dir.ends_with("deps").then(|| dir.parent()).flatten();
+    Ok(below.unwrap_or(dir).to_owned())
 }
 
 /// Where cargo puts what it builds, and tests what is too large for the folder of temporary files.
