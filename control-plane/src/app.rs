@@ -1,5 +1,6 @@
 //! The control plane as a whole: wires the parts and keeps them running.
 
+mod feedback;
 pub mod files;
 pub mod kubernetes;
 mod registrar;
@@ -208,7 +209,7 @@ impl ControlPlane {
         servers.spawn(ended(xds::serve_tls(listeners.xds_tls, tls, services, stop.clone())));
         if let Some(cluster) = cluster {
             // The lease is given back before the process ends.
-            servers.spawn(cluster.work(root_pem, stop.clone()));
+            servers.spawn(cluster.work(root_pem, View::feedback(&view), stop.clone()));
         }
         Ok(Self { addresses, join_token, view, stop, servers, _background: background })
     }

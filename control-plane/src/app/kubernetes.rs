@@ -17,6 +17,7 @@ use super::{StartError, stored_root};
 use crate::ca::{JoinToken, RootMaterial, certificates_pem, first_certificate, private_key_pem};
 use crate::identity::{Caller, SpiffeId, TrustDomain};
 use crate::intent::Parsed;
+use crate::source::kubernetes::feedback::Feedback;
 use crate::source::kubernetes::{Cluster, Followed, SharedRoot};
 use crate::source::{Combined, Documents, combine};
 use crate::store::Store;
@@ -103,13 +104,22 @@ impl InCluster {
         Reviewer { cluster: self.cluster.clone(), trust_domain }
     }
 
-    /// Takes part in the election, and writes while it leads, until `stop`.
-    pub(super) async fn work(self, root: String, stop: CancellationToken) {
+    /// Takes part in the election, and writes while it leads, until `stop`. `feedback` is what its own proxies say.
+    pub(super) async fn work(
+        self,
+        root: String,
+        feedback: impl Fn() -> Feedback,
+        stop: CancellationToken,
+    ) {
         let (candidate, leadership) = self.cluster.candidate(self.identity.clone());
-        let reporting = self.cluster.report(self.combined.clone(), leadership.clone());
+        let (said, heard) = watch::channel(None);
+        let exchanging =
+            self.cluster.exchange(&self.identity, feedback, (leadership.clone(), said));
+        let reporting = self.cluster.report(self.combined.clone(), heard, leadership.clone());
         let publishing = self.cluster.publish_root(root, self.followed.view.clone(), leadership);
         tokio::select! {
             () = candidate.run(stop) => {}
+            () = exchanging => {}
             () = reporting => {}
             () = publishing => {}
         }

@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime};
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::feedback;
 use super::world::State;
 use crate::admin::{
     NodeStatus, RefusalStatus, Source, Status, TypeStatus, WorkloadStatus, problem_status,
@@ -14,6 +15,7 @@ use crate::admin::{
 use crate::ca::Ca;
 use crate::inject::webhook::Health;
 use crate::intent::{Problem, Severity, Workload};
+use crate::source::kubernetes::feedback::Feedback;
 use crate::xds::session::{self, Dialect};
 use crate::xds::{AdsApi, Published, StreamView, node_to_json};
 
@@ -54,6 +56,22 @@ impl View {
         format!(
             "{streams} connected, {ready} of {all} workloads ready, {errors} errors in the mesh"
         )
+    }
+}
+
+impl View {
+    /// Who says what the proxies refuse, and which gateways they run.
+    pub(crate) fn feedback(view: &Arc<Self>) -> impl Fn() -> Feedback + use<> {
+        let view = Arc::clone(view);
+        move || {
+            let world = Arc::clone(&view.state.borrow().world);
+            let streams = view.ads.streams().views();
+            let mut found = Feedback::default();
+            for stream in &streams {
+                feedback::add(&world, stream, &mut found);
+            }
+            found
+        }
     }
 }
 

@@ -267,6 +267,9 @@ fn redirection(redirect: &Redirect, found: &Match) -> RedirectAction {
 pub(crate) fn unsupported_target(target: &BackendTarget) -> String {
     match target {
         BackendTarget::Unsupported(kind) => format!("a {kind} cannot be a backend"),
+        BackendTarget::NotPermitted(what) => {
+            format!("no ReferenceGrant of its namespace lets the route lead to {what}")
+        }
         BackendTarget::Service { service, .. } => format!("there is no Service {service}"),
         BackendTarget::External { service, .. } => {
             format!("ExternalService {service} does not exist, or has no such port")

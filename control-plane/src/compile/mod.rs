@@ -30,6 +30,7 @@ pub use fixed::bootstrap;
 pub use node::{
     Certificates, GatewayProxy, Interception, Node, NodeError, NodeKind, Place, Sidecar,
 };
+pub(crate) use routes::route_names;
 pub use world::World;
 
 #[cfg(test)]

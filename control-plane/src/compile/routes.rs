@@ -13,6 +13,7 @@ use pillion_xds::envoy::config::route::v3::route_match::{ConnectMatcher, PathSpe
 use pillion_xds::envoy::config::route::v3::{
     DirectResponseAction, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route,
 };
+use prost::Message;
 
 use super::action::{Action, Forward, Headers, action};
 use super::balancing::hash_policy;
@@ -77,6 +78,13 @@ pub(crate) fn outbound(shape: &Shape, client: &Client<'_>) -> RouteConfiguration
     virtual_hosts.append(&mut external::virtual_hosts(shape, &mut taken));
     virtual_hosts.push(strangers(shape.intent.mesh.outbound));
     RouteConfiguration { name: OUTBOUND.to_owned(), virtual_hosts, ..RouteConfiguration::default() }
+}
+
+/// The names of the routes of an encoded route configuration, by virtual host. None of one that cannot be read.
+pub(crate) fn route_names(encoded: &[u8]) -> Vec<Vec<String>> {
+    let hosts = RouteConfiguration::decode(encoded).map(|config| config.virtual_hosts);
+    let names = |host: VirtualHost| host.routes.into_iter().map(|route| route.name).collect();
+    hosts.unwrap_or_default().into_iter().map(names).collect()
 }
 
 /// Hosts that no service of the mesh has.

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use super::action::unsupported_target;
 use super::external;
 use super::members::{Members, Wire};
+pub(crate) use crate::intent::targets;
 use crate::intent::{
-    BackendTarget, Filter, HttpRoute, Intent, Name, ParentRef, RouteKind, Service, ServicePort,
-    Target, TrafficPolicy,
+    BackendTarget, HttpRoute, Intent, Name, ParentRef, RouteKind, Service, ServicePort, Target,
+    TrafficPolicy,
 };
 
 /// The intent and what the workloads say about whole services.
@@ -145,18 +146,6 @@ pub(crate) struct Client<'a> {
 fn destinations(route: &HttpRoute) -> impl Iterator<Item = &Name> {
     targets(route).filter_map(|target| match target {
         BackendTarget::Service { service, .. } => Some(service),
-        BackendTarget::External { .. } | BackendTarget::Unsupported(_) => None,
+        _ => None,
     })
-}
-
-/// Everything that a route names as backend or mirror.
-pub(crate) fn targets(route: &HttpRoute) -> impl Iterator<Item = &BackendTarget> {
-    let backends =
-        route.rules.iter().flat_map(|rule| rule.backends.iter().map(|backend| &backend.target));
-    let mirrors =
-        route.rules.iter().flat_map(|rule| &rule.filters).filter_map(|filter| match filter {
-            Filter::Mirror(mirror) => Some(&mirror.backend.target),
-            _ => None,
-        });
-    backends.chain(mirrors)
 }

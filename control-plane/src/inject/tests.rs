@@ -271,3 +271,41 @@ fn what_is_printed_reads_as_what_it_was() {
     assert_eq!(serde_saphyr::from_str::<Value>(&text).unwrap(), value, "{text}");
     assert!(text.contains("\"yes\"") && text.contains("\"no\":"), "{text}");
 }
+
+#[test]
+fn the_example_of_a_gateway_is_one() {
+    use pillion_proxy::app::flags::Flags;
+    let text = include_str!("../../../examples/kubernetes/gateway.yaml");
+    let read = crate::intent::read("gateway.yaml", text);
+    let parsed = crate::intent::assemble(read.documents, read.problems);
+    assert!(parsed.problems.iter().all(|one| one.message.ends_with("has no effect here")));
+    let gateway = parsed.intent.gateways.values().next().unwrap();
+    let documents = text.split("\n---\n").map(|one| serde_saphyr::from_str::<Value>(one).unwrap());
+    let documents: Vec<Value> = documents.collect();
+    let deployment = documents.iter().find(|one| one["kind"] == "Deployment").unwrap();
+    let container = &spec(deployment)["containers"][0];
+    let args = [&container["command"], &container["args"]].map(|list| list.as_array().unwrap());
+    let args = args.into_iter().flatten().map(|arg| arg.as_str().unwrap());
+    let flags = <Flags as clap::Parser>::try_parse_from(args).unwrap();
+    assert_eq!(flags.sidecar.gateway.as_deref(), Some(gateway.name.name.as_str()));
+    // The certificates are mounted where the listeners' references lead.
+    let folder = flags.sidecar.certificate_dir.unwrap();
+    let mounts: Vec<&str> = container["volumeMounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|mount| mount["mountPath"].as_str().unwrap())
+        .collect();
+    for secret in gateway.listeners.iter().flat_map(|one| &one.certificates) {
+        let path = folder.join(&secret.namespace).join(&secret.name);
+        assert!(mounts.iter().any(|mount| path == std::path::Path::new(mount)), "{path:?}");
+    }
+    let ports: Vec<u64> = container["ports"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|port| port["containerPort"].as_u64().unwrap())
+        .collect();
+    assert!(gateway.listeners.iter().all(|one| ports.contains(&u64::from(one.port))));
+    assert!(ports.contains(&u64::from(flags.health_port.unwrap())));
+}

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::document::{Document, Object, ObjectId, Place};
 use super::external::ExternalService;
 use super::gateway::Gateway;
+use super::grant::{self, ReferenceGrant};
 use super::http_route::{HttpRoute, RouteKind};
 use super::l4_route::{L4Kind, L4Route};
 use super::mesh::Mesh;
@@ -37,6 +38,8 @@ pub struct Intent {
     pub routes: BTreeMap<(RouteKind, Name), Arc<HttpRoute>>,
     /// Routes of connections at gateways.
     pub l4_routes: BTreeMap<(L4Kind, Name), Arc<L4Route>>,
+    /// Who of another namespace may lead to what.
+    pub grants: BTreeMap<Name, Arc<ReferenceGrant>>,
     /// Policies that are in force, by what they hold for.
     pub policies: BTreeMap<Target, Arc<TrafficPolicy>>,
     /// Programs for `pillion up`.
@@ -86,6 +89,7 @@ pub fn assemble(mut documents: Vec<Document>, problems: Vec<Problem>) -> Parsed 
     }
     insert_all(&mut parsed, &kept);
     references::check(&mut parsed, &kept);
+    grant::enforce(&mut parsed.intent);
     parsed.problems.sort();
     parsed.problems.dedup();
     parsed
@@ -118,6 +122,9 @@ fn insert_all(parsed: &mut Parsed, documents: &[Document]) {
             }
             Object::L4Route(route) => {
                 parsed.intent.l4_routes.insert((route.kind, name), Arc::clone(route));
+            }
+            Object::ReferenceGrant(grant) => {
+                parsed.intent.grants.insert(name, Arc::clone(grant));
             }
             Object::TrafficPolicy(policy) => policies.push((document, policy)),
             Object::Process(process) => {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::gateway::{AllowedNamespaces, Gateway, GatewayRef, Listener};
 use super::hostname::intersection;
 use super::meta::Name;
+use super::problem::Cause;
 
 /// The part of a route that decides where it is attached.
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +63,7 @@ pub(crate) fn obstacle(
     gateway: &Gateway,
     reference: &GatewayRef,
     claim: Claim<'_>,
-) -> Option<String> {
+) -> Option<(Cause, String)> {
     if !gateway.is_ours() {
         return None;
     }
@@ -70,25 +71,30 @@ pub(crate) fn obstacle(
     let meant: Vec<&Listener> =
         gateway.listeners.iter().filter(|one| reference.means(one)).collect();
     if meant.is_empty() {
-        return Some(match (&reference.section, reference.port) {
+        let message = match (&reference.section, reference.port) {
             (Some(section), None) => format!("Gateway {name} has no listener named `{section}`"),
             (Some(section), Some(port)) => {
                 format!("Gateway {name} has no listener named `{section}` on port {port}")
             }
             (None, Some(port)) => format!("Gateway {name} has no listener on port {port}"),
             (None, None) => format!("Gateway {name} has no listeners"),
-        });
+        };
+        return Some((Cause::Other, message));
     }
     let allowed: Vec<&&Listener> = meant.iter().filter(|one| allows(gateway, one, claim)).collect();
     if allowed.is_empty() {
-        return Some(format!(
+        let message = format!(
             "no listener of Gateway {name} that is meant takes a {} of namespace `{}` (its protocol, or `allowedRoutes`)",
             claim.kind, claim.name.namespace
-        ));
+        );
+        return Some((Cause::NotAllowed, message));
     }
     let meets =
         |one: &&&Listener| !common_hosts(one.hostname.as_deref(), claim.hostnames).is_empty();
     (!allowed.iter().any(meets)).then(|| {
-        format!("no listener of Gateway {name} that is meant is for any of the route's `hostnames`")
+        let message = format!(
+            "no listener of Gateway {name} that is meant is for any of the route's `hostnames`"
+        );
+        (Cause::NoMatchingHostname, message)
     })
 }

@@ -4,6 +4,7 @@ use super::decode::{At, Context, Object, any_text, dns_label, dns_name, port, wh
 use super::document::Referent;
 use super::filter::{Filter, backend_filter};
 use super::meta::Name;
+use super::problem::Cause;
 
 /// One of the places a rule sends requests to.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +36,8 @@ pub enum BackendTarget {
     },
     /// A kind that cannot be a backend here; its share gets a 500.
     Unsupported(String),
+    /// One of another namespace that no `ReferenceGrant` opens to the route; its share gets a 500. Its kind and name.
+    NotPermitted(String),
 }
 
 /// An element of `backendRefs`.
@@ -74,6 +77,9 @@ pub(crate) fn backend_target<'n>(
             at,
             format!("a {written} cannot be a backend here: its share of the requests gets a 500"),
         );
+        if let Some(last) = cx.problems.last_mut() {
+            last.cause = Cause::InvalidKind;
+        }
         return Some(BackendTarget::Unsupported(written));
     }
     let service = Name::new(namespace, name);

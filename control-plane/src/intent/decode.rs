@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::document::{Reference, Referent};
 use super::duration;
-use super::problem::{Problem, Severity, nearest};
+use super::problem::{Cause, Problem, Severity, nearest};
 use super::yaml::{Key, Node, Value};
 
 /// Where problems of one document are noted.
@@ -108,6 +108,7 @@ impl Context {
             field: path.to_owned(),
             message,
             expected: None,
+            cause: Cause::Other,
         });
     }
 }

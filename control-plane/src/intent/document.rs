@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::decode::{At, Context, Object as Fields, any_text, quoted, text};
 use super::external::ExternalService;
 use super::gateway::{Gateway, GatewayRef};
+use super::grant::ReferenceGrant;
 use super::http_route::{HttpRoute, ParentRef};
 use super::l4_route::{L4Kind, L4Route};
 use super::mesh::Mesh;
@@ -69,6 +70,14 @@ pub struct Document {
     pub(crate) references: Vec<Reference>,
 }
 
+impl Document {
+    /// The same, where nobody knows which gateways there are: none is missed.
+    pub(crate) fn without_gateways(mut self) -> Self {
+        self.references.retain(|one| !matches!(one.target, Referent::Gateway(_)));
+        self
+    }
+}
+
 /// What a document says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Object {
@@ -86,6 +95,8 @@ pub enum Object {
     Route(Arc<HttpRoute>),
     /// A `TLSRoute` or `TCPRoute`.
     L4Route(Arc<L4Route>),
+    /// A `ReferenceGrant`.
+    ReferenceGrant(Arc<ReferenceGrant>),
     /// A `TrafficPolicy`.
     TrafficPolicy(Arc<TrafficPolicy>),
     /// An `ExternalService`.
@@ -258,6 +269,9 @@ fn decode(cx: &mut Context, root: &At<'_>, kind: Kind) -> Option<(ObjectId, Obje
         }
         Kind::TcpRoute => {
             Object::L4Route(Arc::new(L4Route::decode(cx, &meta, &spec, L4Kind::Tcp)?))
+        }
+        Kind::ReferenceGrant => {
+            Object::ReferenceGrant(Arc::new(ReferenceGrant::decode(cx, &meta, &spec)?))
         }
         Kind::TrafficPolicy => {
             Object::TrafficPolicy(Arc::new(TrafficPolicy::decode(cx, &meta, &spec)?))

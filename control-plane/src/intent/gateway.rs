@@ -49,6 +49,28 @@ pub struct Listener {
     pub allowed_kinds: Option<Vec<String>>,
 }
 
+impl Listener {
+    /// The kinds of route that may be attached.
+    pub(crate) fn supported_kinds(&self) -> impl Iterator<Item = &'static str> + '_ {
+        let allowed = |kind: &&'static str| {
+            let kinds = self.allowed_kinds.as_ref();
+            kinds.is_none_or(|kinds| kinds.iter().any(|one| one == kind))
+        };
+        self.protocol.kinds().iter().copied().filter(allowed)
+    }
+
+    /// Whether it allows kinds of route that cannot be attached to it.
+    pub(crate) fn has_unfit_kinds(&self) -> bool {
+        let fit = self.protocol.kinds();
+        self.allowed_kinds.iter().flatten().any(|kind| !fit.contains(&kind.as_str()))
+    }
+
+    /// Whether TLS ends here.
+    pub(crate) fn ends_tls(&self) -> bool {
+        matches!(self.protocol, ListenerProtocol::Https | ListenerProtocol::TlsTerminate)
+    }
+}
+
 /// What a listener speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ListenerProtocol {
@@ -277,10 +299,7 @@ fn certificate_ref(cx: &mut Context, at: &At<'_>) -> Option<Name> {
     if !matches!(group.as_str(), "" | "core") || kind != "Secret" {
         return cx.expected(at, "a reference to a Secret of type `kubernetes.io/tls`");
     }
-    if namespace.is_some_and(|namespace| namespace != cx.namespace) {
-        return cx.error(at, "the Secret has to be in the namespace of the Gateway");
-    }
-    let secret = Name::new(cx.namespace.clone(), name);
+    let secret = Name::new(namespace.unwrap_or_else(|| cx.namespace.clone()), name);
     if let Some(at) = name_at {
         cx.refer(&at, Referent::Certificate(secret.clone()));
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::attach::Claim;
-use super::backend::{Backend, backend};
+use super::backend::{Backend, BackendTarget, backend};
 use super::decode::{
     At, Context, Object, any_text, choice, dns_label, dns_name, duration, port, text, whole,
 };
@@ -11,7 +11,7 @@ use super::document::Referent;
 use super::filter::{Filter, PathChange, header_name, rule_filter};
 use super::gateway::GatewayRef;
 use super::hostname::hostname;
-use super::meta::{Meta, Name};
+use super::meta::{Kind, Meta, Name};
 
 /// A route attached to services or gateways: `HTTPRoute` or `GRPCRoute`.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +40,38 @@ pub enum RouteKind {
     Http,
     /// `GRPCRoute`
     Grpc,
+}
+
+impl RouteKind {
+    /// The kind that it was written as.
+    pub(crate) const fn kind(self) -> Kind {
+        match self {
+            Self::Http => Kind::HttpRoute,
+            Self::Grpc => Kind::GrpcRoute,
+        }
+    }
+}
+
+/// Everything that a route names as backend or mirror.
+pub(crate) fn targets(route: &HttpRoute) -> impl Iterator<Item = &BackendTarget> {
+    let backends = route.rules.iter().flat_map(|rule| &rule.backends);
+    let filters = route.rules.iter().flat_map(|rule| &rule.filters);
+    let mirrors = filters.filter_map(|filter| match filter {
+        Filter::Mirror(mirror) => Some(&mirror.backend.target),
+        _ => None,
+    });
+    backends.map(|backend| &backend.target).chain(mirrors)
+}
+
+/// The same, to be changed.
+pub(crate) fn targets_mut(route: &mut HttpRoute) -> impl Iterator<Item = &mut BackendTarget> {
+    route.rules.iter_mut().flat_map(|rule| {
+        let mirrors = rule.filters.iter_mut().filter_map(|filter| match filter {
+            Filter::Mirror(mirror) => Some(&mut mirror.backend.target),
+            _ => None,
+        });
+        rule.backends.iter_mut().map(|backend| &mut backend.target).chain(mirrors)
+    })
 }
 
 /// A service that a route is attached to.

@@ -5,7 +5,7 @@ use super::backend::{Backend, backend};
 use super::decode::{At, Context, Object, dns_name};
 use super::gateway::GatewayRef;
 use super::http_route::{Parents, parents};
-use super::meta::{Meta, Name};
+use super::meta::{Kind, Meta, Name};
 
 /// A route of connections.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +31,16 @@ pub enum L4Kind {
     Tls,
     /// `TCPRoute`
     Tcp,
+}
+
+impl L4Kind {
+    /// The kind that it was written as.
+    pub(crate) const fn kind(self) -> Kind {
+        match self {
+            Self::Tls => Kind::TlsRoute,
+            Self::Tcp => Kind::TcpRoute,
+        }
+    }
 }
 
 impl L4Route {
@@ -64,11 +74,12 @@ impl L4Route {
 
     /// What decides to which listeners it is attached.
     pub(crate) fn claim(&self) -> Claim<'_> {
-        let kind = match self.kind {
-            L4Kind::Tls => "TLSRoute",
-            L4Kind::Tcp => "TCPRoute",
-        };
-        Claim { kind, name: &self.name, hostnames: &self.hostnames, gateways: &self.gateways }
+        Claim {
+            kind: self.kind.kind().as_str(),
+            name: &self.name,
+            hostnames: &self.hostnames,
+            gateways: &self.gateways,
+        }
     }
 }
 

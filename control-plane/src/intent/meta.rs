@@ -32,6 +32,8 @@ pub enum Kind {
     /// `gateway.networking.k8s.io/v1 TCPRoute`
     #[serde(rename = "TCPRoute")]
     TcpRoute,
+    /// `gateway.networking.k8s.io/v1beta1 ReferenceGrant`
+    ReferenceGrant,
     /// `pillion.io/v1alpha1 TrafficPolicy`
     TrafficPolicy,
     /// `pillion.io/v1alpha1 ExternalService`
@@ -41,7 +43,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Mesh,
         Self::Service,
         Self::Workload,
@@ -51,6 +53,7 @@ impl Kind {
         Self::GrpcRoute,
         Self::TlsRoute,
         Self::TcpRoute,
+        Self::ReferenceGrant,
         Self::TrafficPolicy,
         Self::ExternalService,
         Self::Process,
@@ -69,6 +72,7 @@ impl Kind {
             Self::GrpcRoute => "GRPCRoute",
             Self::TlsRoute => "TLSRoute",
             Self::TcpRoute => "TCPRoute",
+            Self::ReferenceGrant => "ReferenceGrant",
             Self::TrafficPolicy => "TrafficPolicy",
             Self::ExternalService => "ExternalService",
             Self::Process => "Process",
@@ -92,6 +96,9 @@ impl Kind {
                 "gateway.networking.k8s.io/v1alpha3",
                 "gateway.networking.k8s.io/v1alpha2",
             ],
+            Self::ReferenceGrant => {
+                &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"]
+            }
             Self::GrpcRoute => {
                 &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha2"]
             }

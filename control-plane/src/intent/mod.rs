@@ -5,8 +5,8 @@
 //! expected, and a bad document never takes another one with it.
 //!
 //! Kinds: `Mesh`, `Workload`, `TrafficPolicy`, `ExternalService`, `Process` of `pillion.io/v1alpha1`; `Service` and `Secret` (of
-//! type `kubernetes.io/tls`) of `v1`; `Gateway`, `HTTPRoute`, `GRPCRoute`, `TLSRoute` and
-//! `TCPRoute` of `gateway.networking.k8s.io`. Fields that our own kinds do not have are errors. Fields that the
+//! type `kubernetes.io/tls`) of `v1`; `Gateway`, `HTTPRoute`, `GRPCRoute`, `TLSRoute`,
+//! `TCPRoute` and `ReferenceGrant` of `gateway.networking.k8s.io`. Fields that our own kinds do not have are errors. Fields that the
 //! others have and we do not know are warnings, and the known part is applied.
 
 mod assemble;
@@ -18,6 +18,7 @@ mod duration;
 mod external;
 mod filter;
 mod gateway;
+mod grant;
 mod grpc_route;
 pub(crate) mod hostname;
 mod http_route;
@@ -43,6 +44,8 @@ pub use gateway::{
     AllowedNamespaces, GATEWAY_CLASS, GATEWAY_LABEL, Gateway, GatewayRef, Listener,
     ListenerProtocol,
 };
+pub use grant::{GrantFrom, GrantTo, ReferenceGrant};
+pub(crate) use http_route::targets;
 pub use http_route::{
     HttpRoute, Match, ParentRef, PathMatch, RouteKind, RouteRetry, Rule, TextMatch, Timeouts,
     ValueMatch,
@@ -56,7 +59,7 @@ pub use policy::{
     RetryBudget, Target, TrafficPolicy,
 };
 pub(crate) use problem::nearest;
-pub use problem::{Problem, Severity};
+pub use problem::{Cause, Problem, Severity};
 pub use process::{Limits, Process, Restart};
 pub use rate_limit::{LimitBy, RateLimit};
 pub use secret::{CertificateSource, PrivateKey, Secret};

@@ -24,6 +24,22 @@ impl fmt::Display for Severity {
     }
 }
 
+/// What a [`Problem`] comes from, as far as somebody asks for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// Anything else.
+    #[default]
+    Other,
+    /// It leads to another namespace, and no `ReferenceGrant` there permits it.
+    NotPermitted,
+    /// It leads to a kind that cannot be led to.
+    InvalidKind,
+    /// The listeners of a gateway do not let a route in.
+    NotAllowed,
+    /// No listener of a gateway is for any host of a route.
+    NoMatchingHostname,
+}
+
 /// One thing that is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Problem {
@@ -45,6 +61,9 @@ pub struct Problem {
     pub message: String,
     /// What was expected instead, if that can be said in a few words.
     pub expected: Option<String>,
+    /// What it comes from.
+    #[serde(skip)]
+    pub cause: Cause,
 }
 
 impl Problem {
@@ -61,6 +80,7 @@ impl Problem {
             field: String::new(),
             message: message.into(),
             expected: None,
+            cause: Cause::Other,
         }
     }
 }

@@ -2,12 +2,14 @@
 
 use super::assemble::{Parsed, describe, of_document};
 use super::attach::{Claim, obstacle};
+use super::backend::BackendTarget;
 use super::document::{Document, Object, Reference, Referent};
 use super::gateway::GatewayRef;
+use super::grant::{permits, permits_backend};
 use super::http_route::ParentRef;
-use super::meta::Name;
+use super::meta::{Kind, Name};
 use super::policy::Target;
-use super::problem::{Problem, Severity, nearest};
+use super::problem::{Cause, Problem, Severity, nearest};
 use super::workload::Workload;
 
 /// Notes references to objects that do not exist. The documents stay in force: what they say about objects
@@ -16,8 +18,13 @@ pub(crate) fn check(parsed: &mut Parsed, documents: &[Document]) {
     let mut found = Vec::new();
     for document in documents {
         for reference in &document.references {
-            if let Some(message) = missing(parsed, document, &reference.target) {
-                found.push(of_reference(document, reference, message));
+            if let Some(message) = forbidden(parsed, document, &reference.target) {
+                let problem = of_reference(document, reference, message);
+                found.push(Problem { cause: Cause::NotPermitted, ..problem });
+            } else if let Some(message) = missing(parsed, document, &reference.target) {
+                let problem = of_reference(document, reference, message.1);
+                let severity = severity(&problem, parsed, &reference.target);
+                found.push(Problem { severity, cause: message.0, ..problem });
             }
         }
         if let Object::Workload(workload) = &document.object
@@ -39,10 +46,58 @@ fn of_reference(document: &Document, reference: &Reference, message: String) -> 
     }
 }
 
-/// What is wrong with a reference, if anything.
-fn missing(parsed: &Parsed, document: &Document, target: &Referent) -> Option<String> {
+/// In a cluster, a gateway that does not exist may be another controller's business.
+fn severity(problem: &Problem, parsed: &Parsed, target: &Referent) -> Severity {
     match target {
-        Referent::Gateway(reference) => missing_gateway(parsed, document, reference),
+        Referent::Gateway(one)
+            if problem.document == 0 && !parsed.intent.gateways.contains_key(&one.gateway) =>
+        {
+            Severity::Warning
+        }
+        _ => Severity::Error,
+    }
+}
+
+/// A reference to another namespace that nobody there permits.
+fn forbidden(parsed: &Parsed, document: &Document, target: &Referent) -> Option<String> {
+    let namespace = &document.id.name.namespace;
+    let (what, name, consequence) = match target {
+        Referent::Backend { service, port } => {
+            let backend = BackendTarget::Service { service: service.clone(), port: *port };
+            let permitted = permits_backend(&parsed.intent, &document.object, &backend);
+            (!permitted).then_some(("Service", service, "its share of the requests gets a 500"))?
+        }
+        Referent::External { service, port } => {
+            let backend = BackendTarget::External { service: service.clone(), port: *port };
+            let permitted = permits_backend(&parsed.intent, &document.object, &backend);
+            let consequence = "its share of the requests gets a 500";
+            (!permitted).then_some(("ExternalService", service, consequence))?
+        }
+        Referent::Certificate(name) => {
+            let from = (Kind::Gateway, namespace.as_str());
+            let permitted = permits(&parsed.intent, from, ("", "Secret", name));
+            (!permitted).then_some(("Secret", name, "the certificate is not used"))?
+        }
+        _ => return None,
+    };
+    Some(format!(
+        "no ReferenceGrant of namespace `{}` lets a {} of `{namespace}` lead to {what} {name}: {consequence}",
+        name.namespace, document.id.kind
+    ))
+}
+
+/// What is wrong with a reference, if anything.
+fn missing(parsed: &Parsed, document: &Document, target: &Referent) -> Option<(Cause, String)> {
+    if let Referent::Gateway(reference) = target {
+        return missing_gateway(parsed, document, reference);
+    }
+    missing_object(parsed, target).map(|message| (Cause::Other, message))
+}
+
+fn missing_object(parsed: &Parsed, target: &Referent) -> Option<String> {
+    match target {
+        // Depends on the route too.
+        Referent::Gateway(_) => None,
         Referent::Egress(name) => {
             let exists = parsed.intent.gateways.contains_key(name);
             (!exists)
@@ -86,23 +141,28 @@ fn missing(parsed: &Parsed, document: &Document, target: &Referent) -> Option<St
     }
 }
 
-fn missing_gateway(parsed: &Parsed, document: &Document, reference: &GatewayRef) -> Option<String> {
+fn missing_gateway(
+    parsed: &Parsed,
+    document: &Document,
+    reference: &GatewayRef,
+) -> Option<(Cause, String)> {
     let name = &reference.gateway;
     let Some(gateway) = parsed.intent.gateways.get(name) else {
         let same_namespace =
             parsed.intent.gateways.keys().filter(|known| known.namespace == name.namespace);
         let meant = nearest(&name.name, same_namespace.map(|known| known.name.as_str()));
         let meant = meant.map(|meant| format!(", did you mean `{meant}`?")).unwrap_or_default();
-        return Some(format!(
-            "there is no Gateway {name}: the route is attached to nothing here{meant}"
-        ));
+        let message =
+            format!("there is no Gateway {name}: the route is attached to nothing here{meant}");
+        return Some((Cause::Other, message));
     };
     let claim: Claim<'_> = match &document.object {
         Object::Route(route) => route.claim(),
         Object::L4Route(route) => route.claim(),
         _ => return None,
     };
-    obstacle(gateway, reference, claim).map(|why| format!("{why}: the route is not attached there"))
+    let (cause, why) = obstacle(gateway, reference, claim)?;
+    Some((cause, format!("{why}: the route is not attached there")))
 }
 
 fn missing_certificate(parsed: &Parsed, name: &Name) -> Option<String> {

@@ -102,7 +102,8 @@ impl Api {
         let apply = request.headers().get(header::CONTENT_TYPE);
         let apply =
             apply.is_some_and(|kind| kind.as_bytes().starts_with(b"application/apply-patch"));
-        let content = if verb == "get" { Value::Null } else { read(request).await? };
+        let content =
+            if matches!(verb, "get" | "delete") { Value::Null } else { read(request).await? };
         let named = asked.name.clone().or_else(|| text(&content["metadata"]["name"]));
         let key: Key =
             (asked.kind.3.to_owned(), asked.namespace.clone(), named.ok_or((422, "Invalid"))?);
@@ -112,6 +113,11 @@ impl Api {
             "update" => store.replace(key, content, asked.status),
             "patch" if apply && store.get(&key).is_none() => store.create(key, content),
             "patch" => store.patch(key, &content, asked.status),
+            "delete" => {
+                let gone = store.get(&key).cloned().ok_or((404, "NotFound"))?;
+                store.delete(&key);
+                Ok(gone)
+            }
             _ => Err((405, "MethodNotAllowed")),
         })?;
         Ok(json_answer(if verb == "create" { 201 } else { 200 }, &done))
@@ -203,9 +209,9 @@ impl Api {
 fn parse(path: &str, query: &str) -> Result<Asked, Refused> {
     let unknown = (404, "NotFound");
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let (group, rest) = match parts.as_slice() {
-        ["api", "v1", rest @ ..] => ("", rest),
-        ["apis", group, _, rest @ ..] => (*group, rest),
+    let (group, version, rest) = match parts.as_slice() {
+        ["api", "v1", rest @ ..] => ("", None, rest),
+        ["apis", group, version, rest @ ..] => (*group, Some(*version), rest),
         _ => return Err(unknown),
     };
     let (namespace, rest) = match rest {
@@ -218,7 +224,10 @@ fn parse(path: &str, query: &str) -> Result<Asked, Refused> {
         [plural, name, "status"] => (*plural, Some((*name).to_owned()), true),
         _ => return Err(unknown),
     };
-    let kind = KINDS.iter().find(|kind| kind.0 == group && kind.3 == plural).ok_or(unknown)?;
+    let kind = KINDS.iter().find(|kind| {
+        kind.0 == group && kind.3 == plural && version.is_none_or(|version| kind.1 == version)
+    });
+    let kind = kind.ok_or(unknown)?;
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let query = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     Ok(Asked { kind, namespace: namespace.to_owned(), name, status, query })

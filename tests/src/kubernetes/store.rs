@@ -22,8 +22,13 @@ pub(super) const KINDS: &[(&str, &str, &str, &str, bool)] = &[
         "mutatingwebhookconfigurations",
         false,
     ),
+    ("gateway.networking.k8s.io", "v1", "GatewayClass", "gatewayclasses", false),
+    ("gateway.networking.k8s.io", "v1", "Gateway", "gateways", true),
     ("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes", true),
     ("gateway.networking.k8s.io", "v1", "GRPCRoute", "grpcroutes", true),
+    // In the versions of the Gateway API's experimental channel, as far as they are not stable yet.
+    ("gateway.networking.k8s.io", "v1alpha2", "TCPRoute", "tcproutes", true),
+    ("gateway.networking.k8s.io", "v1beta1", "ReferenceGrant", "referencegrants", true),
     ("pillion.io", "v1alpha1", "Mesh", "meshes", true),
     ("pillion.io", "v1alpha1", "TrafficPolicy", "trafficpolicies", true),
 ];

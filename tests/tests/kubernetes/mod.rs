@@ -1,6 +1,8 @@
 //! A mesh whose control plane reads the Kubernetes API.
 
 mod api_server;
+mod feedback;
+mod gateways;
 mod identity;
 mod leader;
 mod real;

@@ -126,7 +126,7 @@ impl<'a> Group<'_, 'a> {
         let shape = self.port.shape;
         let mut services = rule.backends.iter().filter_map(|backend| match &backend.target {
             BackendTarget::Service { service, port } => Some((service, port)),
-            BackendTarget::External { .. } | BackendTarget::Unsupported(_) => None,
+            _ => None,
         });
         let first = services.next();
         let only = first.filter(|first| services.all(|other| other.0 == first.0));

@@ -336,7 +336,9 @@ fn host_names_depend_on_where_one_stands() {
 #[test]
 fn a_consumers_route_holds_in_its_namespace_only() {
     let consumer = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: mine, namespace: bank}\nspec:\n  parentRefs: [{group: \"\", kind: Service, name: catalog, namespace: default}]\n  rules: [{backendRefs: [{name: catalog-v2, namespace: default, port: 80}]}]\n---\n";
-    let more = format!("{consumer}{}", route("  - backendRefs: [{name: catalog, port: 80}]"));
+    let grant = "apiVersion: gateway.networking.k8s.io/v1\nkind: ReferenceGrant\nmetadata: {name: bank}\nspec:\n  from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: bank}]\n  to: [{group: \"\", kind: Service}]\n---\n";
+    let more =
+        format!("{consumer}{grant}{}", route("  - backendRefs: [{name: catalog, port: 80}]"));
     let world = world(&more);
     let target = |node: &Node| {
         let routes = host_routes(&world.for_node(node), "outbound", "catalog.default:80");

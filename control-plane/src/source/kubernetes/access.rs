@@ -4,7 +4,7 @@
 
 /// API group of our own kinds.
 pub const OWN_GROUP: &str = "pillion.io";
-/// API group of the routes.
+/// API group of gateways and routes.
 pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 /// The label, with the value [`IN_MESH`], of namespaces whose services and pods are part of the mesh.
 pub const NAMESPACE_LABEL: &str = "pillion.io/inject";
@@ -54,8 +54,20 @@ const READ: &[&str] = &["get", "list", "watch"];
 pub const ACCESS: &[Access] = &[
     cluster("", &["services", "pods", "namespaces", "nodes"], READ, &[]),
     cluster("discovery.k8s.io", &["endpointslices"], READ, &[]),
-    cluster(GATEWAY_GROUP, &["httproutes", "grpcroutes"], READ, &[]),
-    cluster(GATEWAY_GROUP, &["httproutes/status", "grpcroutes/status"], &["patch"], &[]),
+    cluster(
+        GATEWAY_GROUP,
+        &["gatewayclasses", "gateways", "httproutes", "grpcroutes", "tlsroutes", "tcproutes"],
+        READ,
+        &[],
+    ),
+    cluster(GATEWAY_GROUP, &["referencegrants"], READ, &[]),
+    cluster(GATEWAY_GROUP, &["gatewayclasses/status", "gateways/status"], &["patch"], &[]),
+    cluster(
+        GATEWAY_GROUP,
+        &["httproutes/status", "grpcroutes/status", "tlsroutes/status", "tcproutes/status"],
+        &["patch"],
+        &[],
+    ),
     cluster(OWN_GROUP, &["meshes", "trafficpolicies", "externalservices", "workloads"], READ, &[]),
     cluster(
         OWN_GROUP,
@@ -77,6 +89,8 @@ pub const ACCESS: &[Access] = &[
     own("", &["secrets"], &["get"], &[CA_SECRET]),
     own("coordination.k8s.io", &["leases"], &["create"], &[]),
     own("coordination.k8s.io", &["leases"], &["get", "update"], &[LEASE]),
+    // Each replica has a Lease of its own, whose name nobody knows beforehand, for what its proxies refuse.
+    own("coordination.k8s.io", &["leases"], &["list", "patch", "delete"], &[]),
 ];
 
 const fn cluster(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use kube::api::{Api, DynamicObject};
+use kube::api::{Api, ApiResource, DynamicObject, TypeMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use tokio::sync::{mpsc, watch};
@@ -18,6 +18,10 @@ use crate::intent::{Name, Workload};
 
 /// Quiet time before the table is looked at again: changes come in bursts.
 const QUIET: Duration = Duration::from_millis(50);
+/// A kind that the cluster does not have is looked for again after this time, and later after twice as long.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Longest pause between two looks for it.
+const MAX_LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// Longest wait for quiet.
 const MAX_WAIT: Duration = Duration::from_millis(500);
 
@@ -37,41 +41,57 @@ pub(super) struct Outlets {
     pub(super) synced: watch::Sender<bool>,
 }
 
-/// Follows one resource for ever, through errors and lost connections; lists again when its place in the stream is
-/// too old for the server (410).
+/// Follows one resource for ever, in the first of its versions that the cluster has, through errors and lost connections;
+/// lists again when its place in the stream is too old for the server (410).
 pub(super) async fn resource(
-    api: Api<DynamicObject>,
+    apis: Vec<(Api<DynamicObject>, ApiResource)>,
     resource: Resource,
     news: mpsc::Sender<News>,
 ) {
+    let mut pause = LOOK_AGAIN;
+    loop {
+        for (api, version) in &apis {
+            match version_of(api.clone(), version, resource, &news).await {
+                Ended::NoListener => return,
+                Ended::Missing => {}
+            }
+        }
+        if news.send(News::Without(resource)).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(MAX_LOOK_AGAIN);
+    }
+}
+
+/// Why a version is followed no more.
+enum Ended {
+    /// Nobody wants to know.
+    NoListener,
+    /// The cluster does not have it, or does not show it.
+    Missing,
+}
+
+async fn version_of(
+    api: Api<DynamicObject>,
+    version: &ApiResource,
+    resource: Resource,
+    news: &mpsc::Sender<News>,
+) -> Ended {
     let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
-    let name = resource.api().plural;
+    let name = &version.plural;
     let mut listed: Vec<DynamicObject> = Vec::new();
     let mut failing = false;
+    // Items of a list do not say what they are.
+    let typed = |mut object: DynamicObject| {
+        let (api_version, kind) = (version.api_version.clone(), version.kind.clone());
+        object.types = Some(TypeMeta { api_version, kind });
+        object
+    };
     while let Some(event) = events.next().await {
-        let said = match event {
-            Ok(event) => {
-                if std::mem::take(&mut failing) {
-                    tracing::info!(resource = name, "the Kubernetes API can be read again");
-                }
-                match event {
-                    Event::Init => {
-                        listed.clear();
-                        continue;
-                    }
-                    Event::InitApply(object) => {
-                        listed.push(object);
-                        continue;
-                    }
-                    Event::InitDone => {
-                        News::Update(resource, Update::Reset(std::mem::take(&mut listed)))
-                    }
-                    Event::Apply(object) => News::Update(resource, Update::Put(Box::new(object))),
-                    Event::Delete(object) => {
-                        News::Update(resource, Update::Delete(Box::new(object)))
-                    }
-                }
-            }
+        let event = match event {
+            Ok(event) => event,
+            Err(error) if is_without(resource, &error) => return Ended::Missing,
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(
@@ -80,16 +100,30 @@ pub(super) async fn resource(
                         "cannot read the Kubernetes API; what is known stays in force"
                     );
                 }
-                if !is_without(resource, &error) {
-                    continue;
-                }
-                News::Without(resource)
+                continue;
             }
         };
-        if news.send(said).await.is_err() {
-            return;
+        if std::mem::take(&mut failing) {
+            tracing::info!(resource = name, "the Kubernetes API can be read again");
+        }
+        let update = match event {
+            Event::Init => {
+                listed.clear();
+                continue;
+            }
+            Event::InitApply(object) => {
+                listed.push(typed(object));
+                continue;
+            }
+            Event::InitDone => Update::Reset(std::mem::take(&mut listed)),
+            Event::Apply(object) => Update::Put(Box::new(typed(object))),
+            Event::Delete(object) => Update::Delete(Box::new(object)),
+        };
+        if news.send(News::Update(resource, update)).await.is_err() {
+            return Ended::NoListener;
         }
     }
+    Ended::NoListener
 }
 
 /// Takes in what the watchers say, and publishes what comes of it: not before everything was read once.
@@ -127,8 +161,8 @@ pub(super) async fn gather(mut incoming: mpsc::Receiver<News>, out: Outlets) {
 fn take(table: &mut Table, waiting: &mut BTreeSet<Resource>, news: News) {
     match news {
         News::Update(resource, update) => {
-            if matches!(update, Update::Reset(_)) {
-                waiting.remove(&resource);
+            if matches!(update, Update::Reset(_)) && waiting.remove(&resource) {
+                tracing::debug!(resource = resource.api().plural, "was read");
             }
             table.apply(resource, update);
         }
@@ -136,6 +170,7 @@ fn take(table: &mut Table, waiting: &mut BTreeSet<Resource>, news: News) {
             if waiting.remove(&resource) {
                 tracing::info!(resource = resource.api().plural, "goes on without");
             }
+            table.without(resource);
         }
     }
 }

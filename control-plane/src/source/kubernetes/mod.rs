@@ -4,11 +4,14 @@
 //! way as those of a folder. What cannot be read any more stays in force as it was.
 
 pub mod access;
+mod classes;
 mod election;
+pub mod feedback;
 mod follow;
 mod lease;
 mod objects;
 mod pods;
+mod replicas;
 mod report;
 mod review;
 mod root;
@@ -27,10 +30,9 @@ use tokio::task::JoinSet;
 
 use super::Documents;
 use crate::intent::{Name, Workload};
-use objects::Resource;
 
 pub use lease::{Candidate, Leadership};
-pub use objects::Subject;
+pub use objects::{Resource, Subject};
 pub use review::Account;
 pub use root::SharedRoot;
 
@@ -110,8 +112,9 @@ impl Cluster {
         let mut tasks = JoinSet::new();
         let (news, incoming) = mpsc::channel(QUEUE);
         for resource in Resource::ALL {
-            let api = self.all(&resource.api());
-            tasks.spawn(follow::resource(api, resource, news.clone()));
+            let versions = resource.versions().into_iter();
+            let apis = versions.map(|version| (self.all(&version), version)).collect();
+            tasks.spawn(follow::resource(apis, resource, news.clone()));
         }
         let (view, view_out) = watch::channel(View::default());
         let (workloads, workloads_out) = watch::channel(Arc::default());

@@ -11,29 +11,55 @@ use crate::intent::{Kind, Name};
 
 /// What is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Resource {
+pub enum Resource {
+    /// `Namespace`
     Namespaces,
+    /// `Node`
     Nodes,
+    /// `Pod`
     Pods,
+    /// `EndpointSlice`
     EndpointSlices,
+    /// `Service`
     Services,
+    /// `GatewayClass`
+    GatewayClasses,
+    /// `Gateway`
+    Gateways,
+    /// `HTTPRoute`
     HttpRoutes,
+    /// `GRPCRoute`
     GrpcRoutes,
+    /// `TLSRoute`
+    TlsRoutes,
+    /// `TCPRoute`
+    TcpRoutes,
+    /// `ReferenceGrant`
+    ReferenceGrants,
+    /// `Mesh`
     Meshes,
+    /// `TrafficPolicy`
     TrafficPolicies,
+    /// `ExternalService`
     ExternalServices,
+    /// `Workload`
     Workloads,
 }
 
 impl Resource {
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 16] = [
         Self::Namespaces,
         Self::Nodes,
         Self::Pods,
         Self::EndpointSlices,
         Self::Services,
+        Self::GatewayClasses,
+        Self::Gateways,
         Self::HttpRoutes,
         Self::GrpcRoutes,
+        Self::TlsRoutes,
+        Self::TcpRoutes,
+        Self::ReferenceGrants,
         Self::Meshes,
         Self::TrafficPolicies,
         Self::ExternalServices,
@@ -48,8 +74,13 @@ impl Resource {
             Self::Pods => ("", "v1", "Pod", "pods"),
             Self::EndpointSlices => ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
             Self::Services => ("", "v1", "Service", "services"),
+            Self::GatewayClasses => (GATEWAY_GROUP, "v1", "GatewayClass", "gatewayclasses"),
+            Self::Gateways => (GATEWAY_GROUP, "v1", "Gateway", "gateways"),
             Self::HttpRoutes => (GATEWAY_GROUP, "v1", "HTTPRoute", "httproutes"),
             Self::GrpcRoutes => (GATEWAY_GROUP, "v1", "GRPCRoute", "grpcroutes"),
+            Self::TlsRoutes => (GATEWAY_GROUP, "v1", "TLSRoute", "tlsroutes"),
+            Self::TcpRoutes => (GATEWAY_GROUP, "v1", "TCPRoute", "tcproutes"),
+            Self::ReferenceGrants => (GATEWAY_GROUP, "v1", "ReferenceGrant", "referencegrants"),
             Self::Meshes => (OWN_GROUP, "v1alpha1", "Mesh", "meshes"),
             Self::TrafficPolicies => (OWN_GROUP, "v1alpha1", "TrafficPolicy", "trafficpolicies"),
             Self::ExternalServices => {
@@ -60,23 +91,60 @@ impl Resource {
         api_resource(group, version, kind, plural)
     }
 
+    /// The same in every version that is read, the best first: which of them a cluster has depends on the Gateway API
+    /// that was installed there.
+    pub(super) fn versions(self) -> Vec<ApiResource> {
+        let versions: &[&str] = match self {
+            Self::TlsRoutes => &["v1", "v1alpha3", "v1alpha2"],
+            Self::TcpRoutes => &["v1", "v1alpha2"],
+            Self::ReferenceGrants => &["v1", "v1beta1"],
+            _ => return vec![self.api()],
+        };
+        let api = self.api();
+        versions
+            .iter()
+            .map(|version| api_resource(&api.group, version, &api.kind, &api.plural))
+            .collect()
+    }
+
+    /// Whether it routes something.
+    pub(super) fn is_route(self) -> bool {
+        matches!(self, Self::HttpRoutes | Self::GrpcRoutes | Self::TlsRoutes | Self::TcpRoutes)
+    }
+
+    /// Whether what it says of its state is ours to say.
+    pub(super) fn has_status(self) -> bool {
+        !matches!(
+            self,
+            Self::Namespaces
+                | Self::Nodes
+                | Self::Pods
+                | Self::EndpointSlices
+                | Self::Services
+                | Self::ReferenceGrants
+        )
+    }
+
     /// The kind of intent that its objects are.
     pub(super) fn intent(self) -> Option<Kind> {
         Some(match self {
-            Self::Namespaces | Self::Nodes | Self::Pods | Self::EndpointSlices => return None,
+            Self::Namespaces
+            | Self::Nodes
+            | Self::Pods
+            | Self::EndpointSlices
+            | Self::GatewayClasses => return None,
             Self::Services => Kind::Service,
+            Self::Gateways => Kind::Gateway,
             Self::HttpRoutes => Kind::HttpRoute,
             Self::GrpcRoutes => Kind::GrpcRoute,
+            Self::TlsRoutes => Kind::TlsRoute,
+            Self::TcpRoutes => Kind::TcpRoute,
+            Self::ReferenceGrants => Kind::ReferenceGrant,
             Self::Meshes => Kind::Mesh,
             Self::TrafficPolicies => Kind::TrafficPolicy,
             Self::ExternalServices => Kind::ExternalService,
             Self::Workloads => Kind::Workload,
         })
-    }
-
-    /// What objects of this kind are read from.
-    pub(super) fn of(kind: Kind) -> Option<Self> {
-        Self::ALL.into_iter().find(|resource| resource.intent() == Some(kind))
     }
 
     /// Whether a cluster may not have it, because it is defined by a CRD that somebody installs, or whether the mesh
@@ -86,8 +154,18 @@ impl Resource {
     }
 
     /// Whether the mesh works without being allowed to read it.
+    ///
+    /// Roles may be those of an older version, which did not read all that this one reads.
     pub(super) fn may_be_forbidden(self) -> bool {
-        self == Self::Nodes
+        matches!(
+            self,
+            Self::Nodes
+                | Self::GatewayClasses
+                | Self::Gateways
+                | Self::TlsRoutes
+                | Self::TcpRoutes
+                | Self::ReferenceGrants
+        )
     }
 }
 
@@ -107,8 +185,10 @@ pub(super) fn api_resource(group: &str, version: &str, kind: &str, plural: &str)
 /// An object whose status is ours to write.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Subject {
-    /// Its kind.
-    pub kind: Kind,
+    /// What it is.
+    pub resource: Resource,
+    /// `apiVersion` that it was read in.
+    pub api_version: String,
     /// Namespace and name. Of an object without a namespace, only the name counts.
     pub name: Name,
     /// Whether it has a namespace.
@@ -123,6 +203,8 @@ pub struct Subject {
     pub rejected: bool,
     /// `spec.parentRefs` as written; of routes only.
     pub parents: Vec<Value>,
+    /// `spec.listeners[].name`; of gateways only.
+    pub listeners: Vec<String>,
     /// `status` as it was then.
     pub status: Value,
 }
@@ -157,10 +239,15 @@ pub(super) fn document(object: &DynamicObject, api: &ApiResource) -> Value {
     } else {
         document = json!({});
     }
-    document["apiVersion"] = api.api_version.as_str().into();
+    document["apiVersion"] = api_version(object, api).into();
     document["kind"] = api.kind.as_str().into();
     document["metadata"] = meta;
     document
+}
+
+/// The version that an object was read in.
+pub(super) fn api_version(object: &DynamicObject, api: &ApiResource) -> String {
+    object.types.as_ref().map_or_else(|| api.api_version.clone(), |types| types.api_version.clone())
 }
 
 /// `EndpointSlice`, as far as it is used.

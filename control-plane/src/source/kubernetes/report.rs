@@ -7,7 +7,8 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::objects::{Resource, Subject};
+use super::feedback::Feedback;
+use super::objects::Subject;
 use super::{Cluster, Leadership, status};
 use crate::intent::Problem;
 use crate::source::Combined;
@@ -17,24 +18,30 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// Changes come in bursts: one status for all of them.
 const QUIET: Duration = Duration::from_millis(100);
 
+/// The version that a status was written on: until the watch shows the next one, there is nothing to add.
+type Written = HashMap<String, String>;
+
 impl Cluster {
     /// For ever.
     pub async fn report(
         &self,
         mut combined: watch::Receiver<Combined>,
+        mut feedback: watch::Receiver<Option<Feedback>>,
         mut leadership: Leadership,
     ) {
-        // The version that a status was written on: until the watch shows the next one, there is nothing to add.
-        let mut written: HashMap<String, String> = HashMap::new();
+        let mut written = Written::new();
         loop {
-            if leadership.is_leader() {
+            let said = feedback.borrow_and_update().clone();
+            // Before anybody was heard, it would seem that no proxy runs.
+            if let Some(said) = said.filter(|_| leadership.is_leader()) {
                 let now = combined.borrow_and_update().clone();
                 written.retain(|place, _| now.subjects.iter().any(|one| one.place == *place));
-                self.write_all(&now, &leadership, &mut written).await;
+                self.write_all((&now, &said), &leadership, &mut written).await;
             }
             tokio::select! {
                 () = tokio::time::sleep(AGAIN) => {}
                 () = leadership.changed() => {}
+                Ok(()) = feedback.changed() => {}
                 Ok(()) = combined.changed() => tokio::time::sleep(QUIET).await,
             }
         }
@@ -42,9 +49,9 @@ impl Cluster {
 
     async fn write_all(
         &self,
-        combined: &Combined,
+        (combined, feedback): (&Combined, &Feedback),
         leadership: &Leadership,
-        written: &mut HashMap<String, String>,
+        written: &mut Written,
     ) {
         let mut problems: HashMap<&str, Vec<Problem>> = HashMap::new();
         for problem in &combined.parsed.problems {
@@ -55,7 +62,8 @@ impl Cluster {
                 continue;
             }
             let own = problems.get(subject.place.as_str()).map_or(&[][..], Vec::as_slice);
-            let Some(wanted) = status::wanted(subject, own, SystemTime::now()) else { continue };
+            let known = status::Known { intent: &combined.parsed.intent, problems: own, feedback };
+            let Some(wanted) = status::wanted(subject, known, SystemTime::now()) else { continue };
             if !leadership.is_leader() {
                 return;
             }
@@ -73,7 +81,11 @@ impl Cluster {
     }
 
     async fn write(&self, subject: &Subject, status: Value) -> kube::Result<()> {
-        let Some(resource) = Resource::of(subject.kind).map(Resource::api) else { return Ok(()) };
+        let mut resource = subject.resource.api();
+        resource.api_version.clone_from(&subject.api_version);
+        if let Some((_, version)) = subject.api_version.split_once('/') {
+            version.clone_into(&mut resource.version);
+        }
         let api: Api<DynamicObject> = if subject.namespaced {
             Api::namespaced_with(self.client.clone(), &subject.name.namespace, &resource)
         } else {

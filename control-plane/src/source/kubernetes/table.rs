@@ -4,17 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use kube::api::{ApiResource, DynamicObject};
+use kube::api::DynamicObject;
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::access::{IN_MESH, NAMESPACE_LABEL};
-use super::objects::{Endpoint, Resource, Slice, Subject, document, name_of};
+use super::classes::Classes;
+use super::objects::{Endpoint, Resource, Slice, Subject, api_version, document, name_of};
 use super::pods::Pod;
 use super::{Documents, View};
-use crate::intent::{
-    Document, Kind, Locality, Name, Object, Problem, Severity, Workload, read_object,
-};
+use crate::intent::{Document, Locality, Name, Object, Problem, Severity, Workload, read_object};
 
 /// Node labels (<https://kubernetes.io/docs/reference/labels-annotations-taints/#topologykubernetesiozone>).
 const REGION: &str = "topology.kubernetes.io/region";
@@ -39,7 +38,12 @@ pub(super) struct Table {
     nodes: BTreeMap<String, Locality>,
     pods: BTreeMap<Name, Pod>,
     slices: BTreeMap<Name, Slice>,
-    objects: BTreeMap<(Kind, Name), Held>,
+    objects: BTreeMap<(Resource, Name), Held>,
+    classes: Classes,
+    /// Every Gateway as it is, since whose it is depends on its class.
+    gateways: BTreeMap<Name, DynamicObject>,
+    /// Gateways cannot be read: nobody knows which there are.
+    without_gateways: bool,
     /// Something changed since the documents were last made.
     changed: bool,
     view: View,
@@ -58,6 +62,8 @@ struct Held {
     subject: Subject,
     /// A Service that is only another name for something outside.
     external: bool,
+    /// A Gateway of somebody else, of which only matters that it is there.
+    foreign: bool,
 }
 
 impl Table {
@@ -65,6 +71,9 @@ impl Table {
     pub(super) fn apply(&mut self, resource: Resource, update: Update) {
         match update {
             Update::Reset(objects) => {
+                if resource == Resource::Gateways {
+                    self.changed |= std::mem::take(&mut self.without_gateways);
+                }
                 let present: BTreeSet<Name> = objects.iter().map(name_of).collect();
                 self.retain(resource, &present);
                 for object in objects {
@@ -76,6 +85,14 @@ impl Table {
         }
     }
 
+    /// The cluster does not have it, or does not show it.
+    pub(super) fn without(&mut self, resource: Resource) {
+        self.apply(resource, Update::Reset(Vec::new()));
+        if resource == Resource::Gateways {
+            self.changed |= !std::mem::replace(&mut self.without_gateways, true);
+        }
+    }
+
     /// The documents and subjects; what did not change is the same `Arc` as before.
     pub(super) fn view(&mut self) -> View {
         let namespaces = self.namespaces();
@@ -84,9 +101,9 @@ impl Table {
             self.view.documents = self.documents(&namespaces);
             self.view.namespaces = Arc::new(namespaces);
         }
-        let subjects = self.in_force(&self.view.namespaces).map(|held| held.subject.clone());
-        let subjects: Vec<Subject> =
-            subjects.filter(|subject| subject.kind != Kind::Service).collect();
+        let in_force = self.in_force(&self.view.namespaces).filter(|held| !held.foreign);
+        let subjects = in_force.map(|held| &held.subject).filter(|one| one.resource.has_status());
+        let subjects: Vec<Subject> = subjects.chain(self.classes.subjects()).cloned().collect();
         if *self.view.subjects != subjects {
             self.view.subjects = Arc::new(subjects);
         }
@@ -146,18 +163,44 @@ impl Table {
                     tracing::warn!(slice = %name, %error, "an EndpointSlice is not understood");
                 }
             },
-            _ => {
-                if let Some(kind) = resource.intent() {
-                    self.put_object((kind, name), &object, &resource.api());
+            Resource::GatewayClasses => {
+                let subject = subject(resource, &name, &object);
+                if self.classes.put(subject, &object) {
+                    self.put_gateways();
                 }
+            }
+            Resource::Gateways => {
+                self.gateways.insert(name.clone(), object);
+                self.put_gateway(&name);
+            }
+            _ => self.put_object((resource, name), &object),
+        }
+    }
+
+    /// All of them anew: a class came, went, or belongs to somebody else.
+    fn put_gateways(&mut self) {
+        for name in self.gateways.keys().cloned().collect::<Vec<_>>() {
+            self.put_gateway(&name);
+        }
+    }
+
+    fn put_gateway(&mut self, name: &Name) {
+        let Some(mut object) = self.gateways.get(name).cloned() else { return };
+        let is_ours = self.classes.adapt(&mut object);
+        let key = (Resource::Gateways, name.clone());
+        self.put_object(key.clone(), &object);
+        if let Some(held) = self.objects.get_mut(&key) {
+            held.foreign = !is_ours;
+            if !is_ours {
+                held.problems.clear();
             }
         }
     }
 
-    fn put_object(&mut self, key: (Kind, Name), object: &DynamicObject, api: &ApiResource) {
-        let written = document(object, api);
+    fn put_object(&mut self, key: (Resource, Name), object: &DynamicObject) {
+        let written = document(object, &key.0.api());
         let hash = xxh3_64(written.to_string().as_bytes());
-        let subject = subject(key.0, &key.1, object, api);
+        let subject = subject(key.0, &key.1, object);
         let before = self.objects.remove(&key);
         let held = match before {
             Some(mut held) if held.hash == hash => {
@@ -178,9 +221,14 @@ impl Table {
             Resource::Nodes => drop(self.nodes.remove(&name.name)),
             Resource::Pods => drop(self.pods.remove(name)),
             Resource::EndpointSlices => drop(self.slices.remove(name)),
+            Resource::GatewayClasses => {
+                if self.classes.retain(|known| known != name.name) {
+                    self.put_gateways();
+                }
+            }
             _ => {
-                let held =
-                    resource.intent().and_then(|kind| self.objects.remove(&(kind, name.clone())));
+                self.gateways.retain(|known, _| resource != Resource::Gateways || known != name);
+                let held = self.objects.remove(&(resource, name.clone()));
                 self.changed |= held.is_some();
             }
         }
@@ -193,9 +241,17 @@ impl Table {
             Resource::Nodes => self.nodes.retain(|name, _| names.contains(name.as_str())),
             Resource::Pods => self.pods.retain(|name, _| present.contains(name)),
             Resource::EndpointSlices => self.slices.retain(|name, _| present.contains(name)),
+            Resource::GatewayClasses => {
+                if self.classes.retain(|name| names.contains(name)) {
+                    self.put_gateways();
+                }
+            }
             _ => {
-                let (before, gone) = (self.objects.len(), resource.intent());
-                self.objects.retain(|(of, name), _| Some(*of) != gone || present.contains(name));
+                if resource == Resource::Gateways {
+                    self.gateways.retain(|name, _| present.contains(name));
+                }
+                let before = self.objects.len();
+                self.objects.retain(|(of, name), _| *of != resource || present.contains(name));
                 self.changed |= self.objects.len() != before;
             }
         }
@@ -208,23 +264,41 @@ impl Table {
         names.cloned().collect()
     }
 
-    /// Objects that count: our own kinds wherever they are, the others in the namespaces of the mesh.
+    /// Objects that count: gateways, grants and our own kinds wherever they are; the others in the namespaces of the
+    /// mesh, and routes that lead in through a gateway of ours.
     fn in_force<'a>(&'a self, namespaces: &'a BTreeSet<String>) -> impl Iterator<Item = &'a Held> {
-        let counts = |(kind, name): &(Kind, Name)| match kind {
-            Kind::Service | Kind::HttpRoute | Kind::GrpcRoute => {
-                namespaces.contains(&name.namespace)
+        let counts = move |held: &&Held| {
+            let in_mesh = namespaces.contains(&held.subject.name.namespace);
+            match held.subject.resource {
+                Resource::Services => in_mesh && !held.external,
+                resource if resource.is_route() => {
+                    self.has_gateway(&held.subject) || in_mesh && held.is_of_mesh()
+                }
+                _ => true,
             }
-            _ => true,
         };
-        let objects = self.objects.iter().filter(move |(key, _)| counts(key));
-        objects.map(|(_, held)| held).filter(|held| held.is_ours())
+        self.objects.values().filter(counts)
+    }
+
+    /// Whether one of a route's parents is a gateway of ours.
+    fn has_gateway(&self, route: &Subject) -> bool {
+        route.parents.iter().filter_map(|parent| super::status::gateway_of(route, parent)).any(
+            |name| {
+                let held = self.objects.get(&(Resource::Gateways, name));
+                held.is_some_and(|held| !held.foreign)
+            },
+        )
     }
 
     fn documents(&self, namespaces: &BTreeSet<String>) -> Documents {
         let mut good = Vec::new();
         let mut problems = Vec::new();
         for held in self.in_force(namespaces) {
-            good.extend(held.document.clone());
+            let document = held.document.clone();
+            good.extend(match self.without_gateways {
+                true => document.map(Document::without_gateways),
+                false => document,
+            });
             problems.extend(held.problems.iter().cloned());
             if let Some(document) = held.document.as_ref().filter(|_| held.rejected) {
                 problems.push(Problem {
@@ -246,7 +320,8 @@ impl Table {
         let mut found = BTreeMap::new();
         for (name, slice) in &self.slices {
             let service = slice.service.as_ref().filter(|service| {
-                let key = (Kind::Service, Name::new(name.namespace.as_str(), service.as_str()));
+                let key =
+                    (Resource::Services, Name::new(name.namespace.as_str(), service.as_str()));
                 let document = self.objects.get(&key).and_then(|held| held.document.as_ref());
                 document.is_some_and(|document| match &document.object {
                     Object::Service(service) => service.selector.is_empty(),
@@ -288,45 +363,46 @@ impl Held {
             problems: found.problems,
             subject,
             external: written["spec"]["type"] == "ExternalName",
+            foreign: false,
         }
     }
 
-    /// Whether it is for a mesh at all: a route that only gateways have, and a name for something outside, are not.
-    fn is_ours(&self) -> bool {
-        match self.subject.kind {
-            Kind::HttpRoute | Kind::GrpcRoute => {
-                self.subject.parents.iter().any(|parent| parent["kind"] == "Service")
-                    || is_in_status(&self.subject.status)
-            }
-            Kind::Service => !self.external,
-            _ => true,
-        }
+    /// Whether a route has something to do with services, or had.
+    fn is_of_mesh(&self) -> bool {
+        self.subject.parents.iter().any(|parent| parent["kind"] == "Service")
+            || is_in_status(&self.subject.status)
     }
 }
 
 /// Whether we said something about a route earlier.
 fn is_in_status(status: &Value) -> bool {
     let parents = status["parents"].as_array();
-    parents.into_iter().flatten().any(|one| one["controllerName"] == super::status::CONTROLLER)
+    parents.into_iter().flatten().any(super::status::is_own)
 }
 
-fn subject(kind: Kind, name: &Name, object: &DynamicObject, api: &ApiResource) -> Subject {
-    let metadata = &object.metadata;
-    let parents = object.data["spec"]["parentRefs"].as_array().cloned().unwrap_or_default();
-    let is_route = matches!(kind, Kind::HttpRoute | Kind::GrpcRoute);
+fn subject(resource: Resource, name: &Name, object: &DynamicObject) -> Subject {
+    let (metadata, api) = (&object.metadata, resource.api());
+    let list = |field: &str| object.data["spec"][field].as_array().cloned().unwrap_or_default();
     let place = match &metadata.namespace {
         Some(namespace) => format!("{}/{namespace}/{}", api.plural, name.name),
         None => format!("{}/{}", api.plural, name.name),
     };
+    let names = list("listeners")
+        .iter()
+        .filter_map(|one| one["name"].as_str())
+        .map(str::to_owned)
+        .collect();
     Subject {
-        kind,
+        resource,
+        api_version: api_version(object, &api),
         name: name.clone(),
         namespaced: metadata.namespace.is_some(),
         place,
         resource_version: metadata.resource_version.clone().unwrap_or_default(),
         generation: metadata.generation.unwrap_or_default(),
         rejected: false,
-        parents: if is_route { parents } else { Vec::new() },
+        parents: if resource.is_route() { list("parentRefs") } else { Vec::new() },
+        listeners: names,
         status: object.data["status"].clone(),
     }
 }

@@ -169,3 +169,102 @@ fn a_service_without_a_selector_has_the_pods_that_its_slices_name() {
     assert_eq!(found.len(), 1);
     assert_eq!(found[&Name::new("shop", "a")].service.as_deref(), Some("chosen"));
 }
+
+fn gateway(name: &str, class: &str) -> DynamicObject {
+    object(json!({
+        "metadata": {"name": name, "namespace": "edge", "resourceVersion": "1", "generation": 1},
+        "spec": {"gatewayClassName": class, "listeners": [
+            {"name": "http", "port": 80, "protocol": "HTTP", "allowedRoutes": {"namespaces": {"from": "All"}}}]},
+    }))
+}
+
+fn class(name: &str, controller: &str) -> DynamicObject {
+    object(json!({
+        "metadata": {"name": name, "resourceVersion": "1"}, "spec": {"controllerName": controller},
+    }))
+}
+
+fn with_parents(namespace: &str, parents: Value) -> DynamicObject {
+    object(json!({
+        "metadata": {"name": "in", "namespace": namespace, "resourceVersion": "1"},
+        "spec": {"parentRefs": parents, "rules": [{"backendRefs": [{"name": "catalog", "port": 80}]}]},
+    }))
+}
+
+fn places(table: &mut Table) -> Vec<String> {
+    table.view().subjects.iter().map(|subject| subject.place.clone()).collect()
+}
+
+#[test]
+fn a_gateway_is_ours_by_its_class() {
+    let mut table = shop();
+    put(&mut table, Resource::Gateways, gateway("front", "pillion"));
+    put(&mut table, Resource::Gateways, gateway("theirs", "other"));
+    let parents = json!([
+        {"group": "", "kind": "Service", "name": "catalog"},
+        {"name": "front", "namespace": "edge"}, {"name": "theirs", "namespace": "edge"},
+    ]);
+    put(&mut table, Resource::HttpRoutes, with_parents("shop", parents));
+    let found = parsed(&mut table);
+    assert_eq!(found.problems, []);
+    let ours =
+        |parsed: &Parsed, name: &str| parsed.intent.gateways[&Name::new("edge", name)].is_ours();
+    assert!(ours(&found, "front") && !ours(&found, "theirs"));
+    assert_eq!(places(&mut table), ["gateways/edge/front", "httproutes/shop/in"]);
+
+    put(
+        &mut table,
+        Resource::GatewayClasses,
+        class("other", super::super::status::GATEWAY_CONTROLLER),
+    );
+    put(&mut table, Resource::GatewayClasses, class("pillion", "example.com/else"));
+    let found = parsed(&mut table);
+    assert!(!ours(&found, "front") && ours(&found, "theirs"));
+    assert_eq!(found.problems, []);
+    assert_eq!(
+        places(&mut table),
+        ["gateways/edge/theirs", "httproutes/shop/in", "gatewayclasses/other"]
+    );
+    table.apply(Resource::GatewayClasses, Update::Reset(Vec::new()));
+    assert!(ours(&parsed(&mut table), "front"));
+}
+
+#[test]
+fn a_route_counts_through_its_gateway_wherever_it_is() {
+    let mut table = shop();
+    let parents = json!([{"name": "front", "namespace": "edge"}]);
+    put(&mut table, Resource::HttpRoutes, with_parents("outside", parents.clone()));
+    assert_eq!(places(&mut table), [""; 0]);
+    put(&mut table, Resource::Gateways, gateway("front", "pillion"));
+    assert_eq!(places(&mut table), ["gateways/edge/front", "httproutes/outside/in"]);
+    let mut tls = with_parents("outside", parents);
+    tls.data["spec"]["hostnames"] = json!(["a.example.com"]);
+    tls.types = Some(kube::api::TypeMeta {
+        api_version: "gateway.networking.k8s.io/v1alpha2".to_owned(),
+        kind: "TLSRoute".to_owned(),
+    });
+    put(&mut table, Resource::TlsRoutes, tls);
+    assert_eq!(table.view().subjects[2].api_version, "gateway.networking.k8s.io/v1alpha2");
+    assert_eq!(parsed(&mut table).intent.l4_routes.len(), 1);
+}
+
+#[test]
+fn where_gateways_cannot_be_read_none_is_missed() {
+    let mut table = shop();
+    let parents = json!([
+        {"group": "", "kind": "Service", "name": "catalog"}, {"name": "front", "namespace": "edge"},
+    ]);
+    put(&mut table, Resource::HttpRoutes, with_parents("shop", parents));
+    let found = parsed(&mut table);
+    let warning = found.problems[0].to_string();
+    assert!(
+        warning.starts_with("warning: ") && warning.contains("no Gateway edge/front"),
+        "{warning}"
+    );
+    table.without(Resource::Gateways);
+    assert_eq!(parsed(&mut table).problems, []);
+    table.apply(Resource::Gateways, Update::Reset(vec![gateway("front", "pillion")]));
+    assert_eq!(parsed(&mut table).problems, []);
+    table.apply(Resource::Gateways, Update::Reset(Vec::new()));
+    assert_eq!(parsed(&mut table).problems.len(), 1);
+}
