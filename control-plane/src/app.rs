@@ -6,6 +6,7 @@ pub mod kubernetes;
 mod registrar;
 mod tokens;
 mod view;
+mod waiting;
 mod world;
 
 use std::io;
@@ -33,6 +34,7 @@ use files::{Addresses, PORTS_FILE, ROOT_FILE};
 use kubernetes::InCluster;
 use registrar::SharedRegistry;
 use view::View;
+use waiting::again;
 use world::{ProxyValidator, Publisher};
 
 /// After a failed renewal of the server certificate, the next attempt comes this much later.
@@ -95,6 +97,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// A socket that is bound cannot be used.
+    #[error("cannot use a socket: {0}")]
+    Socket(#[source] io::Error),
     /// A file cannot be written.
     #[error("cannot write {}: {source}", path.display())]
     File {
@@ -138,26 +143,28 @@ impl ControlPlane {
         options: &Options,
         intents: watch::Receiver<Arc<Parsed>>,
     ) -> Result<Self, StartError> {
-        Self::start_in(options, intents, None, &mut Activated::default()).await
+        let sockets = Sockets::bind(options, &mut Activated::default()).await?;
+        Self::start_in(options, sockets, intents, None).await
     }
 
     /// The same, in a Kubernetes cluster: with its pods, its service accounts, and the root that its control planes
-    /// share. And on sockets that the service manager has bound, where there are some: by name (`xds`, `xds-tls`,
-    /// `admin`), or by address and port.
+    /// share.
     ///
     /// # Errors
     /// As [`ControlPlane::start`], and when what is shared cannot be had.
     pub async fn start_in(
         options: &Options,
+        Sockets(listeners): Sockets,
         intents: watch::Receiver<Arc<Parsed>>,
         cluster: Option<InCluster>,
-        sockets: &mut Activated,
     ) -> Result<Self, StartError> {
-        let listeners = Listeners::bind(options, sockets).await?;
         let store: Arc<dyn Store> = Arc::new(Embedded::open(&options.data_dir)?);
         let trust_domain: TrustDomain = intents.borrow().intent.mesh.trust_domain.parse()?;
         let root = match &cluster {
-            Some(cluster) => cluster.root(store.as_ref(), &trust_domain, &options.data_dir).await?,
+            Some(cluster) => {
+                let root = cluster.root(store.as_ref(), &trust_domain, &options.data_dir);
+                waiting::meanwhile((&listeners, options), root).await??
+            }
             None => stored_root(store.as_ref(), &trust_domain)?,
         };
         let (domain, now) = (trust_domain.clone(), SystemTime::now());
@@ -195,18 +202,27 @@ impl ControlPlane {
         background.spawn(publisher.run());
         background.spawn(async move { registry.run_expiry().await });
         background.spawn(renew_certificate(Arc::clone(&certificate)));
-        background.spawn(admin::serve(listeners.admin, view.clone()));
-        if let (Some(listener), Some(webhook)) = (listeners.webhook, &options.webhook) {
+        background.spawn(admin::serve(again(&listeners.admin)?, view.clone()));
+        if let (Some(listener), Some(webhook)) = (&listeners.webhook, &options.webhook) {
             background.spawn(webhook.serve(
-                listener,
+                again(listener)?,
                 Arc::new(certificate.web_tls()?),
                 view.clone(),
             ));
         }
         let tls = Arc::new(certificate.tls()?);
         let mut servers = JoinSet::new();
-        servers.spawn(ended(xds::serve_plain(listeners.xds, services.clone(), stop.clone())));
-        servers.spawn(ended(xds::serve_tls(listeners.xds_tls, tls, services, stop.clone())));
+        servers.spawn(ended(xds::serve_plain(
+            again(&listeners.xds)?,
+            services.clone(),
+            stop.clone(),
+        )));
+        servers.spawn(ended(xds::serve_tls(
+            again(&listeners.xds_tls)?,
+            tls,
+            services,
+            stop.clone(),
+        )));
         if let Some(cluster) = cluster {
             // The lease is given back before the process ends.
             servers.spawn(cluster.work(root_pem, View::feedback(&view), stop.clone()));
@@ -245,12 +261,39 @@ fn vetted(ads: AdsApi) -> AdsApi {
     ads.with_vetting(Arc::new(Vetting::new(Box::new(ProxyValidator))))
 }
 
-/// The sockets, bound before anything else happens.
+/// The sockets of a control plane, bound before anything else happens.
+#[derive(Debug)]
+pub struct Sockets(Listeners);
+
+impl Sockets {
+    /// Binds them; or takes those that the service manager has bound, where there are some: by name (`xds`, `xds-tls`,
+    /// `admin`), or by address and port.
+    ///
+    /// # Errors
+    /// [`StartError::Listen`]
+    pub async fn bind(options: &Options, activated: &mut Activated) -> Result<Self, StartError> {
+        Listeners::bind(options, activated).await.map(Self)
+    }
+
+    /// Answers health checks until `work` is done: that the process lives, and that it is not ready yet.
+    ///
+    /// # Errors
+    /// When a socket cannot be used.
+    pub async fn meanwhile<T>(
+        &self,
+        options: &Options,
+        work: impl Future<Output = T>,
+    ) -> Result<T, StartError> {
+        waiting::meanwhile((&self.0, options), work).await
+    }
+}
+
+#[derive(Debug)]
 struct Listeners {
-    xds: TcpListener,
-    xds_tls: TcpListener,
-    admin: TcpListener,
-    webhook: Option<TcpListener>,
+    xds: std::net::TcpListener,
+    xds_tls: std::net::TcpListener,
+    admin: std::net::TcpListener,
+    webhook: Option<std::net::TcpListener>,
     addresses: Addresses,
 }
 
@@ -287,15 +330,16 @@ async fn bind(
     address: SocketAddr,
     flag: &'static str,
     sockets: &mut Activated,
-) -> Result<(TcpListener, SocketAddr), StartError> {
+) -> Result<(std::net::TcpListener, SocketAddr), StartError> {
     let failed = |source| StartError::Listen { address, flag, source };
     let name = flag.trim_start_matches("--").trim_end_matches("-port");
     let listener = match sockets.tcp(name, address) {
         Some(listener) => {
             listener.set_nonblocking(true).map_err(failed)?;
-            TcpListener::from_std(listener)
+            Ok(listener)
         }
-        None => TcpListener::bind(address).await,
+        // As tokio binds: the address may be taken over from connections that just ended.
+        None => TcpListener::bind(address).await.and_then(TcpListener::into_std),
     };
     let listener = listener.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;

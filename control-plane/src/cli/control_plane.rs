@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::app::files::{write_atomically, write_ports};
 use crate::app::kubernetes::InCluster;
-use crate::app::{ControlPlane, Options, WebhookOptions};
+use crate::app::{ControlPlane, Options, Sockets, WebhookOptions};
 use crate::inject::{self, Join};
 use crate::intent::{AccessLog, AccessLogFormat, Parsed};
 use crate::source;
@@ -121,13 +121,15 @@ pub enum LogFormat {
 /// When it cannot start; the message names the port, file or setting.
 pub async fn run(args: ControlPlaneArgs) -> anyhow::Result<ExitCode> {
     // Before anything starts a thread.
-    let mut sockets = Activated::from_env();
+    let mut activated = Activated::from_env();
     start_logging(args.log_format);
     let manager = Notifier::from_env();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let options = options(&args);
+    let sockets = Sockets::bind(&options, &mut activated).await?;
     let (intents, cluster) = tokio::select! {
-        sources = sources(&args) => sources?,
+        sources = sockets.meanwhile(&options, sources(&args)) => sources??,
         // What is read from an API may be long in coming.
         _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
         _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
@@ -139,10 +141,8 @@ pub async fn run(args: ControlPlaneArgs) -> anyhow::Result<ExitCode> {
     for problem in &intents.borrow().problems {
         tracing::warn!("{problem}");
     }
-    let (copy, print_ports_file) = (args.join_token_file.clone(), args.print_ports_file.clone());
-    let options = options(args);
-    let control_plane = ControlPlane::start_in(&options, intents, cluster, &mut sockets).await?;
-    announce(&control_plane, copy.as_deref(), print_ports_file.as_deref())?;
+    let control_plane = ControlPlane::start_in(&options, sockets, intents, cluster).await?;
+    announce(&control_plane, args.join_token_file.as_deref(), args.print_ports_file.as_deref())?;
     let name = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
@@ -179,25 +179,26 @@ fn announce(
     Ok(())
 }
 
-fn options(args: ControlPlaneArgs) -> Options {
-    let webhook = args.webhook_port.zip(args.proxy_image).map(|(port, image)| WebhookOptions {
-        port,
-        inject: inject::Options {
-            image,
-            redirect_image: args.redirect_image.filter(|image| !image.is_empty()),
-            control_plane: args.advertise,
-            join: Join::ServiceAccount,
-        },
-    });
+fn options(args: &ControlPlaneArgs) -> Options {
+    let webhook =
+        args.webhook_port.zip(args.proxy_image.clone()).map(|(port, image)| WebhookOptions {
+            port,
+            inject: inject::Options {
+                image,
+                redirect_image: args.redirect_image.clone().filter(|image| !image.is_empty()),
+                control_plane: args.advertise.clone(),
+                join: Join::ServiceAccount,
+            },
+        });
     Options {
         address: args.address,
         xds_port: args.xds_port,
         xds_tls_port: args.xds_tls_port,
         admin_port: args.admin_port,
-        data_dir: args.data_dir,
+        data_dir: args.data_dir.clone(),
         certificate_ttl: args.certificate_ttl,
         lease_ttl: args.lease_ttl,
-        server_names: args.server_names,
+        server_names: args.server_names.clone(),
         webhook,
     }
 }

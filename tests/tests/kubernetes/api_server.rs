@@ -1,8 +1,14 @@
 //! The API server comes and goes.
 
+use std::process::Command;
+
+use pillion_tests::client;
+use pillion_tests::port::Port;
+use pillion_tests::process::{Process, Signal};
+use pillion_tests::venv::program;
 use serde_json::json;
 
-use super::world::{SHOP, World, condition, route};
+use super::world::{SHOP, World, cluster, condition, route};
 
 #[tokio::test]
 async fn while_the_api_server_is_away_nothing_is_lost() -> anyhow::Result<()> {
@@ -55,5 +61,62 @@ async fn it_asks_for_nothing_that_its_roles_do_not_grant() -> anyhow::Result<()>
         };
         assert!(rules.into_iter().any(allows), "{verb} {resource} is in no rule");
     }
+    Ok(())
+}
+
+/// Status and body of a page of the HTTPS port. The kubelet does not look at the certificate either.
+fn kubelet(port: u16, path: &str) -> Option<(String, String)> {
+    let output = Command::new("curl")
+        .args(["-sk", "-w", "\n%{http_code}"])
+        .arg(format!("https://127.0.0.1:{port}{path}"))
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (body, status) = text.rsplit_once('\n')?;
+    Some((status.to_owned(), body.to_owned()))
+}
+
+#[tokio::test]
+async fn a_control_plane_that_starts_without_the_api_server_waits_and_says_so() -> anyhow::Result<()>
+{
+    let mut kubernetes = cluster().await?;
+    kubernetes.kill();
+    let dir = tempfile::tempdir()?;
+    let ports = [Port::reserve()?, Port::reserve()?, Port::reserve()?, Port::reserve()?];
+    let mut command = Command::new(program("pillion")?);
+    command
+        .args(["control-plane", "--kubernetes", "--proxy-image", "registry.example/proxy:1"])
+        .arg("--data-dir")
+        .arg(dir.path().join("data"))
+        .env("KUBECONFIG", kubernetes.kubeconfig());
+    let flags = ["--xds-port", "--xds-tls-port", "--admin-port", "--webhook-port"];
+    for (flag, port) in flags.into_iter().zip(&ports) {
+        command.arg(flag).arg(port.number().to_string());
+    }
+    let process = Process::start("control-plane", &mut command, &dir.path().join("log"))?;
+    let (admin, web) = (ports[2].address(), ports[3].number());
+    let lives = || async { (kubelet(web, "/healthz")?.0 == "200").then_some(()) };
+    process.ready("it lives", lives).await?;
+    let (status, why) = kubelet(web, "/readyz").unwrap_or_default();
+    assert_eq!(status, "503");
+    assert!(why.starts_with("not ready: waits for the Kubernetes API since "), "{why}");
+    assert_eq!(client::get(admin, "/healthz").await?.status, 200);
+    assert_eq!(client::get(admin, "/ready").await?.status, 503);
+    let log = process.log();
+    assert!(log.contains("waits for the Kubernetes API; answers health checks only"), "{log}");
+
+    kubernetes.serve().await?;
+    process
+        .ready("it serves", || async { (kubelet(web, "/readyz")?.0 == "200").then_some(()) })
+        .await?;
+    assert_eq!(client::get(admin, "/ready").await?.status, 200);
+    // Again, with a root that stands in the cluster: it still waits, and ends when it is told to.
+    process.signal(Signal::TERM);
+    process.ended().await?;
+    kubernetes.kill();
+    let waiting = Process::start("control-plane", &mut command, &dir.path().join("log"))?;
+    waiting.ready("it lives", lives).await?;
+    waiting.signal(Signal::TERM);
+    waiting.ended().await?;
     Ok(())
 }
