@@ -13,7 +13,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use pillion_proxy::app::systemd::Activated;
 use tokio::net::TcpListener;
@@ -160,13 +160,17 @@ impl ControlPlane {
     ) -> Result<Self, StartError> {
         let store: Arc<dyn Store> = Arc::new(Embedded::open(&options.data_dir)?);
         let trust_domain: TrustDomain = intents.borrow().intent.mesh.trust_domain.parse()?;
-        let root = match &cluster {
-            Some(cluster) => {
-                let root = cluster.root(store.as_ref(), &trust_domain, &options.data_dir);
-                waiting::meanwhile((&listeners, options), root).await??
+        let root = async {
+            match &cluster {
+                Some(cluster) => {
+                    cluster.root(store.as_ref(), &trust_domain, &options.data_dir).await
+                }
+                None => stored_root(store.as_ref(), &trust_domain),
             }
-            None => stored_root(store.as_ref(), &trust_domain)?,
         };
+        let root = waiting::meanwhile((&listeners, options), root).await??;
+        let [xds, xds_tls, admin] =
+            [again(&listeners.xds)?, again(&listeners.xds_tls)?, again(&listeners.admin)?];
         let (domain, now) = (trust_domain.clone(), SystemTime::now());
         let ca = Arc::new(Ca::new(domain, &root, options.certificate_ttl, now)?);
         let join_token = files::join_token(&options.data_dir, ca.root(), store.as_ref())?;
@@ -185,48 +189,29 @@ impl ControlPlane {
             .with(ads.clone().into_server())
             .with(CertificateApi::new(Arc::clone(&ca), stop.clone()).into_server())
             .with(WorkloadApi::new(registry.clone()).into_server());
-        let certificate = ServerCertificate::new(Arc::clone(&ca), server_names(options), now)?;
-        let certificate = Arc::new(certificate);
-        let addresses = listeners.addresses;
-        files::write_ports(&options.data_dir.join(PORTS_FILE), addresses.into())?;
+        let certificate =
+            Arc::new(ServerCertificate::new(Arc::clone(&ca), server_names(options), now)?);
+        files::write_ports(&options.data_dir.join(PORTS_FILE), listeners.addresses.into())?;
         let root_pem = certificates_pem(std::slice::from_ref(ca.root()));
-        let view = Arc::new(View {
-            ca,
-            ads,
-            state: publisher.state(),
-            worlds: publisher.worlds(),
-            started: Instant::now(),
-            stopping: stop.clone(),
-        });
+        let view = Arc::new(View::new((ca, ads), &publisher, stop.clone()));
         let mut background = JoinSet::new();
         background.spawn(publisher.run());
         background.spawn(async move { registry.run_expiry().await });
         background.spawn(renew_certificate(Arc::clone(&certificate)));
-        background.spawn(admin::serve(again(&listeners.admin)?, view.clone()));
+        background.spawn(admin::serve(admin, view.clone()));
         if let (Some(listener), Some(webhook)) = (&listeners.webhook, &options.webhook) {
-            background.spawn(webhook.serve(
-                again(listener)?,
-                Arc::new(certificate.web_tls()?),
-                view.clone(),
-            ));
+            let tls = Arc::new(certificate.web_tls()?);
+            background.spawn(webhook.serve(again(listener)?, tls, view.clone()));
         }
         let tls = Arc::new(certificate.tls()?);
         let mut servers = JoinSet::new();
-        servers.spawn(ended(xds::serve_plain(
-            again(&listeners.xds)?,
-            services.clone(),
-            stop.clone(),
-        )));
-        servers.spawn(ended(xds::serve_tls(
-            again(&listeners.xds_tls)?,
-            tls,
-            services,
-            stop.clone(),
-        )));
+        servers.spawn(ended(xds::serve_plain(xds, services.clone(), stop.clone())));
+        servers.spawn(ended(xds::serve_tls(xds_tls, tls, services, stop.clone())));
         if let Some(cluster) = cluster {
             // The lease is given back before the process ends.
             servers.spawn(cluster.work(root_pem, View::feedback(&view), stop.clone()));
         }
+        let addresses = listeners.addresses;
         Ok(Self { addresses, join_token, view, stop, servers, _background: background })
     }
 

@@ -6,9 +6,10 @@ use std::time::{Instant, SystemTime};
 
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::feedback;
-use super::world::State;
+use super::world::{Publisher, State};
 use crate::admin::{
     NodeStatus, RefusalStatus, Source, Status, TypeStatus, WorkloadStatus, problem_status,
 };
@@ -26,7 +27,7 @@ pub(crate) struct View {
     pub(crate) state: watch::Receiver<State>,
     pub(crate) worlds: watch::Receiver<Published>,
     pub(crate) started: Instant,
-    pub(crate) stopping: tokio_util::sync::CancellationToken,
+    pub(crate) stopping: CancellationToken,
 }
 
 impl Health for View {
@@ -46,6 +47,15 @@ impl std::fmt::Debug for View {
 }
 
 impl View {
+    pub(crate) fn new(
+        (ca, ads): (Arc<Ca>, AdsApi),
+        publisher: &Publisher,
+        stopping: CancellationToken,
+    ) -> Self {
+        let (state, worlds) = (publisher.state(), publisher.worlds());
+        Self { ca, ads, state, worlds, started: Instant::now(), stopping }
+    }
+
     /// In one line, for the service manager.
     pub(crate) fn summary(&self) -> String {
         let state = self.state.borrow().clone();
