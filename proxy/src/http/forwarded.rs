@@ -70,6 +70,10 @@ pub fn apply(headers: &mut HeaderMap, manager: &HttpManager, hop: &Hop<'_>) -> O
 
 /// Header names that only clients inside may set (Envoy: "External request sanitising").
 fn sanitise(headers: &mut HeaderMap) {
+    // Most requests have none of them, and sixteen searches are a tenth of what a request costs.
+    if !headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
+        return;
+    }
     for name in [
         "x-envoy-internal",
         "x-envoy-retry-on",
