@@ -189,7 +189,7 @@ fn unusable(bootstrap: &Bootstrap) -> Vec<String> {
                 }
             }
             Resource::Cluster(cluster, _) => {
-                if let Some(config) = cluster.tls.as_deref() {
+                for config in cluster.tls_contexts() {
                     let place = format!("cluster `{}`", cluster.name);
                     tell(place, tls::client_config(config, &secrets).map(drop));
                 }

@@ -77,7 +77,7 @@ pub(super) async fn watch_files(state: Arc<State>) {
 }
 
 fn certificate_files(snapshot: &Snapshot) -> Vec<PathBuf> {
-    let clusters = snapshot.clusters.values().filter_map(|one| one.tls.as_ref());
+    let clusters = snapshot.clusters.values().flat_map(|one| one.tls_contexts());
     let upstream = clusters.flat_map(|tls| files::of_context(&tls.common, &snapshot.secrets));
     let listeners = snapshot.listeners.values();
     let chains =

@@ -7,10 +7,12 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::endpoint::Endpoint;
+use super::learn;
 use super::pool::{Connection, Lease};
 use super::stats::ClusterStats;
 use crate::http::body::BodyError;
@@ -74,6 +76,13 @@ impl ResponseBody {
         self.active = None;
     }
 
+    fn learn(&self, trailers: &HeaderMap) {
+        if let Some(active) = &self.active {
+            let balancer = &self.connection.connector.config.balancer;
+            learn::reported(balancer, &active.endpoint, trailers);
+        }
+    }
+
     fn fail(&mut self) {
         if let Some(mut lease) = self.lease.take() {
             self.connection.connector.stats.upstream_rq_rx_reset.inc();
@@ -105,7 +114,8 @@ impl Body for ResponseBody {
         Poll::Ready(match ready!(Pin::new(&mut this.incoming).poll_frame(cx)) {
             Some(Ok(frame)) => {
                 this.received += frame.data_ref().map_or(0, |data| data.len() as u64);
-                if frame.is_trailers() {
+                if let Some(trailers) = frame.trailers_ref() {
+                    this.learn(trailers);
                     this.release();
                 } else {
                     // Whoever reads may stop as soon as it knows that nothing follows.

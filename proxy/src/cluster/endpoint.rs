@@ -1,15 +1,19 @@
 //! One endpoint: what is configured about it, and what lives across configurations.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
+use super::balance::orca::Weight;
+use super::balance::peak_ewma::Latency;
+use super::clock;
 use super::outlier::{Ejection, Monitor};
 use super::pool::Pool;
 use crate::model::Name;
 use crate::model::endpoint::{Findings, Health, Locality};
 use crate::model::health_check::CheckTarget;
 use crate::model::listener::Address;
+use crate::model::metadata::Metadata;
 
 /// An endpoint as one version of the configuration has it. Its connections, ejections and counters
 /// are shared with the versions before and after.
@@ -29,10 +33,12 @@ pub struct Endpoint {
     pub locality: Arc<Locality>,
     /// 0 is tried first.
     pub priority: u32,
-    /// `envoy.lb` filter metadata.
-    pub metadata: Arc<BTreeMap<String, String>>,
+    /// For subsets and transport socket matches.
+    pub metadata: Arc<Metadata>,
     /// Where active checks ask it.
     pub(crate) check: Arc<CheckTarget>,
+    /// Which transport socket it is connected to by; see [`Cluster::tls_of`](crate::model::cluster::Cluster::tls_of).
+    pub(crate) socket: usize,
     pub(crate) host: Arc<Host>,
 }
 
@@ -85,6 +91,7 @@ impl Endpoint {
             && self.priority == other.priority
             && self.metadata == other.metadata
             && self.check == other.check
+            && self.socket == other.socket
     }
 }
 
@@ -183,6 +190,12 @@ pub(crate) struct Host {
     pub(crate) counters: Arc<EndpointCounters>,
     pub(crate) flags: Flags,
     pub(crate) monitor: Monitor,
+    /// How fast it answers.
+    pub(crate) latency: Latency,
+    /// What it reports about its load.
+    pub(crate) reported: Weight,
+    /// Nanoseconds from the start of the clock to the moment since which it is well.
+    well_since: AtomicU64,
     ejection: Mutex<Ejection>,
     /// One for each worker, made when that worker first needs it.
     pools: Box<[OnceLock<Pool>]>,
@@ -194,9 +207,17 @@ impl Host {
             counters: Arc::default(),
             flags: Flags::default(),
             monitor: Monitor::default(),
+            latency: Latency::default(),
+            reported: Weight::default(),
+            well_since: AtomicU64::new(clock::now().as_nanos() as u64),
             ejection: Mutex::default(),
             pools: (0..pools).map(|_| OnceLock::new()).collect(),
         }
+    }
+
+    /// For how long it is well.
+    pub(crate) fn well_for(&self, now: Duration) -> Duration {
+        now.saturating_sub(Duration::from_nanos(self.well_since.load(Ordering::Relaxed)))
     }
 
     /// The pool at this place; the last one if there are not so many.

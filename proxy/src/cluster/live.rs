@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -18,6 +18,7 @@ use super::pool::{ConnectionPermit, Connector, Fit, Job, Wanted};
 use super::send::SendOptions;
 use super::set::EndpointSet;
 use super::stats::ClusterStats;
+use super::zone::Zone;
 use crate::model;
 use crate::model::Name;
 use crate::model::cluster::Discovery;
@@ -54,6 +55,14 @@ pub struct Cluster {
     pub(super) inbox: Inbox,
     /// Tells the DNS task that the names are others now.
     pub(super) renamed: Notify,
+    /// Decides for the whole life of the cluster what chance decides once.
+    pub(super) lot: u64,
+    /// An endpoint was new, the last time that somebody looked.
+    pub(super) warming: AtomicBool,
+    /// Where the proxies of this kind are.
+    pub(super) zone: Arc<Zone>,
+    /// What zones looked like when the endpoints were laid out.
+    pub(super) zone_version: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -68,6 +77,7 @@ pub(super) struct Workshop<'a> {
     pub(super) registry: &'a Registry,
     pub(super) workers: usize,
     pub(super) secrets: &'a dyn Secrets,
+    pub(super) zone: &'a Arc<Zone>,
 }
 
 impl Cluster {
@@ -120,25 +130,32 @@ impl Cluster {
             check_stats,
             inbox: Inbox::default(),
             renamed: Notify::new(),
+            lot: before.map_or_else(|| fastrand::u64(..), |before| before.lot),
+            warming: AtomicBool::new(true),
+            zone: Arc::clone(workshop.zone),
+            zone_version: AtomicU64::new(0),
         };
-        let mut assignment = assignment;
-        if let Some(before) = alike {
-            cluster.set.store(before.set.load_full());
-            let known = before.lock();
-            cluster.lock().resolved.clone_from(&known.resolved);
-            if before.is_resolved() {
-                cluster.asked.store(true, Ordering::Relaxed);
-            }
-            if cluster.goes_anywhere() {
-                assignment = Arc::clone(&known.assignment);
-            }
-        }
+        let assignment = match alike {
+            Some(before) => cluster.inherit_endpoints(before, assignment),
+            None => assignment,
+        };
         cluster.pardon_if_undetected();
         cluster.assign(assignment);
         if let Some(before) = before {
             cluster.inherit_health(before);
         }
         cluster
+    }
+
+    /// Takes over what lives, and tells which endpoints there are.
+    fn inherit_endpoints(&self, before: &Self, assignment: Arc<Assignment>) -> Arc<Assignment> {
+        self.set.store(before.set.load_full());
+        let known = before.lock();
+        self.lock().resolved.clone_from(&known.resolved);
+        if before.is_resolved() {
+            self.asked.store(true, Ordering::Relaxed);
+        }
+        if self.goes_anywhere() { Arc::clone(&known.assignment) } else { assignment }
     }
 
     /// A place among the cluster's requests; held until the exchange is over.
@@ -211,9 +228,9 @@ impl Cluster {
 
     /// How to make a connection to `endpoint` from this thread.
     pub(super) fn job(&self, endpoint: &Arc<Endpoint>, options: SendOptions) -> Job {
-        let wanted = self.connector.wanted(options.downstream_h2);
+        let wanted = self.connector.wanted(endpoint.socket, options.downstream_h2);
         let http2 = usize::from(wanted == Wanted::Http2);
-        let by_request = self.config.tls.as_ref().is_some_and(|tls| tls.auto_host_sni);
+        let by_request = self.config.tls_of(endpoint.socket).is_some_and(|tls| tls.auto_host_sni);
         Job {
             endpoint: Arc::clone(endpoint),
             connector: Arc::clone(&self.connector),

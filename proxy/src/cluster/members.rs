@@ -7,10 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Cluster;
+use super::clock;
 use super::endpoint::{Endpoint, Flags, Host};
 use super::live::State;
 use super::set::{EndpointSet, Locality};
+use super::spread::Layout;
+use super::subset::SubsetIndex;
 use crate::model::Name;
+use crate::model::balancing::LocalityRouting;
 use crate::model::cluster::Discovery;
 use crate::model::endpoint::{self, Assignment, Health, LocalityEndpoints, Target};
 use crate::model::health_check::CheckTarget;
@@ -108,8 +112,21 @@ impl Cluster {
     }
 
     fn publish(&self, assignment: &Assignment, localities: &[Locality], changed: bool) {
-        let seed = fastrand::u64(..);
-        let set = EndpointSet::new(&self.config, assignment, localities, seed);
+        let now = clock::now();
+        let median = self.median_weight(localities, now);
+        let proxies = self.zone.proxies_for(&self.config.name);
+        let layout = Layout {
+            cluster: &self.config,
+            assignment,
+            seed: fastrand::u64(..),
+            lot: self.lot,
+            proxies: proxies.as_deref(),
+            weight: &|endpoint| self.weight(endpoint, median, now),
+            locality_weighted: self.config.balancing.locality == LocalityRouting::Weighted,
+            active: &self.stats.upstream_rq_active,
+        };
+        let set = EndpointSet::new(&layout, localities);
+        self.count_subsets(set.subsets.as_ref().map_or(0, SubsetIndex::len));
         let stats = &self.stats;
         if changed {
             stats.membership_change.inc();
@@ -120,6 +137,7 @@ impl Cluster {
         stats.membership_excluded.set(set.counts.excluded.into());
         let ejected = set.endpoints.iter().filter(|endpoint| endpoint.is_ejected()).count();
         stats.ejections_active.set(i64::try_from(ejected).unwrap_or(i64::MAX));
+        self.zone.tell(&self.config, &set, localities);
         self.set.store(Arc::new(set));
     }
 
@@ -218,7 +236,11 @@ impl Builder<'_> {
                 if self.seen.insert(address.clone()) {
                     let old = self.known.remove(&address);
                     self.changed |= old.is_none();
-                    let host = self.host(old, config);
+                    let cluster = &self.cluster.config;
+                    let socket = cluster.socket_for(&config.metadata, &configured.metadata);
+                    // Its pooled connections were made by another transport socket.
+                    let alike = old.filter(|old| old.socket == socket);
+                    let host = self.host(alike, config);
                     let text = old.map_or_else(
                         || Name::from(address.to_string()),
                         |old| Name::clone(&old.address_text),
@@ -233,6 +255,7 @@ impl Builder<'_> {
                         priority: configured.priority,
                         metadata: Arc::new(config.metadata.clone()),
                         check: Arc::new(config.check.clone()),
+                        socket,
                         host,
                     };
                     endpoints.push(match old {

@@ -7,9 +7,10 @@ use http::StatusCode;
 
 use super::Cluster;
 use super::balance::{Query, mix};
-use super::endpoint::Endpoint;
-use super::set::EndpointSet;
-use crate::model::endpoint::DropOverload;
+use super::endpoint::{Endpoint, Standing};
+use super::set::{EndpointSet, From, Picked};
+use crate::model::balancing::SubsetMatch;
+use crate::model::endpoint::{DropOverload, Health};
 use crate::telemetry::reason::{Reason, Refusal, Sent, Side};
 
 /// What a pick depends on.
@@ -25,8 +26,23 @@ pub struct PickContext<'a> {
     /// Where the connection went before it was redirected, for `ORIGINAL_DST`; what
     /// [`Cluster::forward_to`] found, for clusters of that kind.
     pub original_dst: Option<SocketAddr>,
+    /// What the route wants of the endpoint's metadata.
+    pub subset: Option<&'a SubsetMatch>,
+    /// The endpoint that the request names.
+    pub named: Option<Named<'a>>,
     /// Fresh for every pick.
     pub random: u64,
+}
+
+/// An endpoint by its address.
+#[derive(Clone, Copy, Debug)]
+pub struct Named<'a> {
+    /// `10.0.0.1:80`; may be several, separated by commas: each try takes the next one.
+    pub addresses: &'a str,
+    /// Which try this is, from 0.
+    pub attempt: usize,
+    /// This one or none.
+    pub strict: bool,
 }
 
 impl Cluster {
@@ -42,21 +58,58 @@ impl Cluster {
         if !set.drops.is_empty() && context.avoid.is_empty() {
             self.drop_overload(&set.drops, context.random)?;
         }
+        if let Some(named) = &context.named {
+            if let Some(endpoint) = self.named(&set, named) {
+                return Ok(Arc::clone(endpoint));
+            }
+            if named.strict {
+                return Err(self.no_healthy(format!(
+                    "the session's endpoint {} of cluster {} is gone or not well",
+                    named.addresses,
+                    self.name()
+                )));
+            }
+        }
         let mut random = context.random;
         let mut last = None;
         for attempt in 0..=context.attempts {
             random = mix(random);
             let query = Query { random, hash: context.hash, attempt };
-            let Some((endpoint, panic)) = set.pick(query) else { break };
-            if panic {
-                self.stats.lb_healthy_panic.inc();
-            }
+            let Some(picked) = set.pick(query, context.subset) else { break };
+            let endpoint = picked.endpoint;
+            self.count_pick(&picked);
             if !context.avoid.iter().any(|avoid| avoid.is_same(endpoint)) {
                 return Ok(Arc::clone(endpoint));
             }
             last = Some(endpoint);
         }
         last.cloned().ok_or_else(|| self.nobody(&set))
+    }
+
+    fn count_pick(&self, picked: &Picked<'_>) {
+        let stats = &self.stats;
+        if picked.panic {
+            stats.lb_healthy_panic.inc();
+        }
+        match picked.from {
+            From::Whole => {}
+            From::Subset => stats.lb_subsets_selected.inc(),
+            From::Fallback => stats.lb_subsets_fallback.inc(),
+            From::FallbackPanic => stats.lb_subsets_fallback_panic.inc(),
+        }
+    }
+
+    fn named<'s>(&self, set: &'s EndpointSet, named: &Named<'_>) -> Option<&'s Arc<Endpoint>> {
+        let addresses = named.addresses.split(',').map(str::trim);
+        let mut known = addresses.filter_map(|address| set.find(address));
+        let endpoint = known.nth(named.attempt)?;
+        let health = match (endpoint.health, endpoint.standing()) {
+            (Health::Draining, _) => Health::Draining,
+            (_, Standing::Healthy) => Health::Healthy,
+            (_, Standing::Degraded) => Health::Degraded,
+            (_, Standing::Unhealthy) => Health::Unhealthy,
+        };
+        self.config.balancing.override_host.allows(health).then_some(endpoint)
     }
 
     fn drop_overload(&self, drops: &[DropOverload], random: u64) -> Result<(), Refusal> {

@@ -7,9 +7,11 @@ use arc_swap::ArcSwap;
 use tokio::task::AbortHandle;
 
 use super::live::{Cluster, Workshop};
+use super::spread::refresh_period;
+use super::zone::Zone;
 use super::{check, discovery};
 use crate::model::cluster::Discovery;
-use crate::model::endpoint::Assignment;
+use crate::model::endpoint::{Assignment, Locality};
 use crate::model::tls::{CommonTls, SecretRef};
 use crate::model::{self, Changes, Map, Name, Snapshot};
 use crate::telemetry::stats::Registry;
@@ -20,6 +22,7 @@ pub struct Clusters {
     live: ArcSwap<Live>,
     registry: Registry,
     workers: usize,
+    zone: Arc<Zone>,
     /// Held by whoever publishes.
     publishing: Mutex<()>,
 }
@@ -78,6 +81,24 @@ impl Clusters {
             live: ArcSwap::default(),
             registry: registry.clone(),
             workers,
+            zone: Arc::default(),
+            publishing: Mutex::default(),
+        })
+    }
+
+    /// The same, for a proxy that knows where it is (`node.locality`) and which cluster its own kind
+    /// is (`cluster_manager.local_cluster_name`): zone-aware routing goes by these.
+    pub fn in_zone(
+        registry: &Registry,
+        workers: usize,
+        own: Locality,
+        local_cluster: Option<Name>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            live: ArcSwap::default(),
+            registry: registry.clone(),
+            workers,
+            zone: Arc::new(Zone::new(own, local_cluster)),
             publishing: Mutex::default(),
         })
     }
@@ -123,6 +144,7 @@ impl Clusters {
                 running.cluster.connector.reload_tls(&snapshot.secrets);
             }
         }
+        clusters.values().for_each(|running| running.cluster.follow_zone());
         self.live.store(Arc::new(Live { snapshot, clusters }));
     }
 
@@ -152,6 +174,7 @@ impl Clusters {
             registry: &self.registry,
             workers: self.workers,
             secrets: &snapshot.secrets,
+            zone: &self.zone,
         };
         let assignment = assignment(snapshot, &config.name);
         let cluster = Cluster::new(Arc::clone(config), assignment, before, &workshop);
@@ -168,6 +191,11 @@ impl Clusters {
             if let Some(check) = &config.health_check {
                 let task = check::run(Arc::clone(&cluster), Arc::clone(check));
                 run(runtime.spawn(task).abort_handle());
+            }
+            let period = refresh_period(config);
+            if let Some(period) = period.or_else(|| self.zone.matters(config).then_some(ZONES)) {
+                let refresh = every(Arc::downgrade(&cluster), period, Cluster::refresh);
+                run(runtime.spawn(refresh).abort_handle());
             }
             match &config.discovery {
                 Discovery::StrictDns(dns) | Discovery::LogicalDns(dns) => {
@@ -189,6 +217,9 @@ impl Clusters {
     }
 }
 
+/// How long it takes until a change of the local cluster's health is seen in other clusters.
+const ZONES: Duration = Duration::from_secs(1);
+
 fn assignment(snapshot: &Snapshot, name: &Name) -> Arc<Assignment> {
     snapshot.assignments.get(name).cloned().unwrap_or_default()
 }
@@ -203,7 +234,7 @@ async fn every(cluster: Weak<Cluster>, interval: Duration, job: fn(&Cluster)) {
 
 /// Whether the TLS context names one of these secrets.
 fn names_any(cluster: &model::cluster::Cluster, secrets: &[Name]) -> bool {
-    cluster.tls.as_ref().is_some_and(|tls| {
+    cluster.tls_contexts().any(|tls| {
         let CommonTls { certificates, validation, .. } = &tls.common;
         let named = certificates.iter().filter_map(|certificate| match certificate {
             SecretRef::Sds(name) => Some(name),

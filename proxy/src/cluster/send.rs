@@ -15,7 +15,8 @@ use super::behalf::Behalf;
 use super::body::{ActiveRequest, ResponseBody};
 use super::check::IMMEDIATE_FAIL;
 use super::endpoint::Endpoint;
-use super::pool::{self, Connector, Job, Lease, SendFailure};
+use super::pool::{self, Job, Lease, SendFailure};
+use super::{clock, learn};
 use crate::http::body::RequestBody;
 use crate::http::upgrade;
 use crate::model::Name;
@@ -59,6 +60,8 @@ pub(super) async fn send(
     let stats = &job.connector.stats;
     let active = ActiveRequest::new(&job.endpoint, stats);
     let counters = &job.endpoint.host.counters;
+    let balancer = &job.connector.config.balancer;
+    let sent = if balancer.learns() { clock::now() } else { Duration::ZERO };
     let mut request = request;
     let mut bounces = 0;
     loop {
@@ -70,9 +73,13 @@ pub(super) async fn send(
             stats.upstream_rq_total.inc();
             counters.rq_total.fetch_add(1, Ordering::Relaxed);
         }
-        adapt(&mut request, lease.is_http2(), &job.connector);
+        let tls = job.connector.config.tls_of(job.endpoint.socket).is_some();
+        adapt(&mut request, lease.is_http2(), tls);
         let failure = match lease.send(request).await {
-            Ok(response) => return Ok(answered(response, lease, active)),
+            Ok(response) => {
+                learn::answered(balancer, &job.endpoint, response.headers(), sent);
+                return Ok(answered(response, lease, active));
+            }
             Err(failure) => failure,
         };
         match failure.unsent {
@@ -118,12 +125,12 @@ fn keep_alive(headers: &HeaderMap) -> Option<Duration> {
 
 /// Puts the request into the form that the connection's HTTP wants: the authority is in `Host`
 /// for HTTP/1.1 and in the URI for HTTP/2 (RFC 9113 section 8.3.1).
-fn adapt(request: &mut Request<RequestBody>, http2: bool, connector: &Connector) {
+fn adapt(request: &mut Request<RequestBody>, http2: bool, tls: bool) {
     if request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none() {
         *request.version_mut() = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
         return;
     }
-    if http2 { to_http2(request, connector) } else { to_http1(request) }
+    if http2 { to_http2(request, tls) } else { to_http1(request) }
 }
 
 fn to_http1(request: &mut Request<RequestBody>) {
@@ -155,12 +162,11 @@ fn to_http1(request: &mut Request<RequestBody>) {
     *request.version_mut() = Version::HTTP_11;
 }
 
-fn to_http2(request: &mut Request<RequestBody>, connector: &Connector) {
+fn to_http2(request: &mut Request<RequestBody>, tls: bool) {
     let host = request.headers_mut().remove(HOST);
     if request.uri().authority().is_none() {
         let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
-        let tls = connector.config.tls.is_some();
         parts.scheme = Some(if tls { Scheme::HTTPS } else { Scheme::HTTP });
         parts.authority = Some(authority.unwrap_or_else(|| Authority::from_static("localhost")));
         parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));

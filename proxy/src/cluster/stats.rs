@@ -111,6 +111,16 @@ metrics! {
         upstream_rq_max_duration_reached = "upstream_rq_max_duration_reached",
         /// Picks while a priority panicked.
         lb_healthy_panic = "lb_healthy_panic",
+        /// Picks from the subset that the route names.
+        lb_subsets_selected = "lb_subsets_selected",
+        /// Picks from what is fallen back to, where there is no such subset.
+        lb_subsets_fallback = "lb_subsets_fallback",
+        /// Picks of anyone, because the fallback had nobody.
+        lb_subsets_fallback_panic = "lb_subsets_fallback_panic",
+        /// Subsets made.
+        lb_subsets_created = "lb_subsets_created",
+        /// Subsets gone.
+        lb_subsets_removed = "lb_subsets_removed",
         /// Times the endpoints changed.
         membership_change = "membership_change",
         /// Discoveries tried (DNS).
@@ -157,6 +167,8 @@ metrics! {
         ssl_fail_verify_no_cert = "ssl.fail_verify_no_cert",
     }
     gauges {
+        /// Subsets.
+        lb_subsets_active = "lb_subsets_active",
         /// Connections open.
         upstream_cx_active = "upstream_cx_active",
         /// Requests under way.

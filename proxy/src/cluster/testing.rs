@@ -22,7 +22,7 @@ use super::{Cluster, Clusters, Endpoint, PickContext, ResponseBody, SendError, S
 use crate::http::body::RequestBody;
 use crate::model::cluster::{Cluster as Config, OutlierDetection};
 use crate::model::endpoint::{
-    Assignment, Endpoint as Configured, Health, Locality, LocalityEndpoints, Target,
+    Assignment, Endpoint as Configured, Health, LocalityEndpoints, Target,
 };
 use crate::model::health_check::CheckTarget;
 use crate::model::listener::Address;
@@ -69,7 +69,7 @@ pub(super) fn at(port: u16) -> Configured {
 }
 
 pub(super) fn locality(priority: u32, endpoints: Vec<Configured>) -> LocalityEndpoints {
-    LocalityEndpoints { locality: Locality::default(), priority, weight: Some(1), endpoints }
+    LocalityEndpoints { priority, weight: Some(1), endpoints, ..LocalityEndpoints::default() }
 }
 
 pub(super) fn assignment(localities: Vec<LocalityEndpoints>) -> Assignment {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Name;
+use super::balancing::{Balancer, Balancing};
 use super::health_check::HealthCheck;
+use super::metadata::{Fields, Metadata, TRANSPORT_SOCKET_MATCH, has_all};
 use super::tls::UpstreamTls;
 
 /// A group of endpoints that do the same job, and how to use them.
@@ -20,10 +22,10 @@ pub struct Cluster {
     pub connect_timeout: Duration,
     /// How one is picked.
     pub balancer: Balancer,
+    /// What goes for every way of picking.
+    pub balancing: Balancing,
     /// `common_lb_config.healthy_panic_threshold`, percent. Default 50; 0 turns panic off.
     pub panic_threshold: u32,
-    /// `common_lb_config.locality_weighted_lb_config` is set.
-    pub locality_weighted: bool,
     /// Close connections to an endpoint that turns unhealthy.
     pub close_on_health_failure: bool,
     /// Limits by priority: `[DEFAULT, HIGH]`.
@@ -49,6 +51,8 @@ pub struct Cluster {
     pub cleanup_interval: Duration,
     /// TLS to the endpoints. None: plain text.
     pub tls: Option<Arc<UpstreamTls>>,
+    /// The same for endpoints whose metadata match, in the order in which they are tried.
+    pub socket_matches: Vec<SocketMatch>,
     /// Which HTTP is spoken.
     pub protocol: Protocol,
     /// Close an idle upstream connection after this. Default 1 h in Envoy; None: never.
@@ -75,7 +79,7 @@ impl Default for Cluster {
             connect_timeout: Duration::from_secs(5),
             balancer: Balancer::RoundRobin,
             panic_threshold: 50,
-            locality_weighted: false,
+            balancing: Balancing::default(),
             close_on_health_failure: false,
             breakers: [Thresholds::default(), Thresholds::default()],
             fail_on_panic: false,
@@ -87,6 +91,7 @@ impl Default for Cluster {
             outliers: None,
             cleanup_interval: Duration::from_secs(5),
             tls: None,
+            socket_matches: Vec::new(),
             protocol: Protocol::Http1,
             idle_timeout: None,
             max_connection_duration: None,
@@ -95,6 +100,44 @@ impl Default for Cluster {
             buffer_limit: 1 << 20,
             tcp_keepalive: None,
         }
+    }
+}
+
+/// `Cluster.TransportSocketMatch`
+#[derive(Clone, Debug, PartialEq)]
+pub struct SocketMatch {
+    /// Its name in metrics.
+    pub name: Name,
+    /// What an endpoint has to have under `envoy.transport_socket_match`. Empty: any endpoint.
+    pub fields: Fields,
+    /// None: plain text.
+    pub tls: Option<Arc<UpstreamTls>>,
+}
+
+impl Cluster {
+    /// Which transport socket an endpoint has: 0 for the cluster's own, else one more than the place
+    /// of the match. The endpoint's own metadata count before those of its locality.
+    pub fn socket_for(&self, endpoint: &Metadata, locality: &Metadata) -> usize {
+        [endpoint, locality]
+            .into_iter()
+            .find_map(|metadata| {
+                let fields = metadata.get(TRANSPORT_SOCKET_MATCH);
+                self.socket_matches.iter().position(|one| has_all(fields, &one.fields, false))
+            })
+            .map_or(0, |place| place + 1)
+    }
+
+    /// TLS of a transport socket. None: plain text.
+    pub fn tls_of(&self, socket: usize) -> Option<&Arc<UpstreamTls>> {
+        match socket.checked_sub(1) {
+            None => self.tls.as_ref(),
+            Some(place) => self.socket_matches.get(place)?.tls.as_ref(),
+        }
+    }
+
+    /// TLS of every transport socket that has it.
+    pub fn tls_contexts(&self) -> impl Iterator<Item = &Arc<UpstreamTls>> {
+        self.tls.iter().chain(self.socket_matches.iter().filter_map(|one| one.tls.as_ref()))
     }
 }
 
@@ -151,32 +194,6 @@ pub enum DnsFamily {
     V4Preferred,
     /// Both.
     All,
-}
-
-/// Balancing algorithm with its knobs.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Balancer {
-    /// In turn, by weight.
-    RoundRobin,
-    /// Best of `choice_count` random ones by requests under way. Default 2.
-    LeastRequest {
-        /// How many are compared.
-        choice_count: u32,
-    },
-    /// Any.
-    Random,
-    /// By position of the request's hash on a ring (`ring_hash`).
-    RingHash {
-        /// At least so many entries. Default 1024.
-        minimum_size: u64,
-        /// At most so many. Default 8 Mi.
-        maximum_size: u64,
-    },
-    /// By Maglev table.
-    Maglev {
-        /// A prime. Default 65537.
-        table_size: u64,
-    },
 }
 
 /// `CircuitBreakers.Thresholds`

@@ -1,11 +1,11 @@
 //! Endpoints of a cluster (`envoy.config.endpoint.v3`).
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Name;
 use super::health_check::CheckTarget;
 use super::listener::Address;
+use super::metadata::Metadata;
 
 /// All endpoints of a cluster.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,6 +40,8 @@ pub struct LocalityEndpoints {
     pub priority: u32,
     /// Share of this locality, with `locality_weighted_lb_config`. None: gets no traffic there.
     pub weight: Option<u32>,
+    /// For transport socket matches.
+    pub metadata: Metadata,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
 }
@@ -66,8 +68,8 @@ pub struct Endpoint {
     pub weight: u32,
     /// As the control plane sees it.
     pub health: Health,
-    /// `envoy.lb` filter metadata as flat text, for subsets and transport socket matches.
-    pub metadata: BTreeMap<String, String>,
+    /// For subsets and transport socket matches.
+    pub metadata: Metadata,
     /// Where it is checked.
     pub check: CheckTarget,
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::Name;
 use super::jwt::{JwtFilter, JwtRoute};
@@ -33,6 +33,8 @@ pub enum FilterKind {
     Fault(Arc<Fault>),
     /// `cors.v3.Cors`: the policy stands on virtual hosts and routes.
     Cors(Option<Arc<Cors>>),
+    /// `stateful_session.v3.StatefulSession`
+    StatefulSession(Arc<StatefulSession>),
     /// `buffer.v3.Buffer`: bytes of a request body at most.
     Buffer(u32),
     /// `jwt_authn.v3.JwtAuthentication`
@@ -103,6 +105,33 @@ pub enum FaultAbort {
     Grpc(u16),
     /// As `x-envoy-fault-abort-request` or `x-envoy-fault-abort-grpc-request` says.
     Header,
+}
+
+/// `stateful_session.v3.StatefulSession`
+#[derive(Clone, Debug)]
+pub struct StatefulSession {
+    /// Where the client keeps the address of its endpoint. None: nowhere, and nothing is done.
+    pub state: Option<SessionState>,
+    /// That endpoint or none.
+    pub strict: bool,
+}
+
+/// `envoy.http.stateful_session`
+#[derive(Clone, Debug)]
+pub enum SessionState {
+    /// In a cookie.
+    Cookie {
+        /// Its name.
+        name: Name,
+        /// Its path: requests elsewhere have no session. Empty: every path.
+        path: Name,
+        /// Its life. Zero: until the client ends.
+        ttl: Duration,
+        /// Further attributes; an empty value: the name alone.
+        attributes: Arc<[(Name, Name)]>,
+    },
+    /// In a header of this name.
+    Header(HeaderName),
 }
 
 /// `cors.v3.CorsPolicy`

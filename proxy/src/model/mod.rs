@@ -4,6 +4,7 @@
 //! here is already parsed: a value that exists is valid.
 
 pub mod access_log;
+pub mod balancing;
 pub mod cluster;
 pub mod duration;
 pub mod endpoint;
@@ -16,6 +17,7 @@ pub mod jwt;
 pub mod kept;
 pub mod listener;
 pub mod matcher;
+pub mod metadata;
 pub mod rate_limit;
 pub mod rbac;
 pub mod route;

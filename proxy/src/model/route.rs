@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use regex::Regex;
 
+use super::balancing::SubsetMatch;
 use super::filter::Overrides;
 use super::headers::HeaderOps;
 use super::matcher::{HeaderMatcher, QueryMatcher};
@@ -158,6 +159,8 @@ pub enum Action {
 pub struct Forward {
     /// Where to.
     pub target: Target,
+    /// Which endpoints of the cluster are meant (`metadata_match`).
+    pub subset: Option<SubsetMatch>,
     /// What an unknown cluster is answered with. Default 503.
     pub cluster_not_found: StatusCode,
     /// Change of the path.
@@ -217,6 +220,8 @@ pub struct WeightedCluster {
     pub cluster: Name,
     /// Its share.
     pub weight: u32,
+    /// Which of its endpoints are meant: what the route says, and what its entry says on top.
+    pub subset: Option<SubsetMatch>,
     /// Header changes towards the upstream.
     pub request_headers: HeaderOps,
     /// Header changes towards the downstream.
@@ -324,8 +329,8 @@ pub struct HashPolicy {
 /// What is hashed.
 #[derive(Clone, Debug)]
 pub enum HashSource {
-    /// A header.
-    Header(HeaderName),
+    /// A header, after its value was rewritten.
+    Header(HeaderName, Option<(Regex, String)>),
     /// A cookie, made (with path and attributes) if it is missing and `ttl` is given.
     Cookie {
         /// Its name.
@@ -334,6 +339,8 @@ pub enum HashSource {
         ttl: Option<Duration>,
         /// Its path.
         path: Name,
+        /// Further attributes, such as `SameSite` and its value. An empty value: the name alone.
+        attributes: Arc<[(Name, Name)]>,
     },
     /// Address of the peer.
     SourceIp,

@@ -79,7 +79,7 @@ fn is_default(scheme: &str, port: Option<&str>) -> bool {
 }
 
 /// RE2 writes groups as `\1` and a backslash as `\\`; the regex crate as `${1}`, a dollar as `$$`.
-fn to_rust_groups(substitution: &str) -> String {
+pub fn to_rust_groups(substitution: &str) -> String {
     let mut out = String::with_capacity(substitution.len() + 4);
     let mut chars = substitution.chars();
     while let Some(c) = chars.next() {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 
 use super::connection::Connection;
 use super::exchange::Exchange;
@@ -14,6 +14,7 @@ use super::reply::{self, Answer};
 use crate::cluster::{Cluster, Live, RequestPermit};
 use crate::http::body::RequestBody;
 use crate::http::target;
+use crate::model::balancing::SubsetMatch;
 use crate::model::http::RouteSource;
 use crate::model::matcher::RequestView;
 use crate::model::route::{
@@ -53,6 +54,10 @@ pub(super) struct Plan<'a> {
     pub(super) retries: Retries<'a>,
     pub(super) timeouts: Timeouts,
     pub(super) hash: Option<u64>,
+    /// Which endpoints of the cluster are meant.
+    pub(super) subset: Option<&'a SubsetMatch>,
+    /// The endpoints that the request itself names.
+    pub(super) named: Option<NamedHosts>,
     pub(super) host_selection_attempts: u32,
     pub(super) avoid_previous_hosts: bool,
     /// Its place among the cluster's requests.
@@ -119,12 +124,14 @@ impl<'a> Plan<'a> {
             target: request.path,
             source: exchange.connection.remote_ip(),
         };
-        let (hash, cookie) = if forward.hash.is_empty() {
-            (None, None)
+        // Nobody else asks for it, and nobody else makes cookies.
+        let (hash, cookies) = if forward.hash.is_empty() || !cluster.config.balancer.hashes() {
+            (None, Vec::new())
         } else {
             hash::hash(&forward.hash, &hashed, fastrand::u64(..))
         };
-        exchange.facts.cookie = cookie;
+        exchange.facts.cookies = cookies;
+        let named = exchange.notes.named.take().or_else(|| named_hosts(&cluster, request.headers));
         let per_try = policy.and_then(|policy| policy.per_try_timeout);
         Ok(Self {
             table: routed.table,
@@ -136,11 +143,31 @@ impl<'a> Plan<'a> {
             retries: Retries::new(policy, request),
             timeouts: timeout::timeouts(forward, per_try, request.headers),
             hash,
+            named,
+            subset: weighted.map_or(forward.subset.as_ref(), |entry| entry.subset.as_ref()),
             host_selection_attempts: policy.map_or(1, |policy| policy.host_selection_attempts),
             avoid_previous_hosts: policy.is_some_and(|policy| policy.avoid_previous_hosts),
             permit,
         })
     }
+}
+
+/// Endpoints that a request names.
+#[derive(Debug)]
+pub(super) struct NamedHosts {
+    /// Separated by commas.
+    pub(super) addresses: String,
+    /// These or none.
+    pub(super) strict: bool,
+    /// Each try takes the next one; otherwise they are for the first try only.
+    pub(super) every_try: bool,
+}
+
+/// What the headers say that the cluster's balancer looks at (`OverrideHost`).
+fn named_hosts(cluster: &Cluster, headers: &HeaderMap) -> Option<NamedHosts> {
+    let sources = &cluster.config.balancing.override_host.headers;
+    let addresses = sources.iter().find_map(|name| headers.get(name)?.to_str().ok())?.to_owned();
+    Some(NamedHosts { addresses, strict: false, every_try: true })
 }
 
 /// The route's retry policy, else its virtual host's.

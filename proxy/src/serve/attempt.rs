@@ -12,7 +12,8 @@ use super::clock::Clock;
 use super::exchange::Exchange;
 use super::{mirror, tunnel};
 use crate::cluster::{
-    Cluster, Endpoint, Outcome as Observed, PickContext, ResponseBody, SendError, SendOptions,
+    Cluster, Endpoint, Named, Outcome as Observed, PickContext, ResponseBody, SendError,
+    SendOptions,
 };
 use crate::http::body::RequestBody;
 use crate::http::replay::Replay;
@@ -172,11 +173,19 @@ fn pick(
             avoid,
             attempts: plan.host_selection_attempts,
             original_dst: to,
+            subset: plan.subset,
+            named: named(plan, tried.endpoints.len()),
             random: fastrand::u64(..),
         })
         .inspect_err(|refusal| exchange.flag(refusal.reason))?;
     exchange.facts.endpoint = Some(Arc::clone(&endpoint));
     Ok(endpoint)
+}
+
+/// The endpoint that the request names for this try.
+fn named<'p>(plan: &'p Plan<'_>, attempt: usize) -> Option<Named<'p>> {
+    let named = plan.named.as_ref().filter(|named| named.every_try || attempt == 0)?;
+    Some(Named { addresses: &named.addresses, attempt, strict: named.strict })
 }
 
 async fn one_try(

@@ -95,8 +95,8 @@ pub(crate) struct Facts {
     pub(crate) bytes_sent: u64,
     /// Client address as far as it can be trusted.
     pub(crate) client: Option<std::net::IpAddr>,
-    /// A cookie for the client to come back with.
-    pub(crate) cookie: Option<NewCookie>,
+    /// Cookies for the client to come back with.
+    pub(crate) cookies: Vec<NewCookie>,
 }
 
 impl Exchange {

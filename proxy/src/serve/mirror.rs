@@ -57,13 +57,7 @@ fn copy(source: &Source) -> Option<Request<RequestBody>> {
 
 async fn deliver(cluster: Arc<Cluster>, request: Request<RequestBody>, options: SendOptions) {
     let Ok(_permit) = cluster.admit(options.priority) else { return };
-    let context = PickContext {
-        hash: None,
-        avoid: &[],
-        attempts: 1,
-        original_dst: None,
-        random: fastrand::u64(..),
-    };
+    let context = PickContext { random: fastrand::u64(..), ..PickContext::default() };
     let Ok(endpoint) = cluster.pick(&context) else { return };
     let answer = async {
         if let Ok(response) = cluster.send(&endpoint, request, options).await {

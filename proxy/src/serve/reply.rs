@@ -126,7 +126,7 @@ pub(super) fn dress(
     if plan.host.include_attempt_count_in_response {
         map.insert(ATTEMPT_COUNT, HeaderValue::from(exchange.facts.attempts));
     }
-    if let Some(cookie) = exchange.facts.cookie.as_ref().and_then(set_cookie) {
+    for cookie in exchange.facts.cookies.iter().filter_map(set_cookie) {
         map.append(SET_COOKIE, cookie);
     }
     headers::to_downstream(exchange, plan, response.headers_mut());
@@ -259,7 +259,7 @@ fn echo_request_id(exchange: &Exchange, headers: &mut HeaderMap) {
     }
 }
 
-fn set_cookie(cookie: &NewCookie) -> Option<HeaderValue> {
+pub(super) fn set_cookie(cookie: &NewCookie) -> Option<HeaderValue> {
     use std::fmt::Write;
     let mut text = format!("{}=\"{}\"", cookie.name, cookie.value);
     if !cookie.ttl.is_zero() {
@@ -267,6 +267,10 @@ fn set_cookie(cookie: &NewCookie) -> Option<HeaderValue> {
     }
     if !cookie.path.is_empty() {
         let _ = write!(text, "; Path={}", cookie.path);
+    }
+    for (name, value) in &*cookie.attributes {
+        let sign = if value.is_empty() { "" } else { "=" };
+        let _ = write!(text, "; {name}{sign}{value}");
     }
     text.push_str("; HttpOnly");
     HeaderValue::from_str(&text).ok()

@@ -102,6 +102,7 @@ async fn connect(
             attempts: 3,
             original_dst: ends.original_dst,
             random: fastrand::u64(..),
+            ..PickContext::default()
         })?;
         told.endpoint = Some(Arc::clone(&endpoint));
         match cluster.connect(&endpoint, ends.behalf()).await {

@@ -118,6 +118,7 @@ async fn dial(
             attempts: 3,
             original_dst,
             random: fastrand::u64(..),
+            ..PickContext::default()
         })?;
         exchange.facts.endpoint = Some(Arc::clone(&endpoint));
         match cluster.connect(&endpoint, behalf).await {

@@ -269,7 +269,7 @@ fn listener_secrets(listener: &Listener) -> Vec<Name> {
 }
 
 fn cluster_secrets(cluster: &Cluster) -> Vec<Name> {
-    cluster.tls.as_ref().map(|tls| secrets(&tls.common)).unwrap_or_default()
+    cluster.tls_contexts().flat_map(|tls| secrets(&tls.common)).collect()
 }
 
 fn secrets(tls: &CommonTls) -> Vec<Name> {

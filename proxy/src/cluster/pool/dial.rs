@@ -34,8 +34,8 @@ pub(crate) struct Connector {
     pub(crate) config: Arc<Cluster>,
     pub(crate) stats: Arc<ClusterStats>,
     pub(crate) breakers: Arc<Breakers>,
-    /// None: plain text.
-    tls: ArcSwapOption<Tls>,
+    /// By transport socket. None: plain text.
+    tls: Box<[ArcSwapOption<Tls>]>,
 }
 
 /// A TLS context compiled with the secrets of the moment.
@@ -67,7 +67,8 @@ impl Connector {
         breakers: Arc<Breakers>,
         secrets: &dyn Secrets,
     ) -> Self {
-        let connector = Self { config, stats, breakers, tls: ArcSwapOption::empty() };
+        let tls = (0..=config.socket_matches.len()).map(|_| ArcSwapOption::empty()).collect();
+        let connector = Self { config, stats, breakers, tls };
         connector.reload_tls(secrets);
         connector
     }
@@ -79,6 +80,7 @@ impl Connector {
             && own.stat_name == other.stat_name
             && own.connect_timeout == other.connect_timeout
             && own.tls == other.tls
+            && own.socket_matches == other.socket_matches
             && own.protocol == other.protocol
             && own.idle_timeout == other.idle_timeout
             && own.max_connection_duration == other.max_connection_duration
@@ -87,25 +89,29 @@ impl Connector {
             && own.buffer_limit == other.buffer_limit
             && own.tcp_keepalive == other.tcp_keepalive
             && own.close_on_health_failure == other.close_on_health_failure
+            // Whoever learns from answers does so by the configuration of the connection.
+            && (own.balancer == other.balancer
+                || !(own.balancer.learns() || other.balancer.learns()))
     }
 
     /// Secrets or files changed. Connections that are open stay.
     pub(crate) fn reload_tls(&self, secrets: &dyn Secrets) {
-        if let Some(context) = &self.config.tls {
+        for (socket, place) in self.tls.iter().enumerate() {
+            let Some(context) = self.config.tls_of(socket) else { continue };
             let config = tls::client_config(context, secrets).map_err(|error| error.to_string());
             if let Err(error) = &config {
                 tracing::warn!(cluster = %self.config.name, "no TLS to the endpoints: {error}");
             }
-            self.tls.store(Some(Arc::new(Tls { config })));
+            place.store(Some(Arc::new(Tls { config })));
         }
     }
 
-    pub(crate) fn wanted(&self, downstream_h2: bool) -> Wanted {
+    pub(crate) fn wanted(&self, socket: usize, downstream_h2: bool) -> Wanted {
         match self.config.protocol {
             Protocol::Http1 => Wanted::Http1,
             Protocol::Http2 => Wanted::Http2,
             // Without TLS there is nothing to negotiate with.
-            Protocol::Auto if self.config.tls.is_none() => Wanted::Http1,
+            Protocol::Auto if self.config.tls_of(socket).is_none() => Wanted::Http1,
             Protocol::Auto => Wanted::Negotiated,
             Protocol::Downstream if downstream_h2 => Wanted::Http2,
             Protocol::Downstream => Wanted::Http1,
@@ -140,7 +146,8 @@ impl Connector {
             let detail = format!("no connection to {address} for a health check: {error}");
             Refusal::upstream(Reason::ConnectFailure, Sent::No, detail)
         })?;
-        let (Some(tls), Some(context)) = (self.tls.load_full(), &self.config.tls) else {
+        let tls = self.tls.get(endpoint.socket).and_then(ArcSwapOption::load_full);
+        let (Some(tls), Some(context)) = (tls, self.config.tls_of(endpoint.socket)) else {
             return Ok(io);
         };
         let mut tls = Tls { config: tls.config.clone() };
@@ -268,7 +275,8 @@ impl Connector {
             let detail = format!("no connection to {to} of cluster {cluster}: {error}");
             Refusal::upstream(Reason::ConnectFailure, Sent::No, detail)
         })?;
-        match (self.tls.load_full(), &self.config.tls) {
+        let tls = self.tls.get(endpoint.socket).and_then(ArcSwapOption::load_full);
+        match (tls, self.config.tls_of(endpoint.socket)) {
             (Some(tls), Some(context)) => {
                 let name = match &fit.sni {
                     Some(authority) if context.auto_host_sni => authority,

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::testing::{Shop, assignment, at, config, locality, outliers};
 use crate::cluster::{Outcome, PickContext};
-use crate::model::cluster::{Balancer, Cluster, Discovery};
+use crate::model::balancing::{Balancer, Balancing, LocalityRouting};
+use crate::model::cluster::{Cluster, Discovery};
 use crate::model::endpoint::{DropOverload, Endpoint, Health, LocalityEndpoints};
 use crate::telemetry::reason::Reason;
 
@@ -75,7 +76,8 @@ async fn localities_share_by_weight_where_that_is_on() {
     let heavy = LocalityEndpoints { weight: Some(3), ..locality(0, vec![at(1), at(2)]) };
     let light = LocalityEndpoints { weight: Some(1), ..locality(0, vec![at(3)]) };
     let both = || assignment(vec![heavy.clone(), light.clone()]);
-    let shop = Shop::new(Cluster { locality_weighted: true, ..config() }, both());
+    let weighted = Balancing { locality: LocalityRouting::Weighted, ..Balancing::default() };
+    let shop = Shop::new(Cluster { balancing: weighted, ..config() }, both());
     let hits = picks(&shop, 400);
     assert_eq!([1, 2, 3].map(|port| share(&hits, port)), [150, 150, 100]);
     let shop = Shop::new(config(), both());
@@ -103,10 +105,10 @@ async fn load_is_shed_by_category() {
 async fn a_retry_avoids_those_that_were_tried() {
     for balancer in [
         Balancer::RoundRobin,
-        Balancer::LeastRequest { choice_count: 2 },
+        Balancer::least_request(),
         Balancer::Random,
-        Balancer::RingHash { minimum_size: 1024, maximum_size: 8 << 20 },
-        Balancer::Maglev { table_size: 65_537 },
+        Balancer::ring_hash(),
+        Balancer::maglev(),
     ] {
         let endpoints = (1..=10).map(at).collect();
         let shop = Shop::new(
@@ -137,10 +139,7 @@ async fn a_retry_avoids_those_that_were_tried() {
 
 #[tokio::test]
 async fn a_hash_always_goes_to_the_same_place() {
-    for balancer in [
-        Balancer::RingHash { minimum_size: 1024, maximum_size: 8 << 20 },
-        Balancer::Maglev { table_size: 65_537 },
-    ] {
+    for balancer in [Balancer::ring_hash(), Balancer::maglev()] {
         let endpoints = (1..=10).map(at).collect();
         let config = Cluster { balancer, ..config() };
         let shop = Shop::new(config, assignment(vec![locality(0, endpoints)]));

@@ -15,13 +15,14 @@ mod fault;
 mod jwt;
 mod rate_limit;
 mod rbac;
+mod stateful_session;
 mod whole;
 
 use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response};
 
-use super::admit;
+use super::admit::{self, NamedHosts};
 use super::body::AnswerBody;
 use super::exchange::Exchange;
 use super::headers;
@@ -30,7 +31,7 @@ use super::reply::Answer;
 use crate::cluster::Clusters;
 use crate::http::body::RequestBody;
 use crate::model::Name;
-use crate::model::filter::{Cors, FilterKind, HttpFilter, Override, Overrides};
+use crate::model::filter::{Cors, FilterKind, HttpFilter, Override, Overrides, StatefulSession};
 use crate::model::matcher::RequestView;
 use crate::model::rate_limit::{LocalRateLimit, Taken};
 use crate::model::route::{Action, RouteTable, Target, WeightedCluster};
@@ -64,6 +65,8 @@ pub(super) struct Notes {
     /// A filter changed what routes match on: the route is chosen again before the next filter
     /// (Envoy: `clear_route_cache`).
     pub(super) reroute: bool,
+    /// Endpoints that a filter wants the request to go to.
+    pub(super) named: Option<NamedHosts>,
     /// Place of the filter that is at work.
     at: usize,
     /// By the place of the filter, in order.
@@ -79,6 +82,8 @@ pub(super) enum OnReply {
     RateLimit(Taken),
     /// `response_headers_to_add` of a limit that refused.
     Limited(Arc<LocalRateLimit>),
+    /// Tell the client where its session is, if that is not here, where it said.
+    Session(Arc<StatefulSession>, Option<String>),
 }
 
 impl Notes {
@@ -233,6 +238,9 @@ async fn one(
         (FilterKind::Buffer(most), Stats::None) => {
             Box::pin(buffer::fill(exchange, *most, request)).await?;
         }
+        (FilterKind::StatefulSession(config), _) => {
+            stateful_session::find(exchange, config, request)
+        }
         // CORS without a policy, or settings of another filter's kind: nothing to do.
         _ => {}
     }
@@ -253,6 +261,7 @@ pub(super) fn reply(
         match what {
             OnReply::Cors(origin, policy) => cors::allow(&origin, &policy, map),
             OnReply::RateLimit(taken) => rate_limit::tell(taken, map),
+            OnReply::Session(config, said) => stateful_session::tell(exchange, &config, said, map),
             OnReply::Limited(config) => {
                 headers::change(exchange, std::iter::once(&config.response_headers), map);
             }
@@ -280,6 +289,7 @@ impl Stats {
             }
             FilterKind::Fault(_) => Self::Fault(fault::FaultStats::new(scope)),
             FilterKind::Cors(_) => Self::Cors(cors::CorsStats::new(scope)),
+            FilterKind::StatefulSession(_) => Self::None,
             FilterKind::Jwt(config) => Self::Jwt(jwt::JwtStats::new(scope, &config.stat_prefix)),
             // Settings of a route count where the filter's own do.
             FilterKind::Buffer(_) | FilterKind::JwtRoute(_) => Self::None,

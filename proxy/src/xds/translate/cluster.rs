@@ -14,7 +14,7 @@ use super::{Resource, balancer, common, endpoint, health_check, tls, upstream_ht
 use crate::model::Name;
 use crate::model::cluster::{
     Cluster, Discovery, Dns, DnsFamily, Forward, OutlierDetection, Protocol, RetryBudget,
-    TcpKeepalive, Thresholds,
+    SocketMatch, TcpKeepalive, Thresholds,
 };
 use crate::model::endpoint::Assignment;
 
@@ -38,8 +38,7 @@ pub(super) fn cluster(at: &At<'_>, config: &pb::Cluster) -> Option<Resource> {
         config.alt_stat_name.replace(':', "_")
     };
     let lb = config.common_lb_config.as_ref();
-    check_lb(&at.field("common_lb_config"), lb)?;
-    let (balancer, locality_weighted) = balancer::balancer(at, config)?;
+    let (balancer, balancing) = balancer::balancer(at, config)?;
     let panic = lb.and_then(|lb| lb.healthy_panic_threshold.as_ref());
     let tls = match &config.transport_socket {
         Some(socket) => tls::upstream(&at.field("transport_socket"), socket)?,
@@ -56,9 +55,9 @@ pub(super) fn cluster(at: &At<'_>, config: &pb::Cluster) -> Option<Resource> {
             .unwrap_or(CONNECT_TIMEOUT),
         balancer,
         panic_threshold: panic.map_or(50, |percent| percent.value.clamp(0.0, 100.0) as u32),
-        locality_weighted,
         close_on_health_failure: config.close_connections_on_host_health_failure,
-        fail_on_panic: fails_on_panic(lb),
+        fail_on_panic: balancing.fail_on_panic,
+        balancing,
         close_on_set_change: false,
         health_check: health_check::one(&at.field("health_checks"), &config.health_checks, http2)?
             .map(Arc::new),
@@ -75,6 +74,7 @@ pub(super) fn cluster(at: &At<'_>, config: &pb::Cluster) -> Option<Resource> {
             None => None,
         },
         tls,
+        socket_matches: socket_matches(&at.field("transport_socket_matches"), config),
         protocol: upstream.protocol,
         idle_timeout: upstream.idle_timeout,
         max_connection_duration: upstream.max_connection_duration,
@@ -208,19 +208,16 @@ fn assignment(
     Some(Some(made))
 }
 
-fn check_lb(at: &At<'_>, lb: Option<&pb::cluster::CommonLbConfig>) -> Option<()> {
-    use pb::cluster::common_lb_config::LocalityConfigSpecifier as Spec;
-    let Some(lb) = lb else { return Some(()) };
-    let zone_aware = matches!(lb.locality_config_specifier, Some(Spec::ZoneAwareLbConfig(_)));
-    at.field("zone_aware_lb_config").expect(!zone_aware, "is not supported")
-}
-
-fn fails_on_panic(lb: Option<&pb::cluster::CommonLbConfig>) -> bool {
-    use pb::cluster::common_lb_config::LocalityConfigSpecifier as Spec;
-    match lb.and_then(|lb| lb.locality_config_specifier.as_ref()) {
-        Some(Spec::ZoneAwareLbConfig(zones)) => zones.fail_traffic_on_panic,
-        _ => false,
-    }
+fn socket_matches(at: &At<'_>, config: &pb::Cluster) -> Vec<SocketMatch> {
+    at.each(&config.transport_socket_matches, |at, one| {
+        let socket_at = at.field("transport_socket");
+        let tls = match &one.transport_socket {
+            Some(socket) => tls::upstream(&socket_at, socket)?,
+            None => return socket_at.refuse("is missing"),
+        };
+        let fields = one.r#match.as_ref().map(common::fields).unwrap_or_default();
+        Some(SocketMatch { name: one.name.as_str().into(), fields, tls })
+    })
 }
 
 fn breakers(at: &At<'_>, config: &pb::Cluster) -> Option<[Thresholds; 2]> {

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::at::At;
 use crate::model::listener::Address;
+use crate::model::metadata::{Fields, Metadata, Value};
 use crate::model::tls::DataSource;
 
 /// An address to bind or connect to. Names are not looked up: they are for DNS clusters.
@@ -120,5 +121,28 @@ pub(super) fn ads(at: &At<'_>, source: Option<&core::ConfigSource>) -> Option<()
             at.refuse("configuration from files is not supported here: expected `ads: {}`")
         }
         None => at.refuse("expected `ads: {}`"),
+    }
+}
+
+/// Fields of every namespace.
+pub(super) fn metadata(metadata: &core::Metadata) -> Metadata {
+    let namespaces = metadata.filter_metadata.iter();
+    namespaces.map(|(name, of)| (name.clone(), fields(of))).collect()
+}
+
+/// `google.protobuf.Struct`
+pub(super) fn fields(of: &prost_types::Struct) -> Fields {
+    of.fields.iter().map(|(name, value)| (name.clone(), self::value(value))).collect()
+}
+
+fn value(value: &prost_types::Value) -> Value {
+    use prost_types::value::Kind;
+    match &value.kind {
+        None | Some(Kind::NullValue(_)) => Value::Null,
+        Some(Kind::BoolValue(yes)) => Value::Bool(*yes),
+        Some(Kind::NumberValue(number)) => Value::Number(*number),
+        Some(Kind::StringValue(text)) => Value::Text(text.clone()),
+        Some(Kind::ListValue(list)) => Value::List(list.values.iter().map(self::value).collect()),
+        Some(Kind::StructValue(of)) => Value::Struct(fields(of)),
     }
 }

@@ -1,10 +1,7 @@
 //! `ClusterLoadAssignment`
 
-use std::collections::BTreeMap;
-
 use pillion_xds::envoy::config::core::v3 as core;
 use pillion_xds::envoy::config::endpoint::v3 as pb;
-use prost_types::value::Kind;
 
 use super::at::At;
 use super::common;
@@ -75,6 +72,7 @@ fn locality(
         locality: Locality { region: place.region, zone: place.zone, sub_zone: place.sub_zone },
         priority: group.priority,
         weight: group.load_balancing_weight,
+        metadata: group.metadata.as_ref().map(common::metadata).unwrap_or_default(),
         endpoints: at
             .field("lb_endpoints")
             .each(&group.lb_endpoints, |at, one| endpoint(at, one, names)),
@@ -100,7 +98,7 @@ fn endpoint(at: &At<'_>, config: &pb::LbEndpoint, names: Names) -> Option<Endpoi
         hostname: inner.hostname.as_str().into(),
         weight,
         health,
-        metadata: config.metadata.as_ref().map(metadata).unwrap_or_default(),
+        metadata: config.metadata.as_ref().map(common::metadata).unwrap_or_default(),
         check: match &inner.health_check_config {
             Some(check) => check_target(&endpoint_at.field("health_check_config"), check)?,
             None => CheckTarget::default(),
@@ -137,17 +135,4 @@ fn target(at: &At<'_>, address: Option<&core::Address>, names: Names) -> Option<
         return Some(Target::Dns(socket.address.as_str().into(), port));
     }
     common::address(at, address).map(Target::Address)
-}
-
-/// `envoy.lb` as flat text: what subsets and socket matches compare.
-fn metadata(metadata: &core::Metadata) -> BTreeMap<String, String> {
-    let Some(fields) = metadata.filter_metadata.get("envoy.lb") else { return BTreeMap::new() };
-    let text = |kind: &Kind| match kind {
-        Kind::StringValue(text) => Some(text.clone()),
-        Kind::NumberValue(number) => Some(number.to_string()),
-        Kind::BoolValue(yes) => Some(yes.to_string()),
-        Kind::NullValue(_) | Kind::StructValue(_) | Kind::ListValue(_) => None,
-    };
-    let fields = fields.fields.iter();
-    fields.filter_map(|(key, value)| Some((key.clone(), text(value.kind.as_ref()?)?))).collect()
 }

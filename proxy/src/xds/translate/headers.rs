@@ -4,6 +4,7 @@ use http::HeaderName;
 use pillion_xds::envoy::config::core::v3 as core;
 
 use super::at::At;
+use crate::model::Name;
 use crate::model::format::Template;
 use crate::model::headers::{HeaderAdd, HeaderAppend, HeaderOps};
 
@@ -32,6 +33,13 @@ pub(super) fn name_of(at: &At<'_>, name: &str) -> Option<HeaderName> {
         Ok(name) => Some(name),
         Err(_) => at.refuse(format!("`{name}` is no header name that can be changed")),
     }
+}
+
+/// An attribute of a cookie: what `Set-Cookie` may carry (RFC 6265 section 4.1.1).
+pub(super) fn cookie_attribute(at: &At<'_>, name: &str, value: &str) -> Option<(Name, Name)> {
+    let text = |text: &str| text.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b';');
+    at.expect(!name.is_empty() && text(name) && text(value), "is no cookie attribute")?;
+    Some((name.into(), value.into()))
 }
 
 fn addition(at: &At<'_>, option: &core::HeaderValueOption) -> Option<HeaderAdd> {

@@ -21,6 +21,7 @@ mod route;
 mod route_action;
 mod route_match;
 mod service;
+mod subsets;
 mod tcp_proxy;
 mod tls;
 mod tracing;

@@ -11,11 +11,14 @@ use pillion_xds::envoy::config::route::v3 as pb;
 use super::at::At;
 use super::{common, filter, headers, http_manager, matcher, retry};
 use crate::model::Name;
+use crate::model::balancing::SubsetMatch;
+use crate::model::metadata::LB;
 use crate::model::route::{
     Action, DirectResponse, Forward, HashPolicy, HashSource, HostRewrite, Mirror, PathRewrite,
     Priority, Redirect, RedirectPath, Target, Weighted, WeightedCluster,
 };
 use crate::model::tls::DataSource;
+use crate::route::to_rust_groups;
 
 /// Envoy's default for `RouteAction.timeout`.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -54,7 +57,8 @@ fn forward(at: &At<'_>, route: &pb::RouteAction) -> Option<Forward> {
     };
     let upgrades = at.field("upgrade_configs").each(&route.upgrade_configs, upgrade);
     Some(Forward {
-        target: target(at, route.cluster_specifier.as_ref())?,
+        subset: subset(route.metadata_match.as_ref(), None),
+        target: target(at, route)?,
         cluster_not_found: match route.cluster_not_found_response_code() {
             NotFound::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             NotFound::NotFound => StatusCode::NOT_FOUND,
@@ -97,9 +101,9 @@ pub(super) fn priority(priority: core::RoutingPriority) -> Priority {
     }
 }
 
-fn target(at: &At<'_>, specifier: Option<&pb::route_action::ClusterSpecifier>) -> Option<Target> {
+fn target(at: &At<'_>, route: &pb::RouteAction) -> Option<Target> {
     use pb::route_action::ClusterSpecifier as Spec;
-    match specifier {
+    match &route.cluster_specifier {
         Some(Spec::Cluster(name)) => {
             at.field("cluster").expect(!name.is_empty(), "is empty")?;
             Some(Target::Cluster(name.as_str().into()))
@@ -108,13 +112,29 @@ fn target(at: &At<'_>, specifier: Option<&pb::route_action::ClusterSpecifier>) -
             headers::name_of(&at.field("cluster_header"), name).map(Target::Header)
         }
         Some(Spec::WeightedClusters(weighted)) => {
-            self::weighted(&at.field("weighted_clusters"), weighted).map(Target::Weighted)
+            let of_route = route.metadata_match.as_ref();
+            self::weighted(&at.field("weighted_clusters"), weighted, of_route).map(Target::Weighted)
         }
         _ => at.refuse("expected cluster, cluster_header or weighted_clusters"),
     }
 }
 
-fn weighted(at: &At<'_>, weighted: &pb::WeightedCluster) -> Option<Weighted> {
+/// What `metadata_match` says under `envoy.lb`; the weighted cluster's word wins.
+fn subset(
+    route: Option<&core::Metadata>,
+    weighted: Option<&core::Metadata>,
+) -> Option<SubsetMatch> {
+    let lb = |metadata: &core::Metadata| metadata.filter_metadata.get(LB).map(common::fields);
+    let (route, weighted) = (route.and_then(lb), weighted.and_then(lb));
+    let made = SubsetMatch::new(route.as_ref(), weighted.as_ref());
+    (!made.is_empty()).then_some(made)
+}
+
+fn weighted(
+    at: &At<'_>,
+    weighted: &pb::WeightedCluster,
+    of_route: Option<&core::Metadata>,
+) -> Option<Weighted> {
     use pb::weighted_cluster::RandomValueSpecifier as Random;
     let clusters = at.field("clusters").each(&weighted.clusters, |at, entry| {
         at.field("name").expect(!entry.name.is_empty(), "is empty")?;
@@ -129,6 +149,7 @@ fn weighted(at: &At<'_>, weighted: &pb::WeightedCluster) -> Option<Weighted> {
         Some(WeightedCluster {
             cluster: entry.name.as_str().into(),
             weight: entry.weight.unwrap_or(0),
+            subset: subset(of_route, entry.metadata_match.as_ref()),
             request_headers: headers::ops(
                 at,
                 ("request_headers_to_add", &entry.request_headers_to_add),
@@ -199,16 +220,27 @@ fn hash_policy(at: &At<'_>, policy: &pb::route_action::HashPolicy) -> Option<Has
     let source = match policy.policy_specifier.as_ref() {
         Some(Spec::Header(header)) => {
             let at = at.field("header");
-            at.field("regex_rewrite").expect(header.regex_rewrite.is_none(), "is not supported")?;
-            HashSource::Header(headers::name_of(&at.field("header_name"), &header.header_name)?)
+            let rewrite = match &header.regex_rewrite {
+                Some(rewrite) => {
+                    let (regex, text) = matcher::substitute(&at.field("regex_rewrite"), rewrite)?;
+                    Some((regex, to_rust_groups(&text)))
+                }
+                None => None,
+            };
+            let name = headers::name_of(&at.field("header_name"), &header.header_name)?;
+            HashSource::Header(name, rewrite)
         }
         Some(Spec::Cookie(cookie)) => {
             let at = at.field("cookie");
-            at.field("attributes").expect(cookie.attributes.is_empty(), "is not supported")?;
+            at.field("name").expect(!cookie.name.is_empty(), "is empty")?;
+            let attributes = at.field("attributes").each(&cookie.attributes, |at, one| {
+                headers::cookie_attribute(at, &one.name, &one.value)
+            });
             HashSource::Cookie {
                 name: cookie.name.as_str().into(),
                 ttl: at.field("ttl").duration(cookie.ttl),
                 path: cookie.path.as_str().into(),
+                attributes: attributes.into(),
             }
         }
         Some(Spec::ConnectionProperties(properties)) => {

@@ -6,6 +6,7 @@ mod fault;
 mod jwt;
 mod rate_limit;
 mod rbac;
+mod session;
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -120,6 +121,7 @@ fn of_route(at: &At<'_>, packed: &Any) -> Known<Override> {
         "buffer.v3.BufferPerRoute" => buffer::per_route(at, packed),
         "jwt_authn.v3.PerRouteConfig" => jwt::per_route(at, packed),
         "rbac.v3.RBACPerRoute" => rbac::per_route(at, packed),
+        "stateful_session.v3.StatefulSessionPerRoute" => session::per_route(at, packed),
         _ => return Known::No,
     })
 }
@@ -133,6 +135,7 @@ fn settings(at: &At<'_>, packed: &Any) -> Known<FilterKind> {
     Known::Filter(match short {
         "buffer.v3.Buffer" => buffer::filter(at, packed),
         "rbac.v3.RBAC" => rbac::filter(at, packed),
+        "stateful_session.v3.StatefulSession" => session::filter(at, packed),
         "local_ratelimit.v3.LocalRateLimit" => rate_limit::filter(at, packed),
         "fault.v3.HTTPFault" => fault::filter(at, packed),
         "jwt_authn.v3.JwtAuthentication" => jwt::filter(at, packed),
