@@ -28,6 +28,19 @@ async fn session(to: SocketAddr, path: &str, meter: &Meter) -> anyhow::Result<()
     Ok(())
 }
 
+/// This many requests on one connection.
+///
+/// # Errors
+/// When one fails.
+pub async fn one_after_the_other(to: SocketAddr, path: &str, count: usize) -> anyhow::Result<()> {
+    let mut connection = Connection::open(to).await?;
+    let request = request(path, "");
+    for _ in 0..count {
+        connection.ask(&request).await?;
+    }
+    Ok(())
+}
+
 /// A connection for each request; the proxy closes it.
 pub async fn anew(to: SocketAddr, path: &'static str, meter: Arc<Meter>) {
     let request = request(path, "connection: close\r\n");

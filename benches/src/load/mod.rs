@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-pub use http1::{anew, idle, kept};
+pub use http1::{anew, idle, kept, one_after_the_other};
 pub use http2::multiplexed;
 pub use paced::{Latencies, paced};
 

@@ -85,6 +85,7 @@ pub struct Workshop {
     /// Chain and key in one file, as haproxy wants them.
     client_both: PathBuf,
     server_both: PathBuf,
+    callgrind: bool,
 }
 
 /// A proxy at work, or a pair of them. Ends when it is dropped.
@@ -113,7 +114,19 @@ impl Workshop {
             Ok(path)
         };
         let (client_both, server_both) = (both("client", &client)?, both("server", &server)?);
-        Ok(Self { backends, dir, client, server, client_both, server_both })
+        let callgrind = false;
+        Ok(Self { backends, dir, client, server, client_both, server_both, callgrind })
+    }
+
+    /// Every proxy runs under callgrind, which writes into [`Workshop::folder`].
+    #[must_use]
+    pub fn under_callgrind(self) -> Self {
+        Self { callgrind: true, ..self }
+    }
+
+    /// Where everything is written.
+    pub fn folder(&self) -> PathBuf {
+        self.dir.path().to_owned()
     }
 
     /// Whether this proxy can do this job.
@@ -179,8 +192,8 @@ impl Workshop {
             Peer::Haproxy => haproxy::config(self, address, &side),
         };
         std::fs::write(&file, text)?;
-        let mut command = Command::new("taskset");
-        command.args(["-c", &cpu::PROXY_CORE.to_string()]).arg(self.program(peer)?);
+        let mut command = self.command();
+        command.arg(self.program(peer)?);
         match peer {
             Peer::Envoy => {
                 command.args([
@@ -205,6 +218,20 @@ impl Workshop {
         running.processes.push(process);
         running.address = address;
         Ok(())
+    }
+
+    /// What runs the program: on its core, or under callgrind.
+    fn command(&self) -> Command {
+        if self.callgrind {
+            let out = self.dir.path().join("callgrind.%p");
+            let mut command = Command::new("valgrind");
+            command.args(["-q", "--tool=callgrind", "--trace-children=yes"]);
+            command.arg(format!("--callgrind-out-file={}", out.display()));
+            return command;
+        }
+        let mut command = Command::new("taskset");
+        command.args(["-c", &cpu::PROXY_CORE.to_string()]);
+        command
     }
 
     fn backend(&self, http: Http) -> SocketAddr {
