@@ -25,8 +25,11 @@ pub(super) fn config(workshop: &Workshop, address: SocketAddr, side: &Side, dir:
     };
     let (scheme, up) = upstream(workshop, side);
     let (temp, to) = (dir.display(), side.to);
+    // A sleeping master would never answer callgrind.
+    let master = if workshop.callgrind { "master_process off;" } else { "" };
     format!(
         "daemon off;
+{master}
 worker_processes 1;
 pid {temp}/nginx-{port}.pid;
 error_log stderr error;
