@@ -1,6 +1,5 @@
-//! Spans over our own clusters, by OTLP.
+//! Spans, log entries and metrics over our own clusters.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,40 +10,36 @@ use http_body_util::BodyExt;
 
 use crate::cluster::{Clusters, PickContext, SendOptions};
 use crate::http::body::RequestBody;
-use crate::model::tracing::Exporter;
-use crate::telemetry::export::SpanSink;
+use crate::model::collector::{Collector, CollectorProtocol};
+use crate::telemetry::export::{Call, Deliver};
 
-const GRPC_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 /// A collector that takes longer than this is given up.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Sends batches to the cluster that the tracer names.
+/// Sends batches to the cluster that a collector names.
+#[derive(Clone)]
 pub(super) struct Sender(pub(super) Arc<Clusters>);
 
-impl SpanSink for Sender {
-    fn send<'a>(
-        &'a self,
-        exporter: &'a Exporter,
-        payload: Bytes,
-    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>> {
-        Box::pin(async move {
-            match tokio::time::timeout(LIMIT, self.deliver(exporter, payload)).await {
-                Ok(sent) => sent,
-                Err(_) => Err(format!("the collector did not answer within {LIMIT:?}")),
-            }
-        })
+impl Deliver for Sender {
+    async fn deliver(&self, to: &Collector, call: Call, payload: Bytes) -> Result<(), String> {
+        match tokio::time::timeout(LIMIT, self.send(to, call, payload)).await {
+            Ok(sent) => sent,
+            Err(_) => Err(format!("the collector did not answer within {LIMIT:?}")),
+        }
     }
 }
 
 impl Sender {
-    async fn deliver(&self, exporter: &Exporter, payload: Bytes) -> Result<(), String> {
-        let (name, request) = match exporter {
-            Exporter::Grpc(name) => (name, grpc(name, &payload)),
-            Exporter::Http { cluster, authority, path } => {
-                (cluster, http(authority, path, payload))
-            }
+    async fn send(&self, to: &Collector, call: Call, payload: Bytes) -> Result<(), String> {
+        let name = &to.cluster;
+        let request = match &to.protocol {
+            CollectorProtocol::Grpc => grpc(&to.authority, call, &payload),
+            CollectorProtocol::Http(path) => http(&to.authority, path, payload),
         };
-        let request = request.map_err(|error| error.to_string())?;
+        let mut request = request.map_err(|error| error.to_string())?;
+        for (name, value) in &to.headers {
+            request.headers_mut().append(name, value.clone());
+        }
         let live = self.0.load();
         let cluster = live.cluster(name).ok_or_else(|| format!("there is no cluster `{name}`"))?;
         let context = PickContext { random: fastrand::u64(..), ..PickContext::default() };
@@ -68,13 +63,12 @@ impl Sender {
 }
 
 /// A unary call: one message, uncompressed, with its length before it.
-fn grpc(cluster: &str, payload: &Bytes) -> http::Result<Request<RequestBody>> {
+fn grpc(authority: &str, call: Call, payload: &Bytes) -> http::Result<Request<RequestBody>> {
     let mut body = BytesMut::with_capacity(payload.len() + 5);
     body.put_u8(0);
     body.put_u32(u32::try_from(payload.len()).unwrap_or(u32::MAX));
     body.put_slice(payload);
-    let authority = cluster.replace(':', "-");
-    Request::post(format!("http://{authority}{GRPC_PATH}"))
+    Request::post(format!("http://{authority}{}", call.grpc_path()))
         .header(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))
         .header("te", HeaderValue::from_static("trailers"))
         .body(RequestBody::Full(Some(body.freeze())))

@@ -1,20 +1,85 @@
 //! Access logs (`envoy.config.accesslog.v3`).
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
 
 use super::Name;
+use super::collector::{Collector, Detector};
 use super::format::Template;
 use super::matcher::HeaderMatcher;
 
-/// One log: which lines, where to, how they look.
+/// One log: which requests, where to, how they look.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AccessLog {
     /// Which requests are written. None: all.
     pub filter: Option<LogFilter>,
-    /// Where to.
-    pub sink: LogSink,
-    /// What a line looks like.
-    pub format: LogFormat,
+    /// Where to, and what it looks like.
+    pub output: LogOutput,
+}
+
+/// Where to, and what it looks like.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LogOutput {
+    /// Lines of a file or a stream.
+    Lines(LogSink, LogFormat),
+    /// Batches of entries for a service.
+    Service(Arc<LogService>),
+}
+
+/// A service that takes entries in batches.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogService {
+    /// Where it is.
+    pub collector: Collector,
+    /// Name of the log, as the service sees it.
+    pub name: Name,
+    /// A batch is sent when it is this old. Default 1 s.
+    pub flush_interval: Duration,
+    /// A batch is sent when it has so many bytes. Default 16 KiB.
+    pub buffer_bytes: usize,
+    /// What an entry is.
+    pub entries: LogEntries,
+    /// Tags of each entry: name and value.
+    pub tags: Vec<(Name, Template)>,
+}
+
+/// What a service is sent.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LogEntries {
+    /// `envoy.data.accesslog.v3.HTTPAccessLogEntry` with these headers and trailers.
+    Http {
+        /// Of the request.
+        request_headers: Vec<HeaderName>,
+        /// Of the response.
+        response_headers: Vec<HeaderName>,
+        /// Of the response.
+        response_trailers: Vec<HeaderName>,
+    },
+    /// `envoy.data.accesslog.v3.TCPAccessLogEntry`
+    Tcp,
+    /// OTLP log records.
+    OpenTelemetry {
+        /// Body; None: none.
+        body: Option<JsonFormat>,
+        /// Attributes.
+        attributes: Vec<(String, JsonFormat)>,
+        /// Attributes of the resource.
+        resource: Vec<Detector>,
+    },
+}
+
+/// When requests and connections are written besides at their end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogMoments {
+    /// As long as they last, after each of these intervals.
+    pub interval: Option<Duration>,
+    /// When they begin: a request when it has its route, a connection when an endpoint took it.
+    pub start: bool,
+    /// When an upgrade or a CONNECT has been answered well.
+    pub tunnel: bool,
 }
 
 /// Where lines go.
@@ -48,6 +113,8 @@ pub enum JsonFormat {
     Text(Template),
     /// A number as configured.
     Number(f64),
+    /// A whole number as configured (not in JSON formats).
+    Integer(i64),
     /// A bool as configured.
     Bool(bool),
     /// Null.
@@ -65,6 +132,13 @@ pub enum LogFilter {
     NotHealthCheck,
     /// Only traced requests.
     Traceable,
+    /// One of these moments, or none of them.
+    Kind {
+        /// As Envoy names them.
+        kinds: Vec<Name>,
+        /// Turn round.
+        exclude: bool,
+    },
     /// A share, out of a million (runtime filter with its default).
     Fraction(u32),
     /// All of these.

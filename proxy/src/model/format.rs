@@ -1,9 +1,13 @@
 //! Format strings with command operators, as in Envoy's access logs and header values
 //! (`%REQ(:METHOD)%`). Parsed here; `telemetry::format` fills them in.
 
+mod fact;
+
 use std::fmt;
 
 use http::HeaderName;
+
+pub use fact::Fact;
 
 /// Envoy's access log format where none is configured.
 pub const DEFAULT_ACCESS_LOG: &str = "[%START_TIME%] \"%REQ(:METHOD)% \
@@ -16,6 +20,11 @@ pub const DEFAULT_ACCESS_LOG: &str = "[%START_TIME%] \"%REQ(:METHOD)% \
 pub struct Template {
     /// In order.
     pub pieces: Vec<Piece>,
+    /// What has no value is left out instead of being written as `-` (Envoy:
+    /// `omit_empty_values`).
+    pub omit_empty: bool,
+    /// Written where the whole has no value.
+    pub otherwise: Option<String>,
 }
 
 /// A part of a format string.
@@ -38,14 +47,93 @@ pub enum Operator {
     Trailer(Header, Option<Header>),
     /// `REQ_WITHOUT_QUERY`
     RequestWithoutQuery(Header, Option<Header>),
-    /// `START_TIME`: strftime with Envoy's `%3f`; None: ISO 8601 in milliseconds.
-    StartTime(Option<String>),
+    /// `PATH`: with its query (true) or without.
+    Path(bool, PathSource),
+    /// `START_TIME` and its like: strftime with Envoy's `%3f`; None: ISO 8601 in milliseconds.
+    Time(Moment, Option<String>),
+    /// `COMMON_DURATION`: between two points of an exchange.
+    Between(Point, Point, Unit),
     /// `QUERY_PARAM`
     QueryParameter(String),
-    /// `GRPC_STATUS`: as a name (true) or a number.
-    GrpcStatus(bool),
+    /// `QUERY_PARAMS`: the whole query as it came.
+    Query,
+    /// `GRPC_STATUS`
+    GrpcStatus(GrpcForm),
+    /// `ENVIRONMENT`
+    Environment(String),
     /// Everything without an argument.
     Fact(Fact),
+}
+
+/// Which path `PATH` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathSource {
+    /// `PATH`: as it goes to the endpoint.
+    Current,
+    /// `ORIG`: `x-envoy-original-path`, which a rewrite leaves behind.
+    Original,
+    /// `ORIG_OR_PATH`: that, else the current one.
+    OriginalOrCurrent,
+}
+
+/// A point in time that is written by a time format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// `START_TIME`
+    Start,
+    /// `EMIT_TIME`: when the line is written.
+    Emit,
+    /// `DOWNSTREAM_PEER_CERT_V_START`
+    PeerCertStart,
+    /// `DOWNSTREAM_PEER_CERT_V_END`
+    PeerCertEnd,
+    /// `UPSTREAM_PEER_CERT_V_START`
+    UpstreamCertStart,
+    /// `UPSTREAM_PEER_CERT_V_END`
+    UpstreamCertEnd,
+}
+
+/// A point of an exchange (Envoy: `COMMON_DURATION`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// `DS_RX_BEG`: the request begins.
+    RequestStart,
+    /// `DS_RX_END`: its last byte.
+    RequestEnd,
+    /// `US_TX_BEG`: its first byte to the endpoint.
+    SendStart,
+    /// `US_TX_END`: its last byte to the endpoint.
+    SendEnd,
+    /// `US_RX_BEG`: the first byte of the answer.
+    ResponseStart,
+    /// `US_RX_END`: its last byte.
+    ResponseEnd,
+    /// `DS_TX_BEG`: its first byte to the client.
+    ReplyStart,
+    /// `DS_TX_END`: its last byte to the client.
+    ReplyEnd,
+}
+
+/// What a duration is counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// `ms`
+    Millis,
+    /// `us`
+    Micros,
+    /// `ns`
+    Nanos,
+}
+
+/// How a gRPC status is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrpcForm {
+    /// `CAMEL_STRING`: `NotFound`
+    Camel,
+    /// `SNAKE_STRING`: `NOT_FOUND`
+    Snake,
+    /// `NUMBER`
+    Number,
 }
 
 /// A header that an operator names.
@@ -63,128 +151,6 @@ pub enum Header {
     Status,
     /// An ordinary one.
     Name(HeaderName),
-}
-
-macro_rules! facts {
-    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// Operators without an argument; the name in the format string is given with each.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Fact {
-            $($(#[$doc])* $name,)*
-        }
-
-        impl Fact {
-            fn of(name: &str) -> Option<Self> {
-                match name {
-                    $($text => Some(Self::$name),)*
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
-facts! {
-    /// `PROTOCOL`
-    Protocol = "PROTOCOL",
-    /// `RESPONSE_CODE`
-    ResponseCode = "RESPONSE_CODE",
-    /// `RESPONSE_CODE_DETAILS`
-    ResponseCodeDetails = "RESPONSE_CODE_DETAILS",
-    /// `CONNECTION_TERMINATION_DETAILS`
-    ConnectionTerminationDetails = "CONNECTION_TERMINATION_DETAILS",
-    /// `RESPONSE_FLAGS`
-    ResponseFlags = "RESPONSE_FLAGS",
-    /// `RESPONSE_FLAGS_LONG`
-    ResponseFlagsLong = "RESPONSE_FLAGS_LONG",
-    /// `ACCESS_LOG_TYPE`
-    AccessLogType = "ACCESS_LOG_TYPE",
-    /// `BYTES_RECEIVED`
-    BytesReceived = "BYTES_RECEIVED",
-    /// `BYTES_SENT`
-    BytesSent = "BYTES_SENT",
-    /// `DURATION`: whole milliseconds from the start to the last byte.
-    Duration = "DURATION",
-    /// `REQUEST_DURATION`: to the last byte of the request.
-    RequestDuration = "REQUEST_DURATION",
-    /// `RESPONSE_DURATION`: to the first byte of the response.
-    ResponseDuration = "RESPONSE_DURATION",
-    /// `RESPONSE_TX_DURATION`: from there to the last byte.
-    ResponseTxDuration = "RESPONSE_TX_DURATION",
-    /// `ROUTE_NAME`
-    RouteName = "ROUTE_NAME",
-    /// `VIRTUAL_HOST_NAME`
-    VirtualHostName = "VIRTUAL_HOST_NAME",
-    /// `UPSTREAM_HOST`
-    UpstreamHost = "UPSTREAM_HOST",
-    /// `UPSTREAM_REMOTE_ADDRESS`
-    UpstreamRemoteAddress = "UPSTREAM_REMOTE_ADDRESS",
-    /// `UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT`
-    UpstreamRemoteIp = "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
-    /// `UPSTREAM_REMOTE_PORT`
-    UpstreamRemotePort = "UPSTREAM_REMOTE_PORT",
-    /// `UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT`
-    UpstreamLocalIp = "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
-    /// `UPSTREAM_LOCAL_PORT`
-    UpstreamLocalPort = "UPSTREAM_LOCAL_PORT",
-    /// `UPSTREAM_LOCAL_ADDRESS`
-    UpstreamLocalAddress = "UPSTREAM_LOCAL_ADDRESS",
-    /// `UPSTREAM_CLUSTER`
-    UpstreamCluster = "UPSTREAM_CLUSTER",
-    /// `UPSTREAM_CLUSTER_RAW`
-    UpstreamClusterRaw = "UPSTREAM_CLUSTER_RAW",
-    /// `UPSTREAM_REQUEST_ATTEMPT_COUNT`
-    UpstreamAttempts = "UPSTREAM_REQUEST_ATTEMPT_COUNT",
-    /// `UPSTREAM_TRANSPORT_FAILURE_REASON`
-    UpstreamFailure = "UPSTREAM_TRANSPORT_FAILURE_REASON",
-    /// `DOWNSTREAM_REMOTE_ADDRESS`
-    RemoteAddress = "DOWNSTREAM_REMOTE_ADDRESS",
-    /// `DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT`
-    RemoteIp = "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
-    /// `DOWNSTREAM_REMOTE_PORT`
-    RemotePort = "DOWNSTREAM_REMOTE_PORT",
-    /// `DOWNSTREAM_DIRECT_REMOTE_ADDRESS`
-    DirectRemoteAddress = "DOWNSTREAM_DIRECT_REMOTE_ADDRESS",
-    /// `DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT`
-    DirectRemoteIp = "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT",
-    /// `DOWNSTREAM_DIRECT_REMOTE_PORT`
-    DirectRemotePort = "DOWNSTREAM_DIRECT_REMOTE_PORT",
-    /// `DOWNSTREAM_LOCAL_ADDRESS`
-    LocalAddress = "DOWNSTREAM_LOCAL_ADDRESS",
-    /// `DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT`
-    LocalIp = "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
-    /// `DOWNSTREAM_LOCAL_PORT`
-    LocalPort = "DOWNSTREAM_LOCAL_PORT",
-    /// `DOWNSTREAM_PEER_URI_SAN`
-    PeerUriSan = "DOWNSTREAM_PEER_URI_SAN",
-    /// `DOWNSTREAM_PEER_DNS_SAN`
-    PeerDnsSan = "DOWNSTREAM_PEER_DNS_SAN",
-    /// `DOWNSTREAM_PEER_SUBJECT`
-    PeerSubject = "DOWNSTREAM_PEER_SUBJECT",
-    /// `DOWNSTREAM_PEER_ISSUER`
-    PeerIssuer = "DOWNSTREAM_PEER_ISSUER",
-    /// `DOWNSTREAM_PEER_SERIAL`
-    PeerSerial = "DOWNSTREAM_PEER_SERIAL",
-    /// `DOWNSTREAM_PEER_FINGERPRINT_256`
-    PeerFingerprint = "DOWNSTREAM_PEER_FINGERPRINT_256",
-    /// `DOWNSTREAM_LOCAL_URI_SAN`
-    LocalUriSan = "DOWNSTREAM_LOCAL_URI_SAN",
-    /// `DOWNSTREAM_TLS_VERSION`
-    TlsVersion = "DOWNSTREAM_TLS_VERSION",
-    /// `REQUESTED_SERVER_NAME`
-    ServerName = "REQUESTED_SERVER_NAME",
-    /// `CONNECTION_ID`
-    ConnectionId = "CONNECTION_ID",
-    /// `FILTER_CHAIN_NAME`
-    FilterChainName = "FILTER_CHAIN_NAME",
-    /// `HOSTNAME`
-    Hostname = "HOSTNAME",
-    /// `TRACE_ID`
-    TraceId = "TRACE_ID",
-    /// `SPAN_ID`
-    SpanId = "SPAN_ID",
-    /// `GRPC_STATUS_NUMBER`
-    GrpcStatusNumber = "GRPC_STATUS_NUMBER",
 }
 
 /// A format string that cannot be used.
@@ -207,7 +173,7 @@ impl std::error::Error for FormatError {}
 impl Template {
     /// Text without operators.
     pub fn literal(text: impl Into<String>) -> Self {
-        Self { pieces: vec![Piece::Literal(text.into())] }
+        Self { pieces: vec![Piece::Literal(text.into())], ..Self::default() }
     }
 
     /// The text, if there is no operator in it: then nothing need be computed per request.
@@ -251,7 +217,19 @@ impl Template {
         if !literal.is_empty() {
             pieces.push(Piece::Literal(literal));
         }
-        Ok(Self { pieces })
+        Ok(Self { pieces, ..Self::default() })
+    }
+
+    /// The same, with a text for where it has no value. Empty: none.
+    #[must_use]
+    pub fn or_literal(self, text: &str) -> Self {
+        Self { otherwise: (!text.is_empty()).then(|| text.to_owned()), ..self }
+    }
+
+    /// The same, with nothing instead of `-` for what has no value.
+    #[must_use]
+    pub fn omitting(self) -> Self {
+        Self { omit_empty: true, ..self }
     }
 }
 
@@ -296,28 +274,97 @@ fn named(name: &str, argument: Option<&str>) -> Result<Operator, String> {
         "RESP" => headers().map(|(a, b)| Operator::Response(a, b))?,
         "TRAILER" => headers().map(|(a, b)| Operator::Trailer(a, b))?,
         "REQ_WITHOUT_QUERY" => headers().map(|(a, b)| Operator::RequestWithoutQuery(a, b))?,
-        "START_TIME" => {
-            Operator::StartTime(argument.filter(|format| !format.is_empty()).map(str::to_owned))
-        }
+        "COMMON_DURATION" => between(argument.unwrap_or_default())?,
         "QUERY_PARAM" => {
             let wanted = argument.ok_or("`QUERY_PARAM` wants a name in brackets")?;
             Operator::QueryParameter(wanted.to_owned())
         }
+        "QUERY_PARAMS" => match argument {
+            None | Some("" | "ORIG") => Operator::Query,
+            Some(other) => return Err(format!("`{other}` is no supported form of QUERY_PARAMS")),
+        },
+        "ENVIRONMENT" => {
+            let wanted = argument.ok_or("`ENVIRONMENT` wants a name in brackets")?;
+            Operator::Environment(wanted.to_owned())
+        }
         "GRPC_STATUS" => match argument {
-            None | Some("CAMEL_STRING") => Operator::GrpcStatus(true),
-            Some("NUMBER") => Operator::GrpcStatus(false),
+            None | Some("" | "CAMEL_STRING") => Operator::GrpcStatus(GrpcForm::Camel),
+            Some("SNAKE_STRING") => Operator::GrpcStatus(GrpcForm::Snake),
+            Some("NUMBER") => Operator::GrpcStatus(GrpcForm::Number),
             Some(other) => return Err(format!("`{other}` is no form of GRPC_STATUS")),
         },
-        "PATH" => match argument.unwrap_or("WQ") {
-            "NQ" => Operator::RequestWithoutQuery(Header::Path, None),
-            "WQ" => Operator::Request(Header::Path, None),
-            other => return Err(format!("`{other}` is no supported form of PATH")),
+        "PATH" => path(argument.unwrap_or_default())?,
+        _ => match (moment(name), Fact::of(name)) {
+            (Some(moment), _) => {
+                let format = argument.filter(|format| !format.is_empty());
+                Operator::Time(moment, format.map(str::to_owned))
+            }
+            (None, Some(fact)) if argument.is_none() => Operator::Fact(fact),
+            (None, Some(_)) => return Err(format!("`{name}` takes no argument")),
+            (None, None) => return Err(format!("operator `{name}` is not supported")),
         },
-        _ => match Fact::of(name) {
-            Some(fact) if argument.is_none() => Operator::Fact(fact),
-            Some(_) => return Err(format!("`{name}` takes no argument")),
-            None => return Err(format!("operator `{name}` is not supported")),
-        },
+    })
+}
+
+fn moment(name: &str) -> Option<Moment> {
+    Some(match name {
+        "START_TIME" => Moment::Start,
+        "EMIT_TIME" => Moment::Emit,
+        "DOWNSTREAM_PEER_CERT_V_START" => Moment::PeerCertStart,
+        "DOWNSTREAM_PEER_CERT_V_END" => Moment::PeerCertEnd,
+        "UPSTREAM_PEER_CERT_V_START" => Moment::UpstreamCertStart,
+        "UPSTREAM_PEER_CERT_V_END" => Moment::UpstreamCertEnd,
+        _ => return None,
+    })
+}
+
+/// `WQ` or `NQ`, then, after a colon, which path.
+fn path(argument: &str) -> Result<Operator, String> {
+    let (query, source) = argument.split_once(':').unwrap_or((argument, ""));
+    let query = match query {
+        "" | "WQ" => true,
+        "NQ" => false,
+        other => return Err(format!("`{other}` is no form of PATH: expected WQ or NQ")),
+    };
+    let source = match source {
+        "" | "ORIG_OR_PATH" => PathSource::OriginalOrCurrent,
+        "ORIG" => PathSource::Original,
+        "PATH" => PathSource::Current,
+        other => {
+            return Err(format!("`{other}` is no PATH: expected ORIG, PATH or ORIG_OR_PATH"));
+        }
+    };
+    Ok(Operator::Path(query, source))
+}
+
+/// `from:to:unit`
+fn between(argument: &str) -> Result<Operator, String> {
+    let mut parts = argument.split(':');
+    let (Some(from), Some(to), Some(unit), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err("`COMMON_DURATION` wants (START:END:PRECISION)".to_owned());
+    };
+    let unit = match unit {
+        "ms" => Unit::Millis,
+        "us" => Unit::Micros,
+        "ns" => Unit::Nanos,
+        other => return Err(format!("`{other}` is no precision: expected ms, us or ns")),
+    };
+    Ok(Operator::Between(point(from)?, point(to)?, unit))
+}
+
+fn point(name: &str) -> Result<Point, String> {
+    Ok(match name {
+        "DS_RX_BEG" => Point::RequestStart,
+        "DS_RX_END" => Point::RequestEnd,
+        "US_TX_BEG" => Point::SendStart,
+        "US_TX_END" => Point::SendEnd,
+        "US_RX_BEG" => Point::ResponseStart,
+        "US_RX_END" => Point::ResponseEnd,
+        "DS_TX_BEG" => Point::ReplyStart,
+        "DS_TX_END" => Point::ReplyEnd,
+        other => return Err(format!("time point `{other}` is not supported")),
     })
 }
 
@@ -358,6 +405,9 @@ mod tests {
             ("%REQ(a", "no closing `)`"),
             ("%REQ(b ad)%", "is no header name"),
             ("%PROTOCOL:x%", "`x` is no length"),
+            ("%DYNAMIC_METADATA(a:b)%", "operator `DYNAMIC_METADATA` is not supported"),
+            ("%PATH(WQ:X)%", "`X` is no PATH"),
+            ("%COMMON_DURATION(DS_RX_BEG:US_CX_BEG:ms)%", "`US_CX_BEG` is not supported"),
         ] {
             let error = Template::parse(text).unwrap_err().to_string();
             assert!(error.contains(what), "{text}: {error}");

@@ -6,6 +6,7 @@
 pub mod access_log;
 pub mod balancing;
 pub mod cluster;
+pub mod collector;
 pub mod duration;
 pub mod endpoint;
 pub mod filter;

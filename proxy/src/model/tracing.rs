@@ -1,13 +1,14 @@
 //! Tracing of a connection manager (`HttpConnectionManager.Tracing`, `OpenTelemetryConfig`).
 
 use super::Name;
+use super::collector::Collector;
 use super::format::Template;
 
 /// How requests become spans.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tracing {
     /// Where spans go.
-    pub exporter: Exporter,
+    pub exporter: Collector,
     /// `service.name` of the resource.
     pub service_name: Name,
     /// Percent of requests that start a trace here. Default 100.
@@ -22,22 +23,6 @@ pub struct Tracing {
     pub spawn_upstream_span: bool,
     /// Longest `http.url` path. Default 256.
     pub max_path_tag_length: u32,
-}
-
-/// Where spans go.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Exporter {
-    /// OTLP over gRPC to this cluster.
-    Grpc(Name),
-    /// OTLP over HTTP to this cluster, at this authority and path.
-    Http {
-        /// Cluster.
-        cluster: Name,
-        /// `host[:port]` of the URI.
-        authority: Name,
-        /// Path of the URI.
-        path: Name,
-    },
 }
 
 /// Sampler of the tracer.

@@ -1,7 +1,6 @@
 //! Sending spans: in batches, in the background, and never for ever.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,28 +10,54 @@ use tokio::sync::mpsc::Receiver;
 use super::otlp;
 use super::stats::Counter;
 use super::trace::FinishedSpan;
-use crate::model::tracing::Exporter;
+use crate::model::collector::Collector;
 
 /// A batch is sent when it is this large …
 const BATCH: usize = 512;
 /// … or this old.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Delivers an encoded `ExportTraceServiceRequest`.
-pub trait SpanSink: Send + Sync {
-    /// Send it to this exporter's cluster.
-    fn send<'a>(
-        &'a self,
-        exporter: &'a Exporter,
+/// Delivers what was encoded.
+pub trait Deliver: Send + Sync {
+    /// Send it to this collector.
+    fn deliver(
+        &self,
+        to: &Collector,
+        call: Call,
         payload: Bytes,
-    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
+    ) -> impl Future<Output = Result<(), String>> + Send;
+}
+
+/// What a payload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// `ExportTraceServiceRequest`
+    OtlpTraces,
+    /// `ExportLogsServiceRequest`
+    OtlpLogs,
+    /// `ExportMetricsServiceRequest`
+    OtlpMetrics,
+    /// `StreamAccessLogsMessage`: the first and last of its stream.
+    AccessLogs,
+}
+
+impl Call {
+    /// Path of the gRPC method.
+    pub fn grpc_path(self) -> &'static str {
+        match self {
+            Self::OtlpTraces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            Self::OtlpLogs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+            Self::OtlpMetrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+            Self::AccessLogs => "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs",
+        }
+    }
 }
 
 /// Send what is queued until the queue is closed, and what is left then. `arrived` and `lost` count
 /// spans by the outcome of their batch.
 pub async fn run(
     mut spans: Receiver<FinishedSpan>,
-    sink: impl SpanSink,
+    sink: impl Deliver,
     (arrived, lost): (Counter, Counter),
 ) {
     let mut batch = Vec::with_capacity(BATCH);
@@ -45,7 +70,7 @@ pub async fn run(
                 std::mem::take(&mut batch).into_iter().partition(|span| belongs(span, &config));
             batch = rest;
             let payload = Bytes::from(otlp::encode(&same).encode_to_vec());
-            let sent = sink.send(&config.exporter, payload).await;
+            let sent = sink.deliver(&config.exporter, Call::OtlpTraces, payload).await;
             // Once is enough: a collector that is away would fill the log.
             if let Err(error) = &sent
                 && !failing

@@ -1,114 +1,37 @@
 //! Filling in format strings: what each command operator says about an exchange.
 
+mod fact;
+mod record;
+
 use std::fmt::{Display, Write};
-use std::net::{IpAddr, SocketAddr};
-use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
+use percent_encoding::percent_decode_str;
 
-use super::reason::long_flag;
-use super::time;
-use super::trace::Span;
-use crate::model::duration::millis;
-use crate::model::format::{Fact, Header, Operator, Piece, Template};
+pub(super) use fact::{request_bytes, response_bytes};
+pub use record::{
+    Certificate, LogKind, Record, Session, Times, Upstream, WireBytes,
+};
 
-/// What is known about an exchange or a TCP connection. What is not known is written as `-`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Record<'a> {
-    /// When it began.
-    pub start: Option<SystemTime>,
-    /// From there until now.
-    pub duration: Option<Duration>,
-    /// To the last byte of the request.
-    pub request_duration: Option<Duration>,
-    /// To the first byte of the response.
-    pub response_duration: Option<Duration>,
-    /// `:method`
-    pub method: Option<&'a str>,
-    /// `:path`, with its query.
-    pub path: Option<&'a str>,
-    /// `:authority`
-    pub authority: Option<&'a str>,
-    /// `:scheme`
-    pub scheme: Option<&'a str>,
-    /// `HTTP/1.1`, `HTTP/2`
-    pub protocol: Option<&'a str>,
-    /// Of the request.
-    pub request_headers: Option<&'a HeaderMap>,
-    /// Of the response.
-    pub response_headers: Option<&'a HeaderMap>,
-    /// Of the response.
-    pub response_trailers: Option<&'a HeaderMap>,
-    /// Of the response. None: there was none.
-    pub status: Option<u16>,
-    /// Response flags.
-    pub flags: &'a [&'static str],
-    /// Response code details.
-    pub details: Option<&'a str>,
-    /// The request was gRPC.
-    pub grpc: bool,
-    /// Bytes of the request's body.
-    pub bytes_received: u64,
-    /// Bytes of the response's body.
-    pub bytes_sent: u64,
-    /// Address of the endpoint.
-    pub upstream_host: Option<&'a str>,
-    /// Our end of the connection to it.
-    pub upstream_local: Option<&'a str>,
-    /// Name of the cluster.
-    pub upstream_cluster: Option<&'a str>,
-    /// Tries.
-    pub upstream_attempts: u32,
-    /// What failed towards the endpoint.
-    pub upstream_transport_failure: Option<&'a str>,
-    /// Address of the client, as far as it can be trusted.
-    pub downstream_remote: Option<SocketAddr>,
-    /// Address of the peer of the connection.
-    pub downstream_direct_remote: Option<SocketAddr>,
-    /// Address that it connected to.
-    pub downstream_local: Option<SocketAddr>,
-    /// The peer's certificate.
-    pub peer: Peer<'a>,
-    /// URI name of our own certificate.
-    pub local_uri: Option<&'a str>,
-    /// Server name that the client asked for.
-    pub sni: Option<&'a str>,
-    /// `TLSv1.3`
-    pub tls_version: Option<&'a str>,
-    /// Name of the route.
-    pub route: Option<&'a str>,
-    /// Name of the virtual host.
-    pub virtual_host: Option<&'a str>,
-    /// Name of the filter chain.
-    pub filter_chain: Option<&'a str>,
-    /// Of the downstream connection.
-    pub connection_id: u64,
-    /// Name that the route gives to spans.
-    pub operation: Option<&'a str>,
-    /// The span.
-    pub span: Option<&'a Span>,
-}
-
-/// What a certificate of the peer says.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Peer<'a> {
-    /// URI names.
-    pub uris: &'a [String],
-    /// DNS names.
-    pub dns: &'a [String],
-    /// Subject.
-    pub subject: &'a str,
-    /// Issuer.
-    pub issuer: &'a str,
-    /// Serial number.
-    pub serial: &'a str,
-    /// SHA-256, hexadecimal.
-    pub sha256: &'a str,
-}
+use super::{environment, time};
+use crate::model::format::{
+    GrpcForm, Header, Moment, Operator, PathSource, Piece, Point, Template, Unit,
+};
 
 /// Append a template's text.
 pub fn write(template: &Template, record: &Record<'_>, out: &mut String) {
+    let start = out.len();
+    pieces(template, record, out);
+    if let Some(otherwise) = &template.otherwise
+        && matches!(out.get(start..), Some("" | "-"))
+    {
+        out.truncate(start);
+        out.push_str(otherwise);
+    }
+}
+
+fn pieces(template: &Template, record: &Record<'_>, out: &mut String) {
     for piece in &template.pieces {
         match piece {
             Piece::Literal(text) => out.push_str(text),
@@ -116,7 +39,7 @@ pub fn write(template: &Template, record: &Record<'_>, out: &mut String) {
                 let start = out.len();
                 if value(operator, record, out).is_none() || out.len() == start {
                     out.truncate(start);
-                    out.push('-');
+                    out.push_str(if template.omit_empty { "" } else { "-" });
                 } else if let Some(limit) = limit {
                     truncate(out, start, *limit);
                 }
@@ -134,10 +57,12 @@ pub fn value(operator: &Operator, record: &Record<'_>, out: &mut String) -> Opti
         Operator::RequestWithoutQuery(first, other) => {
             let start = out.len();
             either(first, other.as_ref(), |header| request(header, record, out))?;
-            if let Some(query) = out[start..].find('?') {
-                out.truncate(start + query);
-            }
-            Some(())
+            cut_query(out, start)
+        }
+        Operator::Path(with_query, source) => {
+            let start = out.len();
+            push(out, path(*source, record)?)?;
+            if *with_query { Some(()) } else { cut_query(out, start) }
         }
         Operator::Response(first, other) => either(first, other.as_ref(), |header| match header {
             Header::Status => push(out, record.status?),
@@ -146,48 +71,122 @@ pub fn value(operator: &Operator, record: &Record<'_>, out: &mut String) -> Opti
         Operator::Trailer(first, other) => {
             either(first, other.as_ref(), |header| lookup(record.response_trailers?, header, out))
         }
-        Operator::StartTime(format) => {
-            time::write(record.start?, format.as_deref(), out);
+        Operator::Time(moment, format) => {
+            time::write(self::moment(*moment, record)?, format.as_deref(), out);
             Some(())
         }
+        Operator::Between(from, to, unit) => {
+            let took = point(*to, record)?.checked_sub(point(*from, record)?)?;
+            push(out, in_unit(took, *unit))
+        }
         Operator::QueryParameter(name) => {
-            let (_, query) = record.path?.split_once('?')?;
+            let (_, query) = path(PathSource::OriginalOrCurrent, record)?.split_once('?')?;
             let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
             let (_, value) = pairs.find(|(key, _)| key == name)?;
-            push(out, value)
+            push(out, percent_decode_str(value).decode_utf8_lossy())
         }
-        Operator::GrpcStatus(as_name) => {
+        Operator::Query => {
+            push(out, path(PathSource::OriginalOrCurrent, record)?.split_once('?')?.1)
+        }
+        Operator::GrpcStatus(form) => {
             let code = grpc_status(record)?;
-            if *as_name { push(out, grpc_name(code)) } else { push(out, code) }
+            match form {
+                GrpcForm::Camel => push(out, grpc_name(code)),
+                GrpcForm::Snake => push(out, snake(grpc_name(code))),
+                GrpcForm::Number => push(out, code),
+            }
         }
-        Operator::Fact(fact) => self::fact(*fact, record, out),
+        Operator::Environment(name) => push(out, environment::get(name).unwrap_or("-")),
+        Operator::Fact(fact) => fact::write(*fact, record, out),
     }
 }
 
 /// Whether an operator's value is a number in typed JSON.
 pub fn is_number(operator: &Operator) -> bool {
-    use Fact as F;
-    matches!(
-        operator,
-        Operator::GrpcStatus(false)
-            | Operator::Fact(
-                F::ResponseCode
-                    | F::BytesReceived
-                    | F::BytesSent
-                    | F::Duration
-                    | F::RequestDuration
-                    | F::ResponseDuration
-                    | F::ResponseTxDuration
-                    | F::UpstreamAttempts
-                    | F::RemotePort
-                    | F::LocalPort
-                    | F::DirectRemotePort
-                    | F::UpstreamRemotePort
-                    | F::UpstreamLocalPort
-                    | F::ConnectionId
-                    | F::GrpcStatusNumber
-            )
-    )
+    match operator {
+        Operator::GrpcStatus(GrpcForm::Number) | Operator::Between(..) => true,
+        Operator::Fact(fact) => fact.is_number(),
+        _ => false,
+    }
+}
+
+/// `grpc-status` of a gRPC request: from the trailers, in a trailers-only answer from the headers,
+/// else what the HTTP status means.
+pub fn grpc_status(record: &Record<'_>) -> Option<u32> {
+    if record.grpc { any_grpc_status(record) } else { None }
+}
+
+/// The same for whatever kind of request: access log filters ask so.
+pub(super) fn any_grpc_status(record: &Record<'_>) -> Option<u32> {
+    let found =
+        |headers: Option<&HeaderMap>| headers?.get("grpc-status")?.to_str().ok()?.parse().ok();
+    found(record.response_trailers)
+        .or_else(|| found(record.response_headers))
+        .or_else(|| record.status.map(as_grpc))
+}
+
+/// What an HTTP status means in gRPC (gRPC: "HTTP to gRPC Status Code Mapping").
+fn as_grpc(status: u16) -> u32 {
+    match status {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
+    }
+}
+
+fn path<'a>(source: PathSource, record: &Record<'a>) -> Option<&'a str> {
+    let original = || {
+        let headers = record.request_headers?;
+        headers.get("x-envoy-original-path")?.to_str().ok()
+    };
+    match source {
+        PathSource::Current => record.path,
+        PathSource::Original => original(),
+        PathSource::OriginalOrCurrent => original().or(record.path),
+    }
+}
+
+fn cut_query(out: &mut String, start: usize) -> Option<()> {
+    if let Some(query) = out.get(start..)?.find('?') {
+        out.truncate(start + query);
+    }
+    Some(())
+}
+
+fn moment(moment: Moment, record: &Record<'_>) -> Option<SystemTime> {
+    match moment {
+        Moment::Start => record.start,
+        Moment::Emit => Some(record.start? + record.duration?),
+        Moment::PeerCertStart => record.peer?.validity().0,
+        Moment::PeerCertEnd => record.peer?.validity().1,
+        Moment::UpstreamCertStart => record.upstream?.peer?.validity().0,
+        Moment::UpstreamCertEnd => record.upstream?.peer?.validity().1,
+    }
+}
+
+/// From the start to there.
+fn point(point: Point, record: &Record<'_>) -> Option<Duration> {
+    match point {
+        Point::RequestStart => Some(Duration::ZERO),
+        Point::RequestEnd => record.request_duration,
+        Point::SendStart => record.times.send_start,
+        Point::SendEnd => record.times.send_end,
+        Point::ResponseStart => record.response_duration,
+        Point::ResponseEnd => record.times.response_end,
+        Point::ReplyStart => record.times.reply_start,
+        Point::ReplyEnd => record.duration,
+    }
+}
+
+fn in_unit(took: Duration, unit: Unit) -> u128 {
+    match unit {
+        Unit::Millis => took.as_millis(),
+        Unit::Micros => took.as_micros(),
+        Unit::Nanos => took.as_nanos(),
+    }
 }
 
 fn either(
@@ -214,76 +213,6 @@ fn lookup(headers: &HeaderMap, header: &Header, out: &mut String) -> Option<()> 
     push(out, String::from_utf8_lossy(value.as_bytes()))
 }
 
-fn fact(fact: Fact, record: &Record<'_>, out: &mut String) -> Option<()> {
-    let list = |names: &[String]| (!names.is_empty()).then(|| names.join(","));
-    match fact {
-        Fact::Protocol => push(out, record.protocol?),
-        Fact::ResponseCode => push(out, record.status.unwrap_or(0)),
-        Fact::ResponseCodeDetails => push(out, record.details?),
-        Fact::ConnectionTerminationDetails => None,
-        Fact::ResponseFlags => push(out, record.flags.join(",")),
-        Fact::ResponseFlagsLong => {
-            let long: Vec<&str> = record.flags.iter().map(|flag| long_flag(flag)).collect();
-            push(out, long.join(","))
-        }
-        Fact::AccessLogType => {
-            push(out, if record.method.is_some() { "DownstreamEnd" } else { "TcpConnectionEnd" })
-        }
-        Fact::BytesReceived => push(out, record.bytes_received),
-        Fact::BytesSent => push(out, record.bytes_sent),
-        Fact::Duration => push(out, millis(record.duration?)),
-        Fact::RequestDuration => push(out, millis(record.request_duration?)),
-        Fact::ResponseDuration => push(out, millis(record.response_duration?)),
-        Fact::ResponseTxDuration => {
-            push(out, millis(record.duration?.saturating_sub(record.response_duration?)))
-        }
-        Fact::RouteName => push(out, record.route?),
-        Fact::VirtualHostName => push(out, record.virtual_host?),
-        Fact::UpstreamHost | Fact::UpstreamRemoteAddress => push(out, record.upstream_host?),
-        Fact::UpstreamRemoteIp => push(out, ip(record.upstream_host?)?),
-        Fact::UpstreamRemotePort => push(out, port(record.upstream_host?)?),
-        Fact::UpstreamLocalIp => push(out, ip(record.upstream_local?)?),
-        Fact::UpstreamLocalPort => push(out, port(record.upstream_local?)?),
-        Fact::UpstreamLocalAddress => push(out, record.upstream_local?),
-        Fact::UpstreamCluster | Fact::UpstreamClusterRaw => push(out, record.upstream_cluster?),
-        Fact::UpstreamAttempts => push(out, record.upstream_attempts),
-        Fact::UpstreamFailure => push(out, record.upstream_transport_failure?),
-        Fact::RemoteAddress => push(out, record.downstream_remote?),
-        Fact::RemoteIp => push(out, record.downstream_remote?.ip()),
-        Fact::DirectRemotePort => push(out, record.downstream_direct_remote?.port()),
-        Fact::RemotePort => push(out, record.downstream_remote?.port()),
-        Fact::DirectRemoteAddress => push(out, record.downstream_direct_remote?),
-        Fact::DirectRemoteIp => push(out, record.downstream_direct_remote?.ip()),
-        Fact::LocalAddress => push(out, record.downstream_local?),
-        Fact::LocalIp => push(out, record.downstream_local?.ip()),
-        Fact::LocalPort => push(out, record.downstream_local?.port()),
-        Fact::PeerUriSan => push(out, list(record.peer.uris)?),
-        Fact::PeerDnsSan => push(out, list(record.peer.dns)?),
-        Fact::PeerSubject => push(out, record.peer.subject),
-        Fact::PeerIssuer => push(out, record.peer.issuer),
-        Fact::PeerSerial => push(out, record.peer.serial),
-        Fact::PeerFingerprint => push(out, record.peer.sha256),
-        Fact::LocalUriSan => push(out, record.local_uri?),
-        Fact::TlsVersion => push(out, record.tls_version?),
-        Fact::ServerName => push(out, record.sni?),
-        Fact::ConnectionId => push(out, record.connection_id),
-        Fact::FilterChainName => push(out, record.filter_chain?),
-        Fact::Hostname => push(out, hostname()),
-        Fact::TraceId => push(out, record.span?.trace_id()),
-        Fact::SpanId => push(out, record.span?.span_id()),
-        Fact::GrpcStatusNumber => push(out, grpc_status(record)?),
-    }
-}
-
-/// The address in `IP:PORT`; IPv6 without its brackets. None: it is no such thing, as a Unix socket.
-fn ip(address: &str) -> Option<IpAddr> {
-    Some(address.parse::<SocketAddr>().ok()?.ip())
-}
-
-fn port(address: &str) -> Option<u16> {
-    Some(address.parse::<SocketAddr>().ok()?.port())
-}
-
 fn push(out: &mut String, value: impl Display) -> Option<()> {
     write!(out, "{value}").ok()
 }
@@ -293,16 +222,6 @@ fn truncate(out: &mut String, start: usize, limit: usize) {
     if let Some((at, _)) = out[start..].char_indices().nth(limit) {
         out.truncate(start + at);
     }
-}
-
-/// `grpc-status`, from the trailers or, in a trailers-only answer, from the headers.
-pub fn grpc_status(record: &Record<'_>) -> Option<u32> {
-    let found =
-        |headers: Option<&HeaderMap>| headers?.get("grpc-status")?.to_str().ok()?.parse().ok();
-    if !record.grpc {
-        return None;
-    }
-    found(record.response_trailers).or_else(|| found(record.response_headers))
 }
 
 fn grpc_name(code: u32) -> &'static str {
@@ -328,12 +247,18 @@ fn grpc_name(code: u32) -> &'static str {
     NAMES.get(code as usize).copied().unwrap_or("InvalidCode")
 }
 
-fn hostname() -> &'static str {
-    static NAME: OnceLock<String> = OnceLock::new();
-    NAME.get_or_init(|| {
-        let name = rustix::system::uname();
-        name.nodename().to_string_lossy().into_owned()
-    })
+/// `NotFound` as `NOT_FOUND`.
+fn snake(camel: &str) -> String {
+    let mut out = String::with_capacity(camel.len() + 4);
+    let mut lower = false;
+    for c in camel.chars() {
+        if c.is_ascii_uppercase() && lower {
+            out.push('_');
+        }
+        lower = c.is_ascii_lowercase();
+        out.push(c.to_ascii_uppercase());
+    }
+    out
 }
 
 #[cfg(test)]
@@ -386,6 +311,8 @@ mod tests {
         assert_eq!(line("%REQ(X-NO?:PATH):4%", &record), "/übe");
         assert_eq!(line("%PATH(NQ)% %QUERY_PARAM(r)%", &record), "/über 2");
         assert_eq!(line("%GRPC_STATUS% %GRPC_STATUS(NUMBER)%", &record), "Unavailable 14");
+        assert_eq!(line("%GRPC_STATUS(SNAKE_STRING)%", &record), "UNAVAILABLE");
+        assert_eq!(line("%QUERY_PARAMS% %ENVIRONMENT(NO_SUCH)%", &record), "q=1&r=2 -");
         assert_eq!(line("%ROUTE_NAME%|%RESPONSE_FLAGS%|%RESPONSE_CODE%", &record), "-|-|0");
     }
 
@@ -399,10 +326,41 @@ mod tests {
             ..Record::default()
         };
         let want = "UpstreamConnectionFailure,UpstreamRetryLimitExceeded DownstreamEnd ::1 8080 -";
+        let upstream = Upstream {
+            connection_id: 7,
+            protocol: Some("HTTP/2"),
+            tls: None,
+            sni: None,
+            peer: None,
+            local: None,
+            wire: None,
+        };
+        let record = Record { upstream: Some(upstream), ..record };
         let format = "%RESPONSE_FLAGS_LONG% %ACCESS_LOG_TYPE% \
                       %UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %UPSTREAM_REMOTE_PORT% %UPSTREAM_LOCAL_PORT%";
         assert_eq!(line(format, &record), want);
         assert_eq!(line("%RESPONSE_FLAGS_LONG%", &Record::default()), "-");
-        assert_eq!(line("%ACCESS_LOG_TYPE%", &Record::default()), "TcpConnectionEnd");
+        let end = Record { kind: LogKind::TcpEnd, ..Record::default() };
+        assert_eq!(line("%ACCESS_LOG_TYPE%", &end), "TcpConnectionEnd");
+    }
+
+    #[test]
+    fn points_of_an_exchange_and_what_is_left_out() {
+        let record = Record {
+            duration: Some(Duration::from_micros(9_500)),
+            response_duration: Some(Duration::from_micros(4_200)),
+            times: Times { send_start: Some(Duration::from_micros(1_100)), ..Times::default() },
+            unique: u128::MAX,
+            ..Record::default()
+        };
+        let format = "%COMMON_DURATION(US_TX_BEG:US_RX_BEG:us)% \
+                      %COMMON_DURATION(DS_RX_BEG:DS_TX_END:ms)% \
+                      %COMMON_DURATION(DS_RX_END:DS_TX_END:ns)%";
+        assert_eq!(line(format, &record), "3100 9 -");
+        assert_eq!(line("%UNIQUE_ID%", &record), "ffffffff-ffff-4fff-bfff-fffffffffffe");
+        let template = Template::parse("[%ROUTE_NAME%%RESPONSE_CODE%]").unwrap().omitting();
+        let mut out = String::new();
+        write(&template, &record, &mut out);
+        assert_eq!(out, "[0]");
     }
 }

@@ -195,6 +195,11 @@ impl Span {
         format!("{:016x}", self.context.span_id)
     }
 
+    /// Ids of the trace and of the span.
+    pub fn ids(&self) -> (TraceId, u64) {
+        (self.context.trace_id, self.context.span_id)
+    }
+
     /// Pass the trace on.
     pub fn inject(&self, headers: &mut HeaderMap) {
         self.context.inject(headers);
@@ -267,7 +272,7 @@ fn attributes(record: &Record<'_>, path_limit: usize) -> Vec<(&'static str, Attr
     text("upstream_cluster.name", record.upstream_cluster);
     text("upstream_address", record.upstream_host);
     text("http.route", record.route.filter(|route| !route.is_empty()));
-    text("peer.uri_san", record.peer.uris.first().map(String::as_str));
+    text("peer.uri_san", record.peer.and_then(|peer| peer.uris().first()).map(String::as_str));
     let flags = if record.flags.is_empty() { "-".to_owned() } else { record.flags.join(",") };
     text("response_flags", Some(&flags));
     let peer = record.downstream_remote.map(|address| address.ip().to_string());
@@ -292,12 +297,17 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
-    use crate::model::tracing::Exporter;
+    use crate::model::collector::{Collector, CollectorProtocol};
 
     fn tracer(random_sampling: f64) -> (Tracer, mpsc::Receiver<FinishedSpan>) {
         let (queue, spans) = SpanQueue::new(&Registry::new());
         let config = Tracing {
-            exporter: Exporter::Grpc("otel".into()),
+            exporter: Collector {
+                cluster: "otel".into(),
+                authority: "otel".into(),
+                protocol: CollectorProtocol::Grpc,
+                headers: Vec::new(),
+            },
             service_name: "web.default".into(),
             random_sampling,
             overall_sampling: 100.0,

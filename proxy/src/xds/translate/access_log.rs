@@ -1,5 +1,8 @@
 //! Access logs: sinks, formats and filters.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use pillion_xds::envoy::config::accesslog::v3 as pb;
 use pillion_xds::envoy::config::core::v3 as core;
 use pillion_xds::envoy::extensions::access_loggers::{file::v3 as file, stream::v3 as stream};
@@ -7,12 +10,35 @@ use prost_types::{Struct, Value, value::Kind};
 
 use super::at::At;
 use super::{common, matcher};
-use crate::model::access_log::{AccessLog, Compare, JsonFormat, LogFilter, LogFormat, LogSink};
+use crate::model::access_log::{
+    AccessLog, Compare, JsonFormat, LogFilter, LogFormat, LogMoments, LogOutput, LogSink,
+};
 use crate::model::format::{DEFAULT_ACCESS_LOG, Template};
+
+mod service;
+
+/// Envoy's response flags (Envoy: `%RESPONSE_FLAGS%`).
+const FLAGS: [&str; 29] = [
+    "LH", "UH", "UT", "LR", "UR", "UF", "UC", "UO", "NR", "DI", "FI", "RL", "UAEX", "RLSE", "DC",
+    "URX", "SI", "IH", "DPE", "UPE", "UMSDR", "OM", "DF", "DO", "DR", "DT", "NC", "NFCF", "RFCF",
+];
 
 /// All access logs of a listener, connection manager or TCP proxy.
 pub(super) fn all(at: &At<'_>, logs: &[pb::AccessLog]) -> Vec<AccessLog> {
     at.each(logs, one)
+}
+
+/// When else lines are written: `access_log_options`, or the deprecated fields beside it.
+pub(super) fn moments(
+    at: &At<'_>,
+    (interval, deprecated): (Option<prost_types::Duration>, Option<prost_types::Duration>),
+    (start, tunnel): (bool, bool),
+) -> Option<LogMoments> {
+    let interval = interval.or(deprecated);
+    let interval = at.field("access_log_flush_interval").duration(interval);
+    let short = interval.is_some_and(|interval| interval < Duration::from_millis(1));
+    at.field("access_log_flush_interval").expect(!short, "expected 1 ms or more")?;
+    Some(LogMoments { interval, start, tunnel })
 }
 
 fn one(at: &At<'_>, log: &pb::AccessLog) -> Option<AccessLog> {
@@ -24,10 +50,10 @@ fn one(at: &At<'_>, log: &pb::AccessLog) -> Option<AccessLog> {
     let Some(pb::access_log::ConfigType::TypedConfig(packed)) = &log.config_type else {
         return at.refuse("is missing");
     };
-    let (sink, format) = match common::type_of(packed) {
+    let output = match common::type_of(packed) {
         "envoy.extensions.access_loggers.file.v3.FileAccessLog" => {
             let log: file::FileAccessLog = common::unpack(&at, packed)?;
-            (LogSink::File(log.path.clone().into()), file_format(&at, &log)?)
+            LogOutput::Lines(place(&log.path), file_format(&at, &log)?)
         }
         "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog" => {
             let log: stream::StdoutAccessLog = common::unpack(&at, packed)?;
@@ -35,7 +61,7 @@ fn one(at: &At<'_>, log: &pb::AccessLog) -> Option<AccessLog> {
                 .access_log_format
                 .as_ref()
                 .map(|stream::stdout_access_log::AccessLogFormat::LogFormat(format)| format);
-            (LogSink::Stdout, stream_format(&at, format)?)
+            LogOutput::Lines(LogSink::Stdout, stream_format(&at, format)?)
         }
         "envoy.extensions.access_loggers.stream.v3.StderrAccessLog" => {
             let log: stream::StderrAccessLog = common::unpack(&at, packed)?;
@@ -43,11 +69,19 @@ fn one(at: &At<'_>, log: &pb::AccessLog) -> Option<AccessLog> {
                 .access_log_format
                 .as_ref()
                 .map(|stream::stderr_access_log::AccessLogFormat::LogFormat(format)| format);
-            (LogSink::Stderr, stream_format(&at, format)?)
+            LogOutput::Lines(LogSink::Stderr, stream_format(&at, format)?)
         }
-        other => return at.refuse(format!("access log `{other}` is not supported")),
+        _ => LogOutput::Service(Arc::new(service::of(&at, packed)?)),
     };
-    Some(AccessLog { filter, sink, format })
+    Some(AccessLog { filter, output })
+}
+
+fn place(path: &str) -> LogSink {
+    match path {
+        "/dev/stdout" => LogSink::Stdout,
+        "/dev/stderr" => LogSink::Stderr,
+        path => LogSink::File(path.into()),
+    }
 }
 
 fn stream_format(
@@ -71,10 +105,10 @@ fn file_format(at: &At<'_>, log: &file::FileAccessLog) -> Option<LogFormat> {
         Some(Format::Format(text)) if text.is_empty() => default(),
         Some(Format::Format(text)) => template(&at.field("format"), text).map(LogFormat::Text),
         Some(Format::JsonFormat(tree)) => {
-            json_object(&at.field("json_format"), tree).map(LogFormat::Json)
+            json_object(&at.field("json_format"), tree, false).map(LogFormat::Json)
         }
         Some(Format::TypedJsonFormat(tree)) => {
-            json_object(&at.field("typed_json_format"), tree).map(LogFormat::Json)
+            json_object(&at.field("typed_json_format"), tree, false).map(LogFormat::Json)
         }
         Some(Format::LogFormat(format)) => self::format(&at.field("log_format"), format),
     }
@@ -82,10 +116,14 @@ fn file_format(at: &At<'_>, log: &file::FileAccessLog) -> Option<LogFormat> {
 
 fn format(at: &At<'_>, format: &core::SubstitutionFormatString) -> Option<LogFormat> {
     use core::substitution_format_string::Format;
-    at.field("omit_empty_values").expect(!format.omit_empty_values, "is not supported")?;
+    let omit = format.omit_empty_values;
+    let parse = |at: &At<'_>, text: &str| {
+        let template = template(at, text)?;
+        Some(if omit { template.omitting() } else { template })
+    };
     match &format.format {
         Some(Format::TextFormat(text)) => {
-            template(&at.field("text_format"), text).map(LogFormat::Text)
+            parse(&at.field("text_format"), text).map(LogFormat::Text)
         }
         Some(Format::TextFormatSource(source)) => {
             let at = at.field("text_format_source");
@@ -94,40 +132,52 @@ fn format(at: &At<'_>, format: &core::SubstitutionFormatString) -> Option<LogFor
                 Some(core::data_source::Specifier::InlineBytes(bytes)) => {
                     String::from_utf8_lossy(bytes).into_owned()
                 }
-                _ => return at.refuse("expected inline_string"),
+                Some(core::data_source::Specifier::Filename(path)) => {
+                    match std::fs::read_to_string(path) {
+                        Ok(text) => text,
+                        Err(error) => return at.field("filename").refuse(error),
+                    }
+                }
+                _ => return at.refuse("expected inline_string, inline_bytes or filename"),
             };
-            template(&at, &text).map(LogFormat::Text)
+            parse(&at, &text).map(LogFormat::Text)
         }
         Some(Format::JsonFormat(tree)) => {
-            json_object(&at.field("json_format"), tree).map(LogFormat::Json)
+            json_object(&at.field("json_format"), tree, omit).map(LogFormat::Json)
         }
         None => at.refuse("expected text_format, text_format_source or json_format"),
     }
 }
 
-fn template(at: &At<'_>, text: &str) -> Option<Template> {
+/// A format string.
+pub(super) fn template(at: &At<'_>, text: &str) -> Option<Template> {
     match Template::parse(text) {
         Ok(template) => Some(template),
         Err(error) => at.refuse(error),
     }
 }
 
-fn json_object(at: &At<'_>, tree: &Struct) -> Option<JsonFormat> {
+fn json_object(at: &At<'_>, tree: &Struct, omit: bool) -> Option<JsonFormat> {
     let mut fields = Vec::with_capacity(tree.fields.len());
     for (key, value) in &tree.fields {
-        fields.push((key.clone(), json(&at.key(key), value)?));
+        fields.push((key.clone(), json(&at.key(key), value, omit)?));
     }
     Some(JsonFormat::Object(fields))
 }
 
-fn json(at: &At<'_>, value: &Value) -> Option<JsonFormat> {
+fn json(at: &At<'_>, value: &Value, omit: bool) -> Option<JsonFormat> {
     Some(match &value.kind {
         None | Some(Kind::NullValue(_)) => JsonFormat::Null,
         Some(Kind::NumberValue(number)) => JsonFormat::Number(*number),
         Some(Kind::BoolValue(yes)) => JsonFormat::Bool(*yes),
-        Some(Kind::StringValue(text)) => JsonFormat::Text(template(at, text)?),
-        Some(Kind::StructValue(tree)) => json_object(at, tree)?,
-        Some(Kind::ListValue(list)) => JsonFormat::Array(at.each(&list.values, json)),
+        Some(Kind::StringValue(text)) => {
+            let template = template(at, text)?;
+            JsonFormat::Text(if omit { template.omitting() } else { template })
+        }
+        Some(Kind::StructValue(tree)) => json_object(at, tree, omit)?,
+        Some(Kind::ListValue(list)) => JsonFormat::Array(
+            at.each(&list.values, |at, value| json(at, value, omit)),
+        ),
     })
 }
 
@@ -143,6 +193,11 @@ fn filter(at: &At<'_>, filter: &pb::AccessLogFilter) -> Option<LogFilter> {
             LogFilter::Duration(op, u64::from(value))
         }
         Some(Spec::NotHealthCheckFilter(_)) => LogFilter::NotHealthCheck,
+        Some(Spec::TraceableFilter(_)) => LogFilter::Traceable,
+        Some(Spec::LogTypeFilter(filter)) => LogFilter::Kind {
+            kinds: filter.types().map(|kind| kind.as_str_name().into()).collect(),
+            exclude: filter.exclude,
+        },
         Some(Spec::RuntimeFilter(filter)) => {
             let share = filter.percent_sampled.as_ref();
             LogFilter::Fraction(share.map_or(0, common::fraction))
@@ -159,7 +214,12 @@ fn filter(at: &At<'_>, filter: &pb::AccessLogFilter) -> Option<LogFilter> {
             LogFilter::Header(matcher::header(&at, at.required(filter.header.as_ref())?)?)
         }
         Some(Spec::ResponseFlagFilter(filter)) => {
-            LogFilter::ResponseFlags(filter.flags.iter().map(|flag| flag.as_str().into()).collect())
+            let at = at.field("response_flag_filter").field("flags");
+            let flags = at.each(&filter.flags, |at, flag| {
+                at.expect(FLAGS.contains(&flag.as_str()), format!("`{flag}` is no response flag"))?;
+                Some(flag.as_str().into())
+            });
+            LogFilter::ResponseFlags(flags)
         }
         Some(Spec::GrpcStatusFilter(filter)) => LogFilter::GrpcStatus {
             codes: filter.statuses.iter().filter_map(|code| u32::try_from(*code).ok()).collect(),

@@ -53,7 +53,7 @@ fn addition(at: &At<'_>, option: &core::HeaderValueOption) -> Option<HeaderAdd> 
         Err(_) => return header_at.field("raw_value").refuse("is not UTF-8"),
     };
     let value = match Template::parse(&text) {
-        Ok(value) => value,
+        Ok(value) => value.omitting(),
         Err(error) => return header_at.field("value").refuse(error),
     };
     let action = match (option.append, option.append_action()) {

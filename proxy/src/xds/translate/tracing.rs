@@ -6,10 +6,11 @@ use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v
 use pillion_xds::envoy::r#type::tracing::v3 as tags;
 
 use super::at::At;
-use super::common;
+use super::{collector, common};
 use crate::model::Name;
 use crate::model::format::Template;
-use crate::model::tracing::{Exporter, Sampler, Tracing};
+use crate::model::collector::Collector;
+use crate::model::tracing::{Sampler, Tracing};
 
 /// `HttpConnectionManager.Tracing`. None inside: there is no provider, so nothing is traced.
 pub(super) fn tracing(at: &At<'_>, config: &hcm::Tracing) -> Option<Option<Tracing>> {
@@ -47,32 +48,12 @@ pub(super) fn tracing(at: &At<'_>, config: &hcm::Tracing) -> Option<Option<Traci
     }))
 }
 
-fn exporter(at: &At<'_>, tracer: &trace::OpenTelemetryConfig) -> Option<Exporter> {
-    use core::grpc_service::TargetSpecifier;
-    if let Some(grpc) = &tracer.grpc_service {
-        return match &grpc.target_specifier {
-            Some(TargetSpecifier::EnvoyGrpc(grpc)) => {
-                Some(Exporter::Grpc(grpc.cluster_name.as_str().into()))
-            }
-            _ => at.field("grpc_service").refuse("expected envoy_grpc"),
-        };
-    }
-    let Some(http) = &tracer.http_service else {
-        return at.refuse("expected grpc_service or http_service");
-    };
-    let at = at.field("http_service").field("http_uri").required(http.http_uri.as_ref());
-    let uri = at?;
-    let (authority, path) = split_uri(&uri.uri);
-    uri.http_upstream_type.as_ref().map(|core::http_uri::HttpUpstreamType::Cluster(cluster)| {
-        Exporter::Http { cluster: cluster.as_str().into(), authority, path }
-    })
-}
-
-fn split_uri(uri: &str) -> (Name, Name) {
-    let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
-    match rest.find('/') {
-        Some(at) => (rest[..at].into(), rest[at..].into()),
-        None => (rest.into(), "/v1/traces".into()),
+fn exporter(at: &At<'_>, tracer: &trace::OpenTelemetryConfig) -> Option<Collector> {
+    match (&tracer.grpc_service, &tracer.http_service) {
+        (Some(grpc), None) => collector::grpc(&at.field("grpc_service"), grpc),
+        (None, Some(http)) => collector::http(&at.field("http_service"), http, "/v1/traces"),
+        (Some(_), Some(_)) => at.refuse("expected either grpc_service or http_service, not both"),
+        (None, None) => at.refuse("expected grpc_service or http_service"),
     }
 }
 
@@ -99,24 +80,28 @@ fn sampler(at: &At<'_>, config: &core::TypedExtensionConfig) -> Option<Sampler> 
     }
 }
 
-fn tag(at: &At<'_>, tag: &tags::CustomTag) -> Option<(Name, Template)> {
+/// A custom tag: its name, and where its value comes from.
+pub(super) fn tag(at: &At<'_>, tag: &tags::CustomTag) -> Option<(Name, Template)> {
     use tags::custom_tag::Type;
     at.field("tag").expect(!tag.tag.is_empty(), "is empty")?;
+    let template = |at: &At<'_>, text: &str| match Template::parse(text) {
+        Ok(template) => Some(template),
+        Err(error) => at.refuse(error),
+    };
     let value = match &tag.r#type {
         Some(Type::Literal(literal)) => Template::literal(literal.value.clone()),
-        Some(Type::RequestHeader(header)) => request_header(&at.field("request_header"), header)?,
-        Some(Type::Environment(_)) => return at.field("environment").refuse("is not supported"),
-        _ => return at.refuse("expected literal or request_header"),
+        Some(Type::RequestHeader(header)) => {
+            let operator = format!("%REQ({})%", header.name);
+            template(&at.field("request_header").field("name"), &operator)?
+                .or_literal(&header.default_value)
+        }
+        Some(Type::Environment(variable)) => {
+            let operator = format!("%ENVIRONMENT({})%", variable.name);
+            template(&at.field("environment").field("name"), &operator)?
+                .or_literal(&variable.default_value)
+        }
+        Some(Type::Value(text)) => template(&at.field("value"), text)?,
+        _ => return at.refuse("expected literal, request_header, environment or value"),
     };
     Some((tag.tag.as_str().into(), value))
-}
-
-fn request_header(at: &At<'_>, header: &tags::custom_tag::Header) -> Option<Template> {
-    let text = format!("%REQ({})%", header.name);
-    let default = &header.default_value;
-    at.field("default_value").expect(default.is_empty(), "is not supported")?;
-    match Template::parse(&text) {
-        Ok(template) => Some(template),
-        Err(error) => at.field("name").refuse(error),
-    }
 }
