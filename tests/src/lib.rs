@@ -10,6 +10,7 @@ pub mod ads;
 pub mod backend;
 pub mod ca;
 pub mod client;
+pub mod collector;
 pub mod kubernetes;
 pub mod load;
 pub mod mesh;

@@ -16,4 +16,5 @@ mod nomad;
 mod protocols;
 mod soak;
 mod systemd;
+mod telemetry;
 mod up;

@@ -26,10 +26,13 @@ use crate::model::Name;
 use crate::net::drain::{Drain, Watch};
 use crate::serve::{Context, Server};
 use crate::telemetry::access_log::Sinks;
+use crate::telemetry::access_log::remote::{self, Waiting};
+use crate::telemetry::environment;
 use crate::telemetry::export;
 use crate::telemetry::stats::{Counter, Registry};
 use crate::telemetry::trace::{FinishedSpan, SpanQueue};
 use crate::tls::identity::{CERTIFICATE_SECRET, TRUST_SECRET};
+use crate::xds::access_log::Entries;
 use crate::xds::client::{Client, Command};
 use crate::xds::kind::Kind;
 use crate::xds::last_good::LastGood;
@@ -47,6 +50,7 @@ const DEREGISTER: Duration = Duration::from_millis(2500);
 pub(super) struct Proxy {
     state: Arc<State>,
     spans: Option<(mpsc::Receiver<FinishedSpan>, (Counter, Counter))>,
+    entries: Option<(Waiting, Arc<Entries>)>,
     /// Told to those that leave first: registration.
     leaving: Drain,
     /// Hears whether we are ready, and alive.
@@ -65,7 +69,9 @@ impl Proxy {
         let registry = Registry::new();
         registry.scope("server", None).gauge("hot_restart_epoch").set(heritage.epoch.into());
         let clusters = Clusters::new(&registry, workers.len());
-        let sinks = Sinks::new(&registry);
+        remember(bootstrap);
+        let encode = Arc::new(Entries::new(bootstrap.node.clone()));
+        let (sinks, entries) = Sinks::new(&registry, encode.clone());
         let (queue, spans) = SpanQueue::new(&registry);
         let outcomes = queue.outcomes();
         let context = Context::new(clusters.clone(), registry.clone(), sinks.clone(), queue);
@@ -100,7 +106,14 @@ impl Proxy {
         };
         let (state, leaving) = (Arc::new(state), Drain::new());
         let manager = Notifier::from_env();
-        Self { state, spans: Some((spans, outcomes)), leaving, manager, given: None }
+        Self {
+            state,
+            spans: Some((spans, outcomes)),
+            entries: Some((entries, encode)),
+            leaving,
+            manager,
+            given: None,
+        }
     }
 
     /// Tell the service manager how things are, as long as all of these threads are alive.
@@ -140,6 +153,10 @@ impl Proxy {
         if let Some((spans, outcomes)) = self.spans.take() {
             let sender = spans::Sender(self.state.clusters.clone());
             tokio::spawn(export::run(spans, sender, outcomes));
+        }
+        if let Some((entries, encode)) = self.entries.take() {
+            let sender = spans::Sender(self.state.clusters.clone());
+            tokio::spawn(remote::run(entries, encode, sender));
         }
         tokio::spawn(publish::watch_files(Arc::clone(&self.state)));
         if let Some(path) = flags.hot_restart_socket.clone() {
@@ -274,7 +291,18 @@ impl Proxy {
             tracing::warn!(connections = cut, "the drain time is over; closed what was left");
         }
         self.state.sinks.flush();
+        self.state.sinks.flush_services().await;
     }
+}
+
+/// What formats may name.
+fn remember(bootstrap: &Bootstrap) {
+    let node = &bootstrap.node;
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let zone = node.locality.as_ref().map_or_else(String::new, |locality| locality.zone.clone());
+    let (id, cluster) = (node.id.clone(), node.cluster.clone());
+    environment::remember(variables, environment::Node { id, cluster, zone });
 }
 
 async fn pass_on(mut given: watch::Receiver<Arc<Everything>>, news: mpsc::Sender<Command>) {

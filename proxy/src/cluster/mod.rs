@@ -43,7 +43,7 @@ pub use live::Cluster;
 pub use pick::{Named, PickContext};
 pub use pool::{Connection, ConnectionPermit};
 pub use publish::{Clusters, Live};
-pub use send::{SendError, SendOptions};
+pub use send::{SendError, SendOptions, SentOn};
 pub use stats::ClusterStats;
 
 thread_local! {

@@ -1,8 +1,8 @@
 //! One request to one endpoint, and the truth about what became of it.
 
 use std::error::Error as StdError;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST};
@@ -15,7 +15,7 @@ use super::behalf::Behalf;
 use super::body::{ActiveRequest, ResponseBody};
 use super::check::IMMEDIATE_FAIL;
 use super::endpoint::Endpoint;
-use super::pool::{self, Job, Lease, SendFailure};
+use super::pool::{self, Connection, Job, Lease, SendFailure};
 use super::{clock, learn};
 use crate::http::body::RequestBody;
 use crate::http::upgrade;
@@ -34,6 +34,22 @@ pub struct SendOptions {
     pub sni: Option<Name>,
     /// For whom it is sent, as far as its connection has to tell that.
     pub behalf: Behalf,
+}
+
+/// In the extensions of a request: where the connection that it is sent on is told, for those who
+/// write about it whatever becomes of it.
+#[derive(Clone, Debug, Default)]
+pub struct SentOn(Arc<Mutex<Option<Arc<Connection>>>>);
+
+impl SentOn {
+    /// The last connection that it was sent on.
+    pub fn connection(&self) -> Option<Arc<Connection>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, connection: &Arc<Connection>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(connection));
+    }
 }
 
 /// A request that has no answer.
@@ -72,6 +88,9 @@ pub(super) async fn send(
         if bounces == 0 {
             stats.upstream_rq_total.inc();
             counters.rq_total.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(told) = request.extensions().get::<SentOn>() {
+            told.set(lease.connection());
         }
         let tls = job.connector.config.tls_of(job.endpoint.socket).is_some();
         adapt(&mut request, lease.is_http2(), tls);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::Name;
-use super::access_log::AccessLog;
+use super::access_log::{AccessLog, LogMoments};
 use super::cluster::Http2Options;
 use super::filter::HttpFilter;
 use super::route::RouteTable;
@@ -25,6 +25,8 @@ pub struct HttpManager {
     pub filters: Vec<HttpFilter>,
     /// Written when a request ends.
     pub access_log: Vec<AccessLog>,
+    /// When else.
+    pub log_moments: LogMoments,
     /// None: no spans.
     pub tracing: Option<Arc<Tracing>>,
     /// Limits of time.
@@ -77,6 +79,7 @@ impl Default for HttpManager {
             routes: RouteSource::Inline(Arc::default()),
             filters: Vec::new(),
             access_log: Vec::new(),
+            log_moments: LogMoments::default(),
             tracing: None,
             timeouts: HttpTimeouts::default(),
             limits: HttpLimits::default(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::Name;
-use super::access_log::AccessLog;
+use super::access_log::{AccessLog, LogMoments};
 use super::http::HttpManager;
 use super::tls::DownstreamTls;
 
@@ -176,4 +176,6 @@ pub struct TcpProxy {
     pub max_connect_attempts: u32,
     /// Written when the connection ends.
     pub access_log: Vec<AccessLog>,
+    /// When else.
+    pub log_moments: LogMoments,
 }

@@ -13,6 +13,7 @@ fn chain(name: &str, change: impl FnOnce(&mut ChainMatch)) -> Arc<FilterChain> {
         max_connection_duration: None,
         max_connect_attempts: 1,
         access_log: Vec::new(),
+        log_moments: Default::default(),
     };
     Arc::new(FilterChain {
         name: name.into(),

@@ -8,13 +8,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, CommonState, ServerConfig, server::Acceptor as HelloAcceptor};
+use rustls::{
+    CipherSuite, ClientConfig, CommonState, NamedGroup, ServerConfig,
+    server::Acceptor as HelloAcceptor,
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector, client, server};
 
 use super::original_dst::unmapped;
 use crate::model::listener::Address;
+use crate::telemetry::format::Session;
 
 /// A byte stream: plain, or TLS over another one.
 #[derive(Debug)]
@@ -124,6 +128,19 @@ impl Io {
         }
     }
 
+    /// What is agreed on, in the words of access logs. None: plain text.
+    pub fn tls_facts(&self) -> Option<Session> {
+        let session = self.session()?;
+        let cipher = session.negotiated_cipher_suite()?.suite();
+        let group = session.negotiated_key_exchange_group();
+        Some(Session {
+            version: self.tls_version()?,
+            cipher: cipher_name(cipher),
+            cipher_number: cipher.into(),
+            group: group.map_or("", |group| group_name(group.name())),
+        })
+    }
+
     /// Whether bytes travel encrypted.
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::TlsServer(_) | Self::TlsClient(_))
@@ -230,3 +247,30 @@ fn without_alpn(config: &Arc<ServerConfig>) -> Arc<ServerConfig> {
 #[cfg(test)]
 #[path = "io_tests.rs"]
 mod tests;
+
+/// As OpenSSL, and so Envoy, names them.
+fn cipher_name(suite: CipherSuite) -> &'static str {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => "ECDHE-ECDSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => "ECDHE-ECDSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => {
+            "ECDHE-ECDSA-CHACHA20-POLY1305"
+        }
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => "ECDHE-RSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => "ECDHE-RSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-RSA-CHACHA20-POLY1305",
+        other => other.as_str().unwrap_or(""),
+    }
+}
+
+fn group_name(group: NamedGroup) -> &'static str {
+    match group {
+        NamedGroup::secp256r1 => "P-256",
+        NamedGroup::secp384r1 => "P-384",
+        NamedGroup::secp521r1 => "P-521",
+        other => other.as_str().unwrap_or(""),
+    }
+}

@@ -222,7 +222,7 @@ pub(super) fn draw<'a>(
 /// # Errors
 /// The rewritten path is no path.
 pub(super) fn prepare(
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     plan: &mut Plan<'_>,
     mut request: Request<RequestBody>,
 ) -> Result<Request<RequestBody>, Refusal> {
@@ -244,6 +244,7 @@ pub(super) fn prepare(
         request.headers_mut().insert(EXPECTED_TIMEOUT, HeaderValue::from(millis));
     }
     super::record::inject_span(exchange, &mut request);
+    super::record::keep_head(exchange, &request);
     Ok(request)
 }
 

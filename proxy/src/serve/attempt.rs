@@ -13,7 +13,7 @@ use super::exchange::Exchange;
 use super::{mirror, tunnel};
 use crate::cluster::{
     Cluster, Endpoint, Named, Outcome as Observed, PickContext, ResponseBody, SendError,
-    SendOptions,
+    SendOptions, SentOn,
 };
 use crate::http::body::RequestBody;
 use crate::http::replay::Replay;
@@ -192,7 +192,7 @@ async fn one_try(
     exchange: &mut Exchange,
     plan: &Plan<'_>,
     (endpoint, clock): (&Arc<Endpoint>, &Clock),
-    request: Request<RequestBody>,
+    mut request: Request<RequestBody>,
 ) -> Result<Response<ResponseBody>, SendError> {
     let options = SendOptions {
         priority: plan.forward.priority,
@@ -200,6 +200,10 @@ async fn one_try(
         sni: None,
         behalf: exchange.connection.ends.behalf(),
     };
+    exchange.facts.sent_on = exchange.is_recorded().then(SentOn::default);
+    if let Some(sent_on) = &exchange.facts.sent_on {
+        request.extensions_mut().insert(sent_on.clone());
+    }
     let now = Instant::now();
     exchange.facts.sent_after.get_or_insert_with(|| now - exchange.started);
     let try_deadline = plan.timeouts.per_try.map(|limit| now + limit);
@@ -208,10 +212,6 @@ async fn one_try(
         sent = plan.cluster.send(endpoint, request, options) => {
             if let Ok(response) = &sent {
                 exchange.facts.response_after = Some(exchange.started.elapsed());
-                if exchange.is_recorded() {
-                    let local = response.body().connection().local_address();
-                    exchange.facts.upstream_local = local.map(ToString::to_string);
-                }
             }
             sent
         }
@@ -308,7 +308,10 @@ fn after(
         Ok(response) => Ok(Next::Final(response)),
         Err(refusal) => {
             exchange.flag(refusal.reason);
-            exchange.facts.failure = Some(refusal.detail.to_string());
+            let transport = [Reason::ConnectFailure, Reason::ConnectTimeout, Reason::TlsFailure];
+            if transport.contains(&refusal.reason) {
+                exchange.facts.failure = Some(refusal.detail.to_string());
+            }
             Err(refusal)
         }
     }

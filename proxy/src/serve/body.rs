@@ -12,6 +12,7 @@ use tokio::time::Sleep;
 
 use super::clock::Clock;
 use super::exchange::Exchange;
+use super::record;
 use crate::cluster::{RequestPermit, ResponseBody};
 use crate::http::body::{BodyError, BoxBody};
 use crate::telemetry::reason::Reason;
@@ -176,6 +177,11 @@ impl ReplyBody {
     }
 
     fn end(&mut self) {
+        if let Some(exchange) = &mut self.exchange
+            && exchange.facts.response_after.is_some()
+        {
+            exchange.facts.response_end = Some(exchange.started.elapsed());
+        }
         self.content = Content::Empty;
         self.exchange = None;
     }
@@ -201,7 +207,15 @@ impl Body for ReplyBody {
                 this.end();
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
-            Content::Streamed(streamed) => ready!(streamed.poll(cx)),
+            Content::Streamed(streamed) => match streamed.poll(cx) {
+                Poll::Ready(polled) => polled,
+                Poll::Pending => {
+                    if let Some(exchange) = &mut this.exchange {
+                        record::poll_periodic(exchange, cx);
+                    }
+                    return Poll::Pending;
+                }
+            },
         };
         Poll::Ready(match polled {
             Ok(Some(frame)) => {

@@ -20,6 +20,7 @@ use crate::net::drain::Watch;
 use crate::net::peek::peek;
 use crate::net::sniff;
 use crate::net::{Io, Source};
+use crate::telemetry::format::Session;
 use crate::tls::PeerIdentity;
 
 /// One connection of a downstream, and what is known about its peer.
@@ -54,10 +55,14 @@ pub(crate) struct Ends {
     pub(crate) sni: Option<String>,
     /// `TLSv1.3`; None: plain text.
     pub(crate) tls_version: Option<&'static str>,
+    /// What is agreed on in TLS. None: plain text.
+    pub(crate) tls: Option<Session>,
     /// Its verified certificate.
     pub(crate) peer: Option<PeerIdentity>,
     /// Name of the filter chain.
     pub(crate) chain: Name,
+    /// Name of the listener.
+    pub(crate) listener: Name,
     /// Upstream connections come from this address (`original_src`).
     pub(crate) source: Option<Source>,
 }
@@ -218,7 +223,7 @@ impl Connection {
     /// What the forwarding headers tell about this connection.
     pub(crate) fn hop(&self) -> Hop<'_> {
         let certificate = self.ends.peer.as_ref().map(|peer| PeerCertificate {
-            by: self.http.local_uri.as_deref(),
+            by: self.http.local_uri(),
             sha256: &peer.sha256,
             subject: &peer.subject,
             uris: &peer.uri_sans,

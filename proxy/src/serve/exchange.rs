@@ -16,7 +16,7 @@ use super::read;
 use super::reply::{self, Answer};
 use super::tunnel;
 use super::upgrade::{self, Upgrade};
-use crate::cluster::{Cluster, Endpoint, Live};
+use crate::cluster::{Cluster, Endpoint, Live, SentOn};
 use crate::http::body::RequestBody;
 use crate::http::meter::Meter;
 use crate::model::route::{Action, Route, VirtualHost};
@@ -49,6 +49,8 @@ pub(crate) struct Exchange {
     pub(crate) span: Option<Span>,
     /// Its head, kept only where a log or a span will want it.
     pub(crate) head: Option<Box<Parts>>,
+    /// When it is written next while it is under way, if so.
+    pub(super) periodic: Option<super::record::Periodic>,
     /// `x-request-id` of the answer, where the answer carries it.
     pub(crate) echo_request_id: Option<http::HeaderValue>,
     /// Its luck: decides shares of routes and weighted clusters, the same however often the route
@@ -81,8 +83,12 @@ pub(crate) struct Facts {
     pub(crate) cluster: Option<Arc<Cluster>>,
     /// The endpoint that answered, or was tried last.
     pub(crate) endpoint: Option<Arc<Endpoint>>,
-    /// Our end of the connection to it, kept only where a log wants it.
-    pub(crate) upstream_local: Option<String>,
+    /// The connection to it, kept only where a log wants it.
+    pub(crate) sent_on: Option<SentOn>,
+    /// It was a health check, and is answered here.
+    pub(crate) health_check: bool,
+    /// Why the downstream connection was closed by us.
+    pub(crate) termination: Option<&'static str>,
     /// Response headers, kept only where a log wants them.
     pub(crate) response: Option<Box<HeaderMap>>,
     /// Response trailers, kept only where a log wants them.
@@ -91,6 +97,10 @@ pub(crate) struct Facts {
     pub(crate) response_after: Option<Duration>,
     /// From the start to the first byte sent upstream.
     pub(crate) sent_after: Option<Duration>,
+    /// From the start to the last byte of the upstream's response.
+    pub(crate) response_end: Option<Duration>,
+    /// From the start to the response headers towards the client.
+    pub(crate) reply_after: Option<Duration>,
     /// Bytes of the answer's body.
     pub(crate) bytes_sent: u64,
     /// Client address as far as it can be trusted.
@@ -138,6 +148,7 @@ impl Exchange {
             self.facts.host = Some(Arc::clone(matched.host));
             return Ok(answer);
         }
+        super::record::begin(self, routed);
         // filters
         let filters = &connection.http.filters;
         if !filters.is_empty() {
@@ -198,6 +209,7 @@ impl Exchange {
             grpc: crate::http::grpc::is_grpc(request.headers()),
             span: None,
             head: None,
+            periodic: None,
             echo_request_id: None,
             random: fastrand::u64(..),
             notes: Notes::default(),

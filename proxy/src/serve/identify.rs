@@ -55,6 +55,7 @@ async fn identify(listener: &Listener, arrival: Arrival) -> Option<Identified> {
     let Some(config) = &chain.tls else { return Some((chain, ends, io, ahead)) };
     let io = handshake(listener, &chain, io, Arc::clone(&config.load())).await?;
     ends.tls_version = io.tls_version();
+    ends.tls = io.tls_facts();
     ends.sni = io.sni().map(str::to_owned).or(ends.sni);
     if !io.peer_certificates().is_empty() {
         ends.peer = Some(PeerIdentity::from_der(io.peer_certificates()));
@@ -72,8 +73,10 @@ fn meet(listener: &Listener, arrival: Arrival) -> Option<(Ends, Io)> {
         original_dst,
         sni: None,
         tls_version: None,
+        tls: None,
         peer: None,
         chain: Name::default(),
+        listener: Arc::clone(&listener.config.name),
         source: None,
     };
     if let Some(mark) = listener.config.original_src {

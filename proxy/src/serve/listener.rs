@@ -13,7 +13,7 @@ use crate::model::listener::{self as model, Address, Direction};
 use crate::model::{Map, Name, tls::Secret};
 use crate::telemetry::access_log::Logger;
 use crate::telemetry::trace::Tracer;
-use crate::tls::{self, TlsError};
+use crate::tls::{self, PeerIdentity, TlsError};
 
 /// A listener that cannot be served.
 #[derive(Debug)]
@@ -104,8 +104,8 @@ pub(crate) struct Http {
     pub(super) logger: Logger,
     pub(super) tracer: Option<Tracer>,
     pub(super) direction: Direction,
-    /// URI of our own certificate, for `x-forwarded-client-cert`.
-    pub(super) local_uri: Option<String>,
+    /// Our own certificate.
+    pub(super) local: Option<PeerIdentity>,
 }
 
 /// A TCP proxy as it lives.
@@ -115,6 +115,15 @@ pub(super) struct Tcp {
     pub(super) config: Arc<model::TcpProxy>,
     pub(super) stats: TcpStats,
     pub(super) logger: Logger,
+    /// Our own certificate.
+    pub(super) local: Option<PeerIdentity>,
+}
+
+impl Http {
+    /// URI of our own certificate, for `x-forwarded-client-cert`.
+    pub(super) fn local_uri(&self) -> Option<&str> {
+        self.local.as_ref()?.uri_sans.first().map(String::as_str)
+    }
 }
 
 impl Listener {
@@ -217,7 +226,7 @@ impl Chain {
                     .as_ref()
                     .map(|tracing| Tracer::new(Arc::clone(tracing), context.spans.clone())),
                 direction: listener.direction,
-                local_uri: local_uri(config, secrets),
+                local: local(config, secrets),
                 manager: Arc::clone(manager),
             })),
             model::Terminal::Tcp(proxy) => Terminal::Tcp(Arc::new(Tcp {
@@ -225,14 +234,15 @@ impl Chain {
                 stats: TcpStats::new(&context.registry, &proxy.stat_prefix),
                 logger: Logger::new(&proxy.access_log, &context.sinks),
                 config: Arc::clone(proxy),
+                local: local(config, secrets),
             })),
         };
         Ok(Self { config: Arc::clone(config), tls: server_config.map(ArcSwap::new), terminal })
     }
 }
 
-fn local_uri(chain: &model::FilterChain, secrets: &Map<Arc<Secret>>) -> Option<String> {
-    tls::own_uri(&chain.tls.as_ref()?.common, secrets)
+fn local(chain: &model::FilterChain, secrets: &Map<Arc<Secret>>) -> Option<PeerIdentity> {
+    tls::own_identity(&chain.tls.as_ref()?.common, secrets)
 }
 
 fn tls_error(

@@ -93,16 +93,8 @@ pub(super) fn accept(
     if let Some(via) = &manager.via {
         request.headers_mut().append(http::header::VIA, via.clone());
     }
-    record_head(exchange, &request);
+    super::record::keep_head(exchange, &request);
     Ok(Accepted::Request(request))
-}
-
-/// The head as it is routed, for those who will want to read about it.
-fn record_head(exchange: &mut Exchange, request: &Request<RequestBody>) {
-    if let Some(head) = &mut exchange.head {
-        head.uri.clone_from(request.uri());
-        head.headers.clone_from(request.headers());
-    }
 }
 
 /// HTTP/1.0 is served only where that is configured; Envoy answers 426 as well.

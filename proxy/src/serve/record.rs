@@ -1,17 +1,22 @@
 //! What an exchange tells when it is over: metrics, an access-log line, a span.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant, SystemTime};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Context;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, Request};
+use tokio::time::{Interval, MissedTickBehavior};
 
 use super::exchange::Exchange;
+use super::filter::Routed;
+use crate::cluster::SentOn;
 use crate::http::body::RequestBody;
 use crate::http::target;
 use crate::model::listener::{Address, Direction};
-use crate::telemetry::format::{Peer, Record};
+use crate::telemetry::format::{LogKind, Record, Times};
 use crate::telemetry::reason::Reason;
-use crate::tls::PeerIdentity;
 
 /// Begin the request's span, if the connection manager traces.
 pub(super) fn start_span(exchange: &mut Exchange, request: &Request<RequestBody>) {
@@ -57,10 +62,92 @@ pub(super) fn finish(exchange: &mut Exchange) {
     let span = exchange.span.take();
     let end = SystemTime::now();
     with(exchange, None, None, |record| {
-        exchange.connection.http.logger.log(record);
+        exchange.connection.http.logger.log(&Record { span: span.as_ref(), ..*record });
         if let Some(span) = span {
             span.finish(record, end);
         }
+    });
+}
+
+/// The head as it is routed, and later as it is sent, for those who will want to read about it.
+pub(super) fn keep_head(exchange: &mut Exchange, request: &Request<RequestBody>) {
+    if let Some(head) = &mut exchange.head {
+        head.uri.clone_from(request.uri());
+        head.headers.clone_from(request.headers());
+    }
+}
+
+/// The request has its route, if there is one: write so, if that is wanted.
+pub(super) fn begin(exchange: &mut Exchange, routed: Routed<'_>) {
+    let http = Arc::clone(&exchange.connection.http);
+    let moments = &http.manager.log_moments;
+    if moments.start && http.logger.is_enabled() {
+        exchange.note(routed);
+        log(exchange, LogKind::DownstreamStart);
+    }
+}
+
+/// An upgrade or a CONNECT has been answered well: write so, if that is wanted.
+pub(super) fn tunnel_established(exchange: &Exchange) {
+    if exchange.connection.http.manager.log_moments.tunnel {
+        log(exchange, LogKind::TunnelEstablished);
+    }
+}
+
+/// When an exchange that goes on is written next.
+#[derive(Debug)]
+pub(crate) struct Periodic(Pin<Box<Interval>>);
+
+/// Write about an exchange that goes on, as often as that is wanted.
+pub(super) fn poll_periodic(exchange: &mut Exchange, cx: &mut Context<'_>) {
+    let Some(every) = exchange.connection.http.manager.log_moments.interval else { return };
+    let mut periodic =
+        exchange.periodic.take().unwrap_or_else(|| Periodic(Box::pin(intervals(every))));
+    while periodic.0.poll_tick(cx).is_ready() {
+        log(exchange, LogKind::DownstreamPeriodic);
+    }
+    exchange.periodic = Some(periodic);
+}
+
+/// The same while something else is waited for.
+pub(super) async fn meanwhile<T>(exchange: &mut Exchange, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|cx| {
+        let polled = work.as_mut().poll(cx);
+        if polled.is_pending() {
+            poll_periodic(exchange, cx);
+        }
+        polled
+    })
+    .await
+}
+
+/// Do something at every interval while something else is waited for.
+pub(super) async fn every<T>(
+    every: Option<Duration>,
+    work: impl Future<Output = T>,
+    mut tick: impl FnMut(),
+) -> T {
+    let Some(every) = every else { return work.await };
+    let (mut work, mut interval) = (std::pin::pin!(work), intervals(every));
+    loop {
+        tokio::select! {
+            biased;
+            done = work.as_mut() => return done,
+            _ = interval.tick() => tick(),
+        }
+    }
+}
+
+fn intervals(every: Duration) -> Interval {
+    let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    interval
+}
+
+fn log(exchange: &Exchange, kind: LogKind) {
+    with(exchange, None, None, |record| {
+        exchange.connection.http.logger.log(&Record { kind, ..*record });
     });
 }
 
@@ -80,56 +167,88 @@ pub(super) fn with(
     let method = request.map(Request::method).or_else(|| kept.map(|head| &head.method));
     let remote = socket(&ends.remote);
     let meter = exchange.meter.as_ref();
+    let request_duration = request_time(exchange);
+    let local = socket(&ends.local);
+    let upstream = facts.sent_on.as_ref().and_then(SentOn::connection);
+    let upstream_local = upstream.as_ref().and_then(|one| Some(one.local_address()?.to_string()));
+    let answered = facts.response_after.map(|_| "via_upstream");
     told(&Record {
         start: Some(exchange.wall),
         duration: Some(exchange.started.elapsed()),
-        request_duration: Some(request_time(exchange)),
+        request_duration,
         response_duration: facts.response_after,
+        times: Times {
+            send_start: facts.sent_after,
+            send_end: facts.sent_after.and_then(|sent| Some(sent.max(request_duration?))),
+            response_end: facts.response_end,
+            reply_start: facts.reply_after,
+        },
         method: method.map(http::Method::as_str),
         path: uri.map(target::path),
         authority: uri.zip(headers).map(|(uri, headers)| target::authority(uri, headers)),
-        scheme: Some(if ends.tls_version.is_some() { "https" } else { "http" }),
+        scheme: Some(scheme(headers, ends.tls_version.is_some())),
         protocol: Some(if exchange.connection.is_http2() { "HTTP/2" } else { "HTTP/1.1" }),
         request_headers: headers,
         response_headers: response.or(facts.response.as_deref()),
         response_trailers: facts.trailers.as_deref(),
         status: facts.status.map(|status| status.as_u16()),
         flags: &facts.flags,
-        details: facts.why.as_deref().or(facts.details),
+        details: facts.why.as_deref().or(facts.details).or(answered),
+        termination: facts.termination,
         grpc: exchange.grpc,
+        health_check: facts.health_check,
         bytes_received: meter.map_or(0, crate::http::meter::Meter::bytes),
         bytes_sent: facts.bytes_sent,
         upstream_host: facts.endpoint.as_ref().map(|endpoint| &*endpoint.address_text),
-        upstream_local: facts.upstream_local.as_deref(),
+        upstream_hostname: facts
+            .endpoint
+            .as_ref()
+            .map(|endpoint| endpoint.hostname())
+            .filter(|name| !name.is_empty()),
+        upstream_local: upstream_local.as_deref(),
         upstream_cluster: facts.cluster.as_ref().map(|cluster| &*cluster.config.name),
         upstream_attempts: facts.attempts,
         upstream_transport_failure: facts.failure.as_deref(),
+        upstream: upstream.as_deref().map(crate::cluster::Connection::told),
         downstream_remote: facts
             .client
             .map(|ip| SocketAddr::new(ip, remote.map_or(0, |remote| remote.port())))
             .or(remote),
         downstream_direct_remote: socket(&ends.direct),
-        downstream_local: socket(&ends.local),
-        peer: ends.peer.as_ref().map(peer).unwrap_or_default(),
-        local_uri: exchange.connection.http.local_uri.as_deref(),
+        downstream_local: ends.original_dst.or(local),
+        downstream_direct_local: local,
+        peer: ends.peer.as_ref().map(|peer| peer as _),
+        local: exchange.connection.http.local.as_ref().map(|local| local as _),
         sni: ends.sni.as_deref(),
-        tls_version: ends.tls_version,
+        tls: ends.tls,
         route: facts.route.as_ref().map(|route| &*route.name),
         virtual_host: facts.host.as_ref().map(|host| &*host.name),
         filter_chain: Some(&ends.chain),
+        listener: Some(&ends.listener),
         connection_id: exchange.connection.id,
+        unique: (u128::from(exchange.random) << 64) ^ nanos(exchange.wall),
         operation: facts.route.as_ref().and_then(|route| route.operation.as_deref()),
         span: exchange.span.as_ref(),
+        ..Record::default()
     });
 }
 
-/// From the start to the end of the request; so far, if it has not ended.
-fn request_time(exchange: &Exchange) -> Duration {
+/// What the client spoke to the first proxy of ours.
+fn scheme(headers: Option<&HeaderMap>, tls: bool) -> &'static str {
+    let forwarded = headers.and_then(|headers| headers.get("x-forwarded-proto"));
+    match forwarded.map(http::HeaderValue::as_bytes) {
+        Some(b"https") => "https",
+        Some(b"http") => "http",
+        _ if tls => "https",
+        _ => "http",
+    }
+}
+
+/// From the start to the end of the request. None: it has not ended.
+fn request_time(exchange: &Exchange) -> Option<Duration> {
     match &exchange.meter {
-        None => Duration::ZERO,
-        Some(meter) => {
-            meter.ended().unwrap_or_else(Instant::now).saturating_duration_since(exchange.started)
-        }
+        None => Some(Duration::ZERO),
+        Some(meter) => meter.ended().map(|ended| ended.saturating_duration_since(exchange.started)),
     }
 }
 
@@ -140,13 +259,6 @@ fn socket(address: &Address) -> Option<SocketAddr> {
     }
 }
 
-fn peer(identity: &PeerIdentity) -> Peer<'_> {
-    Peer {
-        uris: &identity.uri_sans,
-        dns: &identity.dns_sans,
-        subject: &identity.subject,
-        issuer: &identity.issuer,
-        serial: &identity.serial,
-        sha256: &identity.sha256,
-    }
+fn nanos(time: SystemTime) -> u128 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos())
 }

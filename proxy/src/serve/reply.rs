@@ -248,6 +248,7 @@ fn local(
 
 fn finish_head(exchange: &mut Exchange, status: StatusCode, headers: &HeaderMap) {
     exchange.facts.status = Some(status);
+    exchange.facts.reply_after = Some(exchange.started.elapsed());
     if exchange.is_recorded() {
         exchange.facts.response = Some(Box::new(headers.clone()));
     }

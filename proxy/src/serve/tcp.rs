@@ -1,16 +1,18 @@
 //! Opaque TCP (`envoy.filters.network.tcp_proxy`): pick, connect, copy.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use super::connection::Ends;
 use super::listener::Tcp;
+use super::record;
 use crate::cluster::{Cluster, ConnectionPermit, Endpoint, Outcome, PickContext};
 use crate::model::listener::Address;
 use crate::net::Io;
-use crate::net::copy::{self, CopyEnd, CopyOptions};
+use crate::net::copy::{self, CopyEnd, CopyOptions, Side};
 use crate::net::drain::Watch;
-use crate::telemetry::format::Record;
+use crate::telemetry::format::{self, LogKind, Record, Session, WireBytes};
 use crate::telemetry::reason::{Reason, Refusal};
 
 /// A connection to an endpoint.
@@ -57,7 +59,12 @@ pub(super) async fn serve(
     };
     match connected {
         Ok((upstream, _permit)) => {
-            copy(proxy, io, upstream, &drain, &mut told).await;
+            told.connected(&upstream);
+            let begun = (started, wall);
+            if proxy.config.log_moments.start {
+                log(proxy, ends, &told, (begun, LogKind::TcpConnected));
+            }
+            copy(proxy, ends, (io, upstream), &drain, (&mut told, begun)).await;
         }
         Err(refusal) => {
             proxy.stats.downstream_cx_no_route.inc();
@@ -66,7 +73,7 @@ pub(super) async fn serve(
             tracing::debug!(%refusal, "no upstream for a TCP connection");
         }
     }
-    log(proxy, ends, &told, (started, wall));
+    log(proxy, ends, &told, ((started, wall), LogKind::TcpEnd));
 }
 
 /// What the access log tells.
@@ -79,6 +86,15 @@ struct Told {
     failure: Option<String>,
     received: u64,
     sent: u64,
+    /// Our end of the upstream connection, and its TLS.
+    upstream: Option<(String, Option<Session>)>,
+}
+
+impl Told {
+    fn connected(&mut self, upstream: &Io) {
+        let local = upstream.local_address().map(|address| address.to_string());
+        self.upstream = Some((local.unwrap_or_default(), upstream.tls_facts()));
+    }
 }
 
 async fn connect(
@@ -135,15 +151,31 @@ fn draw(proxy: &Tcp, random: u64) -> &str {
     clusters.last().map_or("", |(name, _)| name)
 }
 
-async fn copy(proxy: &Tcp, mut io: Io, mut upstream: Io, drain: &Watch, told: &mut Told) {
+async fn copy(
+    proxy: &Tcp,
+    ends: &Ends,
+    (mut io, mut upstream): (Io, Io),
+    drain: &Watch,
+    (told, begun): (&mut Told, Begun),
+) {
     let options = CopyOptions {
         idle: proxy.config.idle_timeout,
         max_duration: proxy.config.max_connection_duration,
     };
     // Bytes of an opaque protocol have no end that we could wait for: they go on until the drain
     // closes what is left.
-    let copied =
-        copy::bidirectional(&mut io, &mut upstream, options, drain.closing(), |_, _| {}).await;
+    let (received, sent) = (AtomicU64::new(0), AtomicU64::new(0));
+    let count = |from, bytes: usize| {
+        let counter = if from == Side::Downstream { &received } else { &sent };
+        counter.fetch_add(bytes as u64, Ordering::Relaxed);
+    };
+    let copying = copy::bidirectional(&mut io, &mut upstream, options, drain.closing(), count);
+    let copied = record::every(proxy.config.log_moments.interval, copying, || {
+        told.received = received.load(Ordering::Relaxed);
+        told.sent = sent.load(Ordering::Relaxed);
+        log(proxy, ends, told, (begun, LogKind::TcpPeriodic));
+    })
+    .await;
     told.received = copied.from_downstream;
     told.sent = copied.from_upstream;
     proxy.stats.downstream_cx_rx_bytes_total.add(copied.from_downstream);
@@ -156,7 +188,10 @@ async fn copy(proxy: &Tcp, mut io: Io, mut upstream: Io, drain: &Watch, told: &m
     }
 }
 
-fn log(proxy: &Tcp, ends: &Ends, told: &Told, (started, wall): (Instant, SystemTime)) {
+/// When a connection was accepted.
+type Begun = (Instant, SystemTime);
+
+fn log(proxy: &Tcp, ends: &Ends, told: &Told, ((started, wall), kind): (Begun, LogKind)) {
     if !proxy.logger.is_enabled() {
         return;
     }
@@ -165,22 +200,41 @@ fn log(proxy: &Tcp, ends: &Ends, told: &Told, (started, wall): (Instant, SystemT
         Address::Pipe(_) => None,
     };
     let address = told.endpoint.as_ref().map(|endpoint| Arc::clone(&endpoint.address_text));
+    let bytes = WireBytes { received: told.received, sent: told.sent };
+    let upstream = told.upstream.as_ref().map(|(_, tls)| format::Upstream {
+        connection_id: 0,
+        protocol: None,
+        tls: *tls,
+        sni: None,
+        peer: None,
+        local: None,
+        wire: Some(WireBytes { received: told.sent, sent: told.received }),
+    });
     proxy.logger.log(&Record {
+        kind,
         start: Some(wall),
         duration: Some(started.elapsed()),
         bytes_received: told.received,
         bytes_sent: told.sent,
+        wire: Some(bytes),
         flags: &told.flags,
         upstream_host: address.as_deref(),
+        upstream_local: told.upstream.as_ref().map(|(local, _)| local.as_str()),
+        upstream,
         upstream_cluster: told.cluster.as_ref().map(|cluster| &*cluster.config.name),
         upstream_attempts: told.attempts,
         upstream_transport_failure: told.failure.as_deref(),
         downstream_remote: socket(&ends.remote),
         downstream_direct_remote: socket(&ends.direct),
-        downstream_local: socket(&ends.local),
+        downstream_local: ends.original_dst.or_else(|| socket(&ends.local)),
+        downstream_direct_local: socket(&ends.local),
         sni: ends.sni.as_deref(),
-        tls_version: ends.tls_version,
+        tls: ends.tls,
+        peer: ends.peer.as_ref().map(|peer| peer as _),
+        local: proxy.local.as_ref().map(|local| local as _),
         filter_chain: Some(&ends.chain),
+        listener: Some(&ends.listener),
+        unique: wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos()),
         ..Record::default()
     });
 }

@@ -19,6 +19,7 @@ use super::attempt;
 use super::body::ReplyBody;
 use super::connection;
 use super::exchange::Exchange;
+use super::record;
 use super::reply::Answer;
 use super::upgrade;
 use crate::cluster::{
@@ -151,6 +152,7 @@ async fn run(mut exchange: Box<Exchange>, tunnel: Tunnel) {
     };
     let mut downstream = TokioIo::new(downstream);
     let stop = connection.drain.closing();
+    record::tunnel_established(&exchange);
     match tunnel.inside {
         Inside::Endpoint(mut upstream, _permit) => {
             let ends = (&mut downstream, &mut upstream);
@@ -188,7 +190,8 @@ async fn copy_counted<U: AsyncRead + AsyncWrite + Unpin>(
         (Side::Downstream, None) => {}
         (Side::Upstream, _) => sent += bytes as u64,
     };
-    let copied = copy::bidirectional(downstream, upstream, options, stop, progress).await;
+    let copying = copy::bidirectional(downstream, upstream, options, stop, progress);
+    let copied = record::meanwhile(exchange, copying).await;
     exchange.facts.bytes_sent = sent;
     match copied.end {
         CopyEnd::Finished | CopyEnd::Stopped => {}

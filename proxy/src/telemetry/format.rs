@@ -9,10 +9,8 @@ use std::time::{Duration, SystemTime};
 use http::HeaderMap;
 use percent_encoding::percent_decode_str;
 
-pub(super) use fact::{request_bytes, response_bytes};
-pub use record::{
-    Certificate, LogKind, Record, Session, Times, Upstream, WireBytes,
-};
+pub use fact::{request_bytes, response_bytes, stream_id};
+pub use record::{Certificate, LogKind, Record, Session, Times, Upstream, WireBytes};
 
 use super::{environment, time};
 use crate::model::format::{
@@ -37,7 +35,7 @@ fn pieces(template: &Template, record: &Record<'_>, out: &mut String) {
             Piece::Literal(text) => out.push_str(text),
             Piece::Operator(operator, limit) => {
                 let start = out.len();
-                if value(operator, record, out).is_none() || out.len() == start {
+                if value(operator, record, out).is_none() {
                     out.truncate(start);
                     out.push_str(if template.omit_empty { "" } else { "-" });
                 } else if let Some(limit) = limit {

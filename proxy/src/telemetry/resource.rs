@@ -21,11 +21,8 @@ fn detect(detector: &Detector, log: Option<&str>) -> Vec<(String, String)> {
         Detector::Node => {
             let node = environment::node();
             let log = log.map(|log| ("log_name", log.to_owned()));
-            let rest = [
-                ("zone_name", node.zone),
-                ("cluster_name", node.cluster),
-                ("node_name", node.id),
-            ];
+            let rest =
+                [("zone_name", node.zone), ("cluster_name", node.cluster), ("node_name", node.id)];
             log.into_iter().chain(rest).map(|(key, value)| (key.to_owned(), value)).collect()
         }
         Detector::Environment => {

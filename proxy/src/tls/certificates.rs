@@ -129,9 +129,9 @@ fn entry(certificate: &TlsCertificate, place: &str, now: SystemTime) -> Result<E
     Ok(Entry { key: Arc::new(certified), dns_names: identity.dns_sans })
 }
 
-/// The URI name of the first certificate that this context presents: who we are in
-/// `x-forwarded-client-cert`. None: there is none, or it has no URI name.
-pub fn own_uri(tls: &CommonTls, secrets: &dyn Secrets) -> Option<String> {
+/// The first certificate that this context presents: who we are in `x-forwarded-client-cert` and in
+/// access logs. None: there is none.
+pub fn own_identity(tls: &CommonTls, secrets: &dyn Secrets) -> Option<PeerIdentity> {
     let certificate = match tls.certificates.first()? {
         SecretRef::Inline(certificate) => certificate.clone(),
         SecretRef::Sds(name) => match &secrets.get(name)?.kind {
@@ -140,5 +140,5 @@ pub fn own_uri(tls: &CommonTls, secrets: &dyn Secrets) -> Option<String> {
         },
     };
     let chain = Source::read(&certificate.chain, "tls_certificate").ok()?.certificates().ok()?;
-    PeerIdentity::from_der(&chain).uri_sans.into_iter().next()
+    Some(PeerIdentity::from_der(&chain))
 }

@@ -20,7 +20,7 @@ mod verifier;
 
 use std::sync::Arc;
 
-pub use certificates::own_uri;
+pub use certificates::own_identity;
 pub use config::{client_config, server_config, server_name};
 pub use error::{NameMismatch, PinMismatch, TlsError};
 pub use explain::{Failure, explain, explain_io, failure, failure_io};

@@ -14,6 +14,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Name;
 
 use crate::model::tls::{SanKind, SanMatcher};
+use crate::telemetry::format::Certificate;
 
 /// The facts of a certificate that authorization, access logs and `x-forwarded-client-cert` use.
 #[derive(Clone, Debug, Default)]
@@ -89,6 +90,11 @@ impl PeerIdentity {
         &self.chain
     }
 
+    /// The same of each certificate of the chain.
+    fn of_chain(&self, what: impl Fn(&[u8]) -> Option<String>) -> Vec<String> {
+        self.chain.iter().filter_map(|one| what(one)).collect()
+    }
+
     /// Whether one of the names is one of those.
     pub(crate) fn matches_any(&self, sans: &[SanMatcher]) -> bool {
         sans.iter().any(|san| self.matches(san))
@@ -129,6 +135,56 @@ impl PeerIdentity {
                 _ => {}
             }
         }
+    }
+}
+
+impl Certificate for PeerIdentity {
+    fn uris(&self) -> &[String] {
+        &self.uri_sans
+    }
+
+    fn dns(&self) -> &[String] {
+        &self.dns_sans
+    }
+
+    fn emails(&self) -> &[String] {
+        &self.email_sans
+    }
+
+    fn ips(&self) -> &[IpAddr] {
+        &self.ip_sans
+    }
+
+    fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    fn validity(&self) -> (Option<SystemTime>, Option<SystemTime>) {
+        (self.not_before, self.not_after)
+    }
+
+    fn pem(&self) -> &str {
+        self.pem_url_encoded()
+    }
+
+    fn serials(&self) -> Vec<String> {
+        self.of_chain(|der| {
+            let (_, certificate) = X509Certificate::from_der(der).ok()?;
+            Some(serial(certificate.raw_serial()))
+        })
+    }
+
+    fn sha256(&self) -> Vec<String> {
+        self.of_chain(|der| Some(hex(&Sha256::digest(der))))
+    }
+
+    fn sha1(&self) -> Vec<String> {
+        use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+        self.of_chain(|der| Some(hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, der).as_ref())))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The xDS client: a sans-io session, the store of what it brought, and the translation of
 //! resources into the [`model`](crate::model).
 
+pub mod access_log;
 pub mod client;
 pub mod dump;
 pub mod identity;

@@ -19,6 +19,7 @@ use crate::cluster::endpoint::EndpointCounters;
 use crate::cluster::stats::ClusterStats;
 use crate::model::listener::Address;
 use crate::net::Io;
+use crate::telemetry::format::{Session, Upstream, WireBytes};
 use crate::tls;
 
 /// A connection that serves one client only is not kept for longer than this without a request.
@@ -31,13 +32,20 @@ static IDS: AtomicU64 = AtomicU64::new(1);
 pub struct Connection {
     id: u64,
     local: Option<Address>,
-    tls_version: Option<&'static str>,
+    tls: Option<Session>,
+    /// Certificate of the endpoint.
+    peer: Option<Box<tls::PeerIdentity>>,
     version: Version,
     pub(super) fit: Fit,
     pub(crate) connector: Arc<Connector>,
     pub(super) opened: Instant,
     /// Bytes received: unchanged means that the endpoint said nothing since.
     pub(crate) received: AtomicU64,
+    /// Bytes sent.
+    sent: AtomicU64,
+    /// The same when the last request began.
+    received_before: AtomicU64,
+    sent_before: AtomicU64,
     /// Requests that it was given.
     pub(super) served: AtomicU32,
     /// Requests under way.
@@ -56,12 +64,19 @@ impl Connection {
         Self {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             local: io.local_address().ok(),
-            tls_version: io.tls_version(),
+            tls: io.tls_facts(),
+            peer: match io.peer_certificates() {
+                [] => None,
+                chain => Some(Box::new(tls::PeerIdentity::from_der(chain))),
+            },
             version,
             fit,
             connector,
             opened: Instant::now(),
             received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            received_before: AtomicU64::new(0),
+            sent_before: AtomicU64::new(0),
             served: AtomicU32::new(0),
             active: AtomicU32::new(0),
             keep_alive: AtomicU64::new(0),
@@ -83,7 +98,44 @@ impl Connection {
 
     /// `TLSv1.3`; None: plain text.
     pub fn tls_version(&self) -> Option<&'static str> {
-        self.tls_version
+        self.tls.map(|session| session.version)
+    }
+
+    /// What access logs say of it.
+    pub fn told(&self) -> Upstream<'_> {
+        let totals = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Upstream {
+            connection_id: self.id,
+            protocol: Some(if self.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" }),
+            tls: self.tls,
+            sni: self.server_name(),
+            peer: self.peer.as_deref().map(|peer| peer as _),
+            local: self.connector.own_certificate(),
+            // One request at a time: what went by since is this one's.
+            wire: (self.version != Version::HTTP_2).then(|| WireBytes {
+                received: totals(&self.received).saturating_sub(totals(&self.received_before)),
+                sent: totals(&self.sent).saturating_sub(totals(&self.sent_before)),
+            }),
+        }
+    }
+
+    /// The server name that was sent.
+    fn server_name(&self) -> Option<&str> {
+        let context = self.connector.config.tls.as_ref()?;
+        let name = match &self.sni {
+            Some(authority) if context.auto_host_sni => authority,
+            _ => &context.sni,
+        };
+        Some(&**name).filter(|name| !name.is_empty())
+    }
+
+    /// A request begins.
+    pub(super) fn begin_request(&self) {
+        let keep = |from: &AtomicU64, to: &AtomicU64| {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        };
+        keep(&self.received, &self.received_before);
+        keep(&self.sent, &self.sent_before);
     }
 
     /// HTTP/1.1 or HTTP/2.
@@ -193,6 +245,7 @@ impl Wire {
     fn sent(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = &polled {
             self.permit.stats.upstream_cx_tx_bytes_total.add(*bytes as u64);
+            self.connection.sent.fetch_add(*bytes as u64, Ordering::Relaxed);
         }
         polled
     }

@@ -1,8 +1,8 @@
 //! Making connections to endpoints: TCP or a Unix socket, TLS, and the HTTP that is spoken on top.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -24,6 +24,7 @@ use crate::model::Name;
 use crate::model::cluster::{Cluster, Protocol};
 use crate::model::listener::Address;
 use crate::net::{self, ConnectOptions, Io};
+use crate::telemetry::format::Certificate;
 use crate::telemetry::reason::{Reason, Refusal, Sent};
 use crate::tls::{self, Failure, Secrets};
 
@@ -36,6 +37,8 @@ pub(crate) struct Connector {
     pub(crate) breakers: Arc<Breakers>,
     /// By transport socket. None: plain text.
     tls: Box<[ArcSwapOption<Tls>]>,
+    /// Our own certificate as it was first, for access logs.
+    own: OnceLock<tls::PeerIdentity>,
 }
 
 /// A TLS context compiled with the secrets of the moment.
@@ -68,7 +71,7 @@ impl Connector {
         secrets: &dyn Secrets,
     ) -> Self {
         let tls = (0..=config.socket_matches.len()).map(|_| ArcSwapOption::empty()).collect();
-        let connector = Self { config, stats, breakers, tls };
+        let connector = Self { config, stats, breakers, tls, own: OnceLock::new() };
         connector.reload_tls(secrets);
         connector
     }
@@ -103,7 +106,16 @@ impl Connector {
                 tracing::warn!(cluster = %self.config.name, "no TLS to the endpoints: {error}");
             }
             place.store(Some(Arc::new(Tls { config })));
+            if let Some(own) = tls::own_identity(&context.common, secrets) {
+                // A renewed certificate has the same names.
+                let _ = self.own.set(own);
+            }
         }
+    }
+
+    /// Our own certificate, for access logs.
+    pub(crate) fn own_certificate(&self) -> Option<&dyn Certificate> {
+        self.own.get().map(|own| own as _)
     }
 
     pub(crate) fn wanted(&self, socket: usize, downstream_h2: bool) -> Wanted {

@@ -68,6 +68,7 @@ impl Lease {
         connection: Arc<Connection>,
     ) -> Self {
         connection.active.store(1, Ordering::Relaxed);
+        connection.begin_request();
         Self::new(job, connection, Hold::Http1(sender))
     }
 

@@ -24,7 +24,12 @@ pub(super) enum Message {
 }
 
 /// Write lines until nobody is left who could send one.
-pub(super) fn write_lines(place: &LogSink, receiver: &Receiver<Message>, written: &Counter, lost: &Counter) {
+pub(super) fn write_lines(
+    place: &LogSink,
+    receiver: &Receiver<Message>,
+    written: &Counter,
+    lost: &Counter,
+) {
     let mut out = Writer { place, file: open(place), tried: Instant::now(), told: false };
     let mut batch = Batch::default();
     let settle = |out: &mut Writer<'_>, batch: &mut Batch| {

@@ -14,12 +14,16 @@ pub(super) fn json(tree: &JsonFormat, record: &Record<'_>) -> Option<Value> {
         JsonFormat::Integer(number) => Value::from(*number),
         JsonFormat::Number(number) => self::number(*number),
         JsonFormat::Array(items) => items.iter().filter_map(|item| json(item, record)).collect(),
-        JsonFormat::Object(fields) => Value::Object(
-            fields
-                .iter()
-                .filter_map(|(key, item)| Some((key.clone(), json(item, record)?)))
-                .collect(),
-        ),
+        JsonFormat::Object(fields) => {
+            let filled = fields.iter().filter_map(|(key, item)| {
+                let value = json(item, record)?;
+                // An object of which everything was left out.
+                let gone = matches!((item, &value), (JsonFormat::Object(inner), Value::Object(left))
+                    if left.is_empty() && !inner.is_empty());
+                (!gone).then(|| (key.clone(), value))
+            });
+            Value::Object(filled.collect())
+        }
         JsonFormat::Text(template) => return leaf(template, record),
     })
 }
@@ -47,7 +51,6 @@ fn leaf(template: &Template, record: &Record<'_>) -> Option<Value> {
         }
         return match format::value(operator, record, &mut text) {
             None => nothing(template),
-            Some(()) if text.is_empty() => nothing(template),
             Some(()) if format::is_number(operator) => {
                 Some(text.parse::<u64>().map_or(Value::Null, Into::into))
             }

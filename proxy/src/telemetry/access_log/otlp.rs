@@ -63,11 +63,11 @@ fn value(tree: &JsonFormat, record: &Record<'_>) -> AnyValue {
             Some(Value::StringValue(out))
         }
         JsonFormat::Array(items) => {
-            let values = items.iter().map(|item| self::value(item, record)).collect();
+            let values = items.iter().map(|item| value(item, record)).collect();
             Some(Value::ArrayValue(ArrayValue { values }))
         }
         JsonFormat::Object(fields) => {
-            let one = |(key, item): &(String, JsonFormat)| pair(key.clone(), self::value(item, record));
+            let one = |(key, item): &(String, JsonFormat)| pair(key.clone(), value(item, record));
             Some(Value::KvlistValue(KeyValueList { values: fields.iter().map(one).collect() }))
         }
     };

@@ -63,7 +63,10 @@ impl Remote {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let outcome = |kind: &str| {
             let scope = registry.scope("access_logs", None).scope(kind, None);
-            Outcome { written: scope.counter("logs_written"), dropped: scope.counter("logs_dropped") }
+            Outcome {
+                written: scope.counter("logs_written"),
+                dropped: scope.counter("logs_dropped"),
+            }
         };
         let (grpc, otlp) = (outcome("grpc_access_log"), outcome("open_telemetry_access_log"));
         (Self { sender, encode, grpc, otlp }, Waiting(receiver))

@@ -13,9 +13,12 @@ use crate::telemetry::reason::long_flag;
 
 /// Append a fact. None: there is none.
 pub(super) fn write(fact: Fact, record: &Record<'_>, out: &mut String) -> Option<()> {
+    let start = out.len();
     exchange(fact, record, out)
         .or_else(|| upstream(fact, record, out))
-        .or_else(|| downstream(fact, record, out))
+        .or_else(|| downstream(fact, record, out))?;
+    // Only what somebody sent may be empty.
+    (out.len() > start).then_some(())
 }
 
 /// About the request, its answer and its times.
@@ -48,13 +51,7 @@ fn exchange(fact: Fact, record: &Record<'_>, out: &mut String) -> Option<()> {
         Fact::FilterChainName => push(out, record.filter_chain?),
         Fact::ListenerName => push(out, record.listener?),
         Fact::ConnectionId => push(out, record.connection_id),
-        Fact::StreamId => {
-            let id = record.request_headers.and_then(|headers| headers.get("x-request-id"));
-            match id.and_then(|id| id.to_str().ok()) {
-                Some(id) => push(out, id),
-                None => uuid(out, record.unique),
-            }
-        }
+        Fact::StreamId => push(out, stream_id(record)),
         Fact::UniqueId => uuid(out, record.unique.rotate_left(64) ^ 1),
         Fact::Hostname => push(out, hostname()),
         Fact::TraceId => push(out, record.span?.trace_id()),
@@ -74,9 +71,7 @@ fn upstream(fact: Fact, record: &Record<'_>, out: &mut String) -> Option<()> {
     let remote = || connection().and(record.upstream_host);
     match fact {
         Fact::UpstreamHost => push(out, record.upstream_host?),
-        Fact::UpstreamHostName => {
-            push(out, record.upstream_hostname.or(record.upstream_host)?)
-        }
+        Fact::UpstreamHostName => push(out, record.upstream_hostname.or(record.upstream_host)?),
         Fact::UpstreamHostNameBare => {
             push(out, bare(record.upstream_hostname.or(record.upstream_host)?))
         }
@@ -92,7 +87,7 @@ fn upstream(fact: Fact, record: &Record<'_>, out: &mut String) -> Option<()> {
             push(out, connection().map_or(0, |upstream: Upstream<'_>| upstream.connection_id))
         }
         Fact::UpstreamProtocol => push(out, connection()?.protocol?),
-        Fact::UpstreamFailure => push(out, record.upstream_transport_failure?),
+        Fact::UpstreamFailure => push(out, record.upstream_transport_failure?.replace(' ', "_")),
         Fact::UpstreamServerName => push(out, connection()?.sni?),
         Fact::UpstreamTlsVersion => push(out, session()?.version),
         Fact::UpstreamTlsCipher => push(out, session()?.cipher),
@@ -153,9 +148,24 @@ fn downstream(fact: Fact, record: &Record<'_>, out: &mut String) -> Option<()> {
         Fact::TlsVersion => push(out, session()?.version),
         Fact::TlsCipher => push(out, session()?.cipher),
         Fact::TlsGroup => push(out, session()?.group),
-        Fact::DownstreamFailure => push(out, record.downstream_transport_failure?),
+        Fact::DownstreamFailure => {
+            push(out, record.downstream_transport_failure?.replace(' ', "_"))
+        }
         Fact::ServerName => push(out, record.sni?),
         _ => None,
+    }
+}
+
+/// `x-request-id`, else random.
+pub fn stream_id(record: &Record<'_>) -> String {
+    let id = record.request_headers.and_then(|headers| headers.get("x-request-id"));
+    match id.and_then(|id| id.to_str().ok()) {
+        Some(id) => id.to_owned(),
+        None => {
+            let mut out = String::with_capacity(36);
+            let _ = uuid(&mut out, record.unique);
+            out
+        }
     }
 }
 
@@ -176,7 +186,7 @@ fn bytes(headers: &HeaderMap) -> usize {
 }
 
 /// Headers of the request with `:method`, `:path`, `:authority` and `:scheme`.
-pub(in crate::telemetry) fn request_bytes(record: &Record<'_>) -> usize {
+pub fn request_bytes(record: &Record<'_>) -> usize {
     let Some(headers) = record.request_headers else { return 0 };
     let pseudo = [
         (":method", record.method),
@@ -191,7 +201,7 @@ pub(in crate::telemetry) fn request_bytes(record: &Record<'_>) -> usize {
 }
 
 /// Headers of the response with `:status`.
-pub(in crate::telemetry) fn response_bytes(record: &Record<'_>) -> usize {
+pub fn response_bytes(record: &Record<'_>) -> usize {
     record.response_headers.map_or(0, |headers| bytes(headers) + ":status".len() + 3)
 }
 

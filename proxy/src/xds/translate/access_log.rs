@@ -175,9 +175,9 @@ fn json(at: &At<'_>, value: &Value, omit: bool) -> Option<JsonFormat> {
             JsonFormat::Text(if omit { template.omitting() } else { template })
         }
         Some(Kind::StructValue(tree)) => json_object(at, tree, omit)?,
-        Some(Kind::ListValue(list)) => JsonFormat::Array(
-            at.each(&list.values, |at, value| json(at, value, omit)),
-        ),
+        Some(Kind::ListValue(list)) => {
+            JsonFormat::Array(at.each(&list.values, |at, value| json(at, value, omit)))
+        }
     })
 }
 
@@ -214,7 +214,8 @@ fn filter(at: &At<'_>, filter: &pb::AccessLogFilter) -> Option<LogFilter> {
             LogFilter::Header(matcher::header(&at, at.required(filter.header.as_ref())?)?)
         }
         Some(Spec::ResponseFlagFilter(filter)) => {
-            let at = at.field("response_flag_filter").field("flags");
+            let filter_at = at.field("response_flag_filter");
+            let at = filter_at.field("flags");
             let flags = at.each(&filter.flags, |at, flag| {
                 at.expect(FLAGS.contains(&flag.as_str()), format!("`{flag}` is no response flag"))?;
                 Some(flag.as_str().into())

@@ -23,7 +23,12 @@ pub(super) fn grpc(at: &At<'_>, service: &core::GrpcService) -> Option<Collector
         Name::from(target.authority.as_str())
     };
     let headers = at.field("initial_metadata").each(&service.initial_metadata, header);
-    Some(Collector { cluster: cluster.into(), authority, protocol: CollectorProtocol::Grpc, headers })
+    Some(Collector {
+        cluster: cluster.into(),
+        authority,
+        protocol: CollectorProtocol::Grpc,
+        headers,
+    })
 }
 
 /// `HttpService`; `path` is where its URI has none.
@@ -57,7 +62,8 @@ fn header(at: &At<'_>, header: &core::HeaderValue) -> Option<(HeaderName, Header
     let Ok(name) = header.key.parse() else {
         return at.field("key").refuse(format!("`{}` is no header name", header.key));
     };
-    let bytes = if header.value.is_empty() { &header.raw_value[..] } else { header.value.as_bytes() };
+    let bytes =
+        if header.value.is_empty() { &header.raw_value[..] } else { header.value.as_bytes() };
     match HeaderValue::from_bytes(bytes) {
         Ok(value) => Some((name, value)),
         Err(_) => at.field("value").refuse("is no header value"),

@@ -19,7 +19,8 @@ fn one(at: &At<'_>, detector: &core::TypedExtensionConfig) -> Option<Vec<Detecto
         "envoy.extensions.tracers.opentelemetry.resource_detectors.v3.EnvironmentResourceDetectorConfig" => {
             Some(vec![Detector::Environment])
         }
-        "envoy.extensions.tracers.opentelemetry.resource_detectors.v3.StaticConfigResourceDetectorConfig" => {
+        "envoy.extensions.tracers.opentelemetry.resource_detectors.v3.StaticConfigResourceDetectorConfig" =>
+        {
             let fixed: pb::StaticConfigResourceDetectorConfig = common::unpack(&at, packed)?;
             let mut pairs: Vec<_> = fixed.attributes.into_iter().collect();
             pairs.sort();

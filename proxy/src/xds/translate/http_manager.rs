@@ -11,6 +11,7 @@ use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v
 use super::at::At;
 use super::{access_log, common, filter, route, tracing, upstream_http};
 use crate::model::Name;
+use crate::model::access_log::LogMoments;
 use crate::model::http::{
     ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, HttpLimits, HttpManager,
     HttpTimeouts, PathOptions, RouteSource, ServerHeader, StripPort, Underscores,
@@ -37,6 +38,7 @@ pub(super) fn manager(at: &At<'_>, config: &pb::HttpConnectionManager) -> Option
         routes: routes(at, config)?,
         filters: filter::all(&at.field("http_filters"), &config.http_filters)?,
         access_log: access_log::all(&at.field("access_log"), &config.access_log),
+        log_moments: log_moments(at, config)?,
         tracing: match &config.tracing {
             Some(config) => tracing::tracing(&at.field("tracing"), config)?.map(Arc::new),
             None => None,
@@ -65,6 +67,15 @@ pub(super) fn manager(at: &At<'_>, config: &pb::HttpConnectionManager) -> Option
         strip_port: strip_port(config),
         add_user_agent: false,
     })
+}
+
+/// `access_log_options`, or the deprecated fields that came before it.
+fn log_moments(at: &At<'_>, config: &pb::HttpConnectionManager) -> Option<LogMoments> {
+    let options = config.access_log_options.unwrap_or_default();
+    let interval = (options.access_log_flush_interval, config.access_log_flush_interval);
+    let start = options.flush_access_log_on_new_request || config.flush_access_log_on_new_request;
+    let tunnel = options.flush_log_on_tunnel_successfully_established;
+    access_log::moments(&at.field("access_log_options"), interval, (start, tunnel))
 }
 
 /// Inner None: it is turned off.

@@ -24,6 +24,7 @@ pub(super) fn tcp_proxy(at: &At<'_>, config: &pb::TcpProxy) -> Option<TcpProxy> 
         }
         None => return at.refuse("expected cluster or weighted_clusters"),
     };
+    let options = config.access_log_options.unwrap_or_default();
     let hour = Some(Duration::from_secs(3600));
     Some(TcpProxy {
         stat_prefix: config.stat_prefix.replace(':', "_").as_str().into(),
@@ -34,5 +35,10 @@ pub(super) fn tcp_proxy(at: &At<'_>, config: &pb::TcpProxy) -> Option<TcpProxy> 
             .limit(config.max_downstream_connection_duration, None),
         max_connect_attempts: config.max_connect_attempts.unwrap_or(1),
         access_log: access_log::all(&at.field("access_log"), &config.access_log),
+        log_moments: access_log::moments(
+            &at.field("access_log_options"),
+            (options.access_log_flush_interval, config.access_log_flush_interval),
+            (options.flush_access_log_on_connected || config.flush_access_log_on_connected, false),
+        )?,
     })
 }

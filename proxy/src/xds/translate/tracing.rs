@@ -8,8 +8,8 @@ use pillion_xds::envoy::r#type::tracing::v3 as tags;
 use super::at::At;
 use super::{collector, common};
 use crate::model::Name;
-use crate::model::format::Template;
 use crate::model::collector::Collector;
+use crate::model::format::Template;
 use crate::model::tracing::{Sampler, Tracing};
 
 /// `HttpConnectionManager.Tracing`. None inside: there is no provider, so nothing is traced.

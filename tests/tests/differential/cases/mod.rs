@@ -1,6 +1,7 @@
 //! The tables. A theme with filters, clusters or listeners of its own is a [`Part`] with a test of
 //! its own in its file; what needs none of these is one part together.
 
+mod access_log;
 mod balancing;
 mod failures;
 mod filters;

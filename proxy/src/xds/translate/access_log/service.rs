@@ -53,8 +53,9 @@ fn common_config(
     at.field("log_name").expect(!config.log_name.is_empty(), "is empty")?;
     let service = at.field("grpc_service");
     let to = collector::grpc(&service, service.required(config.grpc_service.as_ref())?)?;
-    let service = Batches { interval: config.buffer_flush_interval, bytes: config.buffer_size_bytes }
-        .service(&at, (to, &config.log_name), entries)?;
+    let service =
+        Batches { interval: config.buffer_flush_interval, bytes: config.buffer_size_bytes }
+            .service(&at, (to, &config.log_name), entries)?;
     let tags = at.field("custom_tags").each(&config.custom_tags, tracing::tag);
     Some(LogService { tags, ..service })
 }
@@ -79,7 +80,8 @@ fn open_telemetry(at: &At<'_>, log: &otlp::OpenTelemetryAccessLogConfig) -> Opti
     };
     let service = batches.service(at, (to, &name), entries)?;
     let tags = at.field("custom_tags").each(&log.custom_tags, tracing::tag);
-    let more = at.field("common_config").field("custom_tags").each(&common.custom_tags, tracing::tag);
+    let more =
+        at.field("common_config").field("custom_tags").each(&common.custom_tags, tracing::tag);
     Some(LogService { tags: tags.into_iter().chain(more).collect(), ..service })
 }
 
@@ -87,9 +89,7 @@ fn where_to(at: &At<'_>, log: &otlp::OpenTelemetryAccessLogConfig) -> Option<Col
     let common = log.common_config.as_ref().and_then(|common| common.grpc_service.as_ref());
     match (&log.grpc_service, &log.http_service, common) {
         (Some(grpc), None, None) => collector::grpc(&at.field("grpc_service"), grpc),
-        (None, Some(http), None) => {
-            collector::http(&at.field("http_service"), http, "/v1/logs")
-        }
+        (None, Some(http), None) => collector::http(&at.field("http_service"), http, "/v1/logs"),
         (None, None, Some(grpc)) => {
             collector::grpc(&at.field("common_config").field("grpc_service"), grpc)
         }
@@ -172,4 +172,3 @@ fn value(at: &At<'_>, value: &any::AnyValue) -> Option<JsonFormat> {
         Some(Value::BytesValue(_)) => return at.field("bytes_value").refuse("is not supported"),
     })
 }
-
