@@ -210,7 +210,7 @@ async fn one_try(
     tokio::select! {
         biased;
         sent = plan.cluster.send(endpoint, request, options) => {
-            if let Ok(response) = &sent {
+            if sent.is_ok() {
                 exchange.facts.response_after = Some(exchange.started.elapsed());
             }
             sent

@@ -9,10 +9,11 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, Request};
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Facts};
 use super::filter::Routed;
-use crate::cluster::SentOn;
+use crate::cluster::{Connection, Endpoint, SentOn};
 use crate::http::body::RequestBody;
+use crate::http::meter::Meter;
 use crate::http::target;
 use crate::model::listener::{Address, Direction};
 use crate::telemetry::format::{LogKind, Record, Times};
@@ -165,15 +166,77 @@ pub(super) fn with(
     let headers = request.map(Request::headers).or_else(|| kept.map(|head| &head.headers));
     let uri = request.map(Request::uri).or_else(|| kept.map(|head| &head.uri));
     let method = request.map(Request::method).or_else(|| kept.map(|head| &head.method));
-    let remote = socket(&ends.remote);
-    let meter = exchange.meter.as_ref();
-    let request_duration = request_time(exchange);
-    let local = socket(&ends.local);
     let upstream = facts.sent_on.as_ref().and_then(SentOn::connection);
     let upstream_local = upstream.as_ref().and_then(|one| Some(one.local_address()?.to_string()));
-    let answered = facts.response_after.map(|_| "via_upstream");
+    let endpoint = facts.endpoint.as_deref();
     told(&Record {
         start: Some(exchange.wall),
+        method: method.map(http::Method::as_str),
+        path: uri.map(target::path),
+        authority: uri.zip(headers).map(|(uri, headers)| target::authority(uri, headers)),
+        scheme: Some(scheme(headers, ends.tls_version.is_some())),
+        protocol: Some(if exchange.connection.is_http2() { "HTTP/2" } else { "HTTP/1.1" }),
+        request_headers: headers,
+        response_headers: response.or(facts.response.as_deref()),
+        response_trailers: facts.trailers.as_deref(),
+        upstream_host: endpoint.map(|endpoint| &*endpoint.address_text),
+        upstream_hostname: endpoint.map(Endpoint::hostname).filter(|name| !name.is_empty()),
+        upstream_local: upstream_local.as_deref(),
+        upstream: upstream.as_deref().map(Connection::told),
+        grpc: exchange.grpc,
+        ..timed(exchange, from_client(exchange, outcome(facts)))
+    });
+}
+
+/// What came of it.
+fn outcome(facts: &Facts) -> Record<'_> {
+    let answered = facts.response_after.map(|_| "via_upstream");
+    Record {
+        status: facts.status.map(|status| status.as_u16()),
+        flags: &facts.flags,
+        details: facts.why.as_deref().or(facts.details).or(answered),
+        termination: facts.termination,
+        health_check: facts.health_check,
+        bytes_sent: facts.bytes_sent,
+        upstream_cluster: facts.cluster.as_ref().map(|cluster| &*cluster.config.name),
+        upstream_attempts: facts.attempts,
+        upstream_transport_failure: facts.failure.as_deref(),
+        route: facts.route.as_ref().map(|route| &*route.name),
+        virtual_host: facts.host.as_ref().map(|host| &*host.name),
+        operation: facts.route.as_ref().and_then(|route| route.operation.as_deref()),
+        ..Record::default()
+    }
+}
+
+/// The connection that it came on.
+fn from_client<'a>(exchange: &'a Exchange, record: Record<'a>) -> Record<'a> {
+    let ends = &exchange.connection.ends;
+    let (remote, local) = (socket(&ends.remote), socket(&ends.local));
+    let client = exchange.facts.client;
+    let trusted = client.map(|ip| SocketAddr::new(ip, remote.map_or(0, |remote| remote.port())));
+    Record {
+        downstream_remote: trusted.or(remote),
+        downstream_direct_remote: socket(&ends.direct),
+        downstream_local: ends.original_dst.or(local),
+        downstream_direct_local: local,
+        peer: ends.peer.as_ref().map(|peer| peer as _),
+        local: exchange.connection.http.local.as_ref().map(|local| local as _),
+        sni: ends.sni.as_deref(),
+        tls: ends.tls,
+        filter_chain: Some(&ends.chain),
+        listener: Some(&ends.listener),
+        connection_id: exchange.connection.id,
+        unique: (u128::from(exchange.random) << 64) ^ nanos(exchange.wall),
+        span: exchange.span.as_ref(),
+        ..record
+    }
+}
+
+/// When what happened, and the bytes of the request.
+fn timed<'a>(exchange: &Exchange, record: Record<'a>) -> Record<'a> {
+    let facts = &exchange.facts;
+    let request_duration = request_time(exchange);
+    Record {
         duration: Some(exchange.started.elapsed()),
         request_duration,
         response_duration: facts.response_after,
@@ -183,54 +246,9 @@ pub(super) fn with(
             response_end: facts.response_end,
             reply_start: facts.reply_after,
         },
-        method: method.map(http::Method::as_str),
-        path: uri.map(target::path),
-        authority: uri.zip(headers).map(|(uri, headers)| target::authority(uri, headers)),
-        scheme: Some(scheme(headers, ends.tls_version.is_some())),
-        protocol: Some(if exchange.connection.is_http2() { "HTTP/2" } else { "HTTP/1.1" }),
-        request_headers: headers,
-        response_headers: response.or(facts.response.as_deref()),
-        response_trailers: facts.trailers.as_deref(),
-        status: facts.status.map(|status| status.as_u16()),
-        flags: &facts.flags,
-        details: facts.why.as_deref().or(facts.details).or(answered),
-        termination: facts.termination,
-        grpc: exchange.grpc,
-        health_check: facts.health_check,
-        bytes_received: meter.map_or(0, crate::http::meter::Meter::bytes),
-        bytes_sent: facts.bytes_sent,
-        upstream_host: facts.endpoint.as_ref().map(|endpoint| &*endpoint.address_text),
-        upstream_hostname: facts
-            .endpoint
-            .as_ref()
-            .map(|endpoint| endpoint.hostname())
-            .filter(|name| !name.is_empty()),
-        upstream_local: upstream_local.as_deref(),
-        upstream_cluster: facts.cluster.as_ref().map(|cluster| &*cluster.config.name),
-        upstream_attempts: facts.attempts,
-        upstream_transport_failure: facts.failure.as_deref(),
-        upstream: upstream.as_deref().map(crate::cluster::Connection::told),
-        downstream_remote: facts
-            .client
-            .map(|ip| SocketAddr::new(ip, remote.map_or(0, |remote| remote.port())))
-            .or(remote),
-        downstream_direct_remote: socket(&ends.direct),
-        downstream_local: ends.original_dst.or(local),
-        downstream_direct_local: local,
-        peer: ends.peer.as_ref().map(|peer| peer as _),
-        local: exchange.connection.http.local.as_ref().map(|local| local as _),
-        sni: ends.sni.as_deref(),
-        tls: ends.tls,
-        route: facts.route.as_ref().map(|route| &*route.name),
-        virtual_host: facts.host.as_ref().map(|host| &*host.name),
-        filter_chain: Some(&ends.chain),
-        listener: Some(&ends.listener),
-        connection_id: exchange.connection.id,
-        unique: (u128::from(exchange.random) << 64) ^ nanos(exchange.wall),
-        operation: facts.route.as_ref().and_then(|route| route.operation.as_deref()),
-        span: exchange.span.as_ref(),
-        ..Record::default()
-    });
+        bytes_received: exchange.meter.as_ref().map_or(0, Meter::bytes),
+        ..record
+    }
 }
 
 /// What the client spoke to the first proxy of ours.

@@ -62,8 +62,8 @@ fn directive(
         'k' => write!(out, "{:2}", civil.hour),
         'D' => write!(out, "{:02}/{:02}/{:02}", civil.month, civil.day, civil.year.rem_euclid(100)),
         'R' => write!(out, "{:02}:{:02}", civil.hour, civil.minute),
-        'n' => write!(out, "\n"),
-        't' => write!(out, "\t"),
+        'n' => out.write_char('\n'),
+        't' => out.write_char('\t'),
         'E' => extended(chars, (civil, since), out),
         'H' => write!(out, "{:02}", civil.hour),
         'M' => write!(out, "{:02}", civil.minute),
@@ -101,8 +101,8 @@ fn extended(
 ) -> std::fmt::Result {
     let rest = chars.as_str();
     for (text, written) in [("z", "+00:00"), ("*z", "+00:00:00"), ("T", "T")] {
-        if rest.starts_with(text) {
-            *chars = rest[text.len()..].chars();
+        if let Some(rest) = rest.strip_prefix(text) {
+            *chars = rest.chars();
             return out.write_str(written);
         }
     }

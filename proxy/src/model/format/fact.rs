@@ -222,34 +222,33 @@ facts! {
 impl Fact {
     /// Whether its value is a number in typed JSON.
     pub fn is_number(self) -> bool {
-        use Fact as F;
         matches!(
             self,
-            F::ResponseCode
-                | F::BytesReceived
-                | F::BytesSent
-                | F::RequestHeadersBytes
-                | F::ResponseHeadersBytes
-                | F::ResponseTrailersBytes
-                | F::DownstreamWireBytesReceived
-                | F::DownstreamWireBytesSent
-                | F::UpstreamWireBytesReceived
-                | F::UpstreamWireBytesSent
-                | F::Duration
-                | F::RequestDuration
-                | F::RequestTxDuration
-                | F::ResponseDuration
-                | F::ResponseTxDuration
-                | F::UpstreamAttempts
-                | F::UpstreamConnectionId
-                | F::RemotePort
-                | F::LocalPort
-                | F::DirectLocalPort
-                | F::DirectRemotePort
-                | F::UpstreamRemotePort
-                | F::UpstreamLocalPort
-                | F::ConnectionId
-                | F::GrpcStatusNumber
+            Self::ResponseCode
+                | Self::BytesReceived
+                | Self::BytesSent
+                | Self::RequestHeadersBytes
+                | Self::ResponseHeadersBytes
+                | Self::ResponseTrailersBytes
+                | Self::DownstreamWireBytesReceived
+                | Self::DownstreamWireBytesSent
+                | Self::UpstreamWireBytesReceived
+                | Self::UpstreamWireBytesSent
+                | Self::Duration
+                | Self::RequestDuration
+                | Self::RequestTxDuration
+                | Self::ResponseDuration
+                | Self::ResponseTxDuration
+                | Self::UpstreamAttempts
+                | Self::UpstreamConnectionId
+                | Self::RemotePort
+                | Self::LocalPort
+                | Self::DirectLocalPort
+                | Self::DirectRemotePort
+                | Self::UpstreamRemotePort
+                | Self::UpstreamLocalPort
+                | Self::ConnectionId
+                | Self::GrpcStatusNumber
         )
     }
 }

@@ -67,7 +67,10 @@ fn upstream(fact: Fact, record: &Record<'_>, out: &mut String) -> Option<()> {
     let session = || connection()?.tls;
     let peer = || connection()?.peer;
     let local = || connection()?.local;
-    let wire = || connection().map_or(Some(WireBytes::default()), |upstream| upstream.wire);
+    let wire = || match connection() {
+        Some(upstream) => upstream.wire,
+        None => Some(WireBytes::default()),
+    };
     let remote = || connection().and(record.upstream_host);
     match fact {
         Fact::UpstreamHost => push(out, record.upstream_host?),
