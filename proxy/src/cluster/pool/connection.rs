@@ -122,7 +122,7 @@ impl Connection {
     /// The server name that was sent.
     fn server_name(&self) -> Option<&str> {
         let context = self.connector.config.tls.as_ref()?;
-        let name = match &self.sni {
+        let name = match &self.fit.sni {
             Some(authority) if context.auto_host_sni => authority,
             _ => &context.sni,
         };
