@@ -121,7 +121,10 @@ impl Connection {
 
     /// The server name that was sent.
     fn server_name(&self) -> Option<&str> {
-        let context = self.connector.config.tls.as_ref()?;
+        self.tls?;
+        let config = &self.connector.config;
+        // Of several sockets it is not known here which one it was.
+        let context = config.tls.as_ref().filter(|_| config.socket_matches.is_empty())?;
         let name = match &self.fit.sni {
             Some(authority) if context.auto_host_sni => authority,
             _ => &context.sni,
