@@ -33,7 +33,7 @@ fn every_example_bootstrap_is_valid() {
 fn what_is_refused_names_file_line_field_and_reason() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("front.yaml");
-    let text = "static_resources:\n  clusters:\n  - name: a\n    health_checks: [{ timeout: 1s }]\n    \
+    let text = "static_resources:\n  clusters:\n  - name: a\n    filters: [{ name: x }]\n    \
                 lb_policy: NONSENSE\n";
     std::fs::write(&file, text).unwrap();
     let (fine, said) = validate(&file);
@@ -42,7 +42,7 @@ fn what_is_refused_names_file_line_field_and_reason() {
     std::fs::write(&file, text.replace("    lb_policy: NONSENSE\n", "")).unwrap();
     let (fine, said) = validate(&file);
     assert!(!fine);
-    let want = "static_resources.clusters[0].health_checks: is not supported";
+    let want = "static_resources.clusters[0].filters: is not supported";
     assert!(said.contains(want), "{said}");
     assert!(said.contains("front.yaml:4:"), "{said}");
 }
