@@ -290,7 +290,11 @@ async fn respond(
     }
     for (name, value) in &script.headers {
         if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
-            map.append(name, value);
+            if name == CONTENT_TYPE {
+                map.insert(name, value);
+            } else {
+                map.append(name, value);
+            }
         }
     }
     response

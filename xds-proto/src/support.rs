@@ -337,6 +337,10 @@ impl Walk {
     /// Judges the type of an extension, and decodes it if it is supported.
     fn extension(&mut self, type_url: &str, bytes: &[u8]) -> Option<DynamicMessage> {
         let url = || type_url.to_owned();
+        // Nothing is packed: `config: {}`.
+        if type_url.is_empty() && bytes.is_empty() {
+            return None;
+        }
         let Some(descriptor) = descriptors::by_type_url(type_url) else {
             self.found(FindingKind::UnknownExtension { type_url: url() });
             return None;

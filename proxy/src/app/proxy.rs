@@ -74,7 +74,13 @@ impl Proxy {
         let (sinks, entries) = Sinks::new(&registry, encode.clone());
         let (queue, spans) = SpanQueue::new(&registry);
         let outcomes = queue.outcomes();
-        let context = Context::new(clusters.clone(), registry.clone(), sinks.clone(), queue);
+        let context = Context::new(
+            clusters.clone(),
+            registry.clone(),
+            sinks.clone(),
+            queue,
+            bootstrap.node.cluster.as_str().into(),
+        );
         let state = State {
             options: serde_json::json!({
                 "concurrency": workers.len(),

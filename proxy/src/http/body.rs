@@ -29,6 +29,16 @@ pub enum RequestBody {
     Boxed(BoxBody),
 }
 
+impl RequestBody {
+    /// The same, for whoever wraps it.
+    pub fn boxed(self) -> BoxBody {
+        match self {
+            Self::Boxed(body) => body,
+            other => Box::pin(other),
+        }
+    }
+}
+
 impl fmt::Debug for RequestBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

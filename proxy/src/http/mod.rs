@@ -1,6 +1,7 @@
 //! HTTP mechanics: bodies, headers that belong to one hop, paths, identity headers.
 
 pub mod body;
+pub mod compression;
 pub mod forwarded;
 pub mod grpc;
 pub mod hop;
@@ -9,4 +10,6 @@ pub mod path;
 pub mod replay;
 pub mod request_id;
 pub mod target;
+pub mod throttle;
+pub mod transform;
 pub mod upgrade;

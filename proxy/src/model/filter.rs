@@ -6,8 +6,14 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::Name;
+use super::adaptive::{AdaptiveConcurrency, Admission};
+use super::compression::{Compressor, CompressorRoute, Decompressor};
+use super::global_rate_limit::{GlobalRateLimit, GlobalRateLimitRoute};
+use super::grpc_stats::GrpcStats;
 use super::jwt::{JwtFilter, JwtRoute};
 use super::matcher::{HeaderMatcher, StringMatcher};
+use super::mutation::HeaderMutations;
+use super::protection::{BandwidthLimit, Csrf};
 use super::rate_limit::LocalRateLimit;
 use super::rbac::Rbac;
 
@@ -41,6 +47,30 @@ pub enum FilterKind {
     Jwt(Arc<JwtFilter>),
     /// `jwt_authn.v3.PerRouteConfig`: which of the filter's requirements holds on a route.
     JwtRoute(JwtRoute),
+    /// `header_mutation.v3.HeaderMutation`; that of a route holds beside the filter's own.
+    HeaderMutation(Arc<HeaderMutations>),
+    /// `grpc_web.v3.GrpcWeb`
+    GrpcWeb,
+    /// `grpc_stats.v3.FilterConfig`
+    GrpcStats(Arc<GrpcStats>),
+    /// `compressor.v3.Compressor`
+    Compressor(Arc<Compressor>),
+    /// `compressor.v3.CompressorPerRoute`: what a route changes about it.
+    CompressorRoute(Arc<CompressorRoute>),
+    /// `decompressor.v3.Decompressor`
+    Decompressor(Arc<Decompressor>),
+    /// `csrf.v3.CsrfPolicy`
+    Csrf(Arc<Csrf>),
+    /// `bandwidth_limit.v3.BandwidthLimit`
+    BandwidthLimit(Arc<BandwidthLimit>),
+    /// `adaptive_concurrency.v3.AdaptiveConcurrency`
+    AdaptiveConcurrency(Arc<AdaptiveConcurrency>),
+    /// `admission_control.v3.AdmissionControl`
+    Admission(Arc<Admission>),
+    /// `ratelimit.v3.RateLimit`
+    GlobalRateLimit(Arc<GlobalRateLimit>),
+    /// `ratelimit.v3.RateLimitPerRoute`: what a route changes about it.
+    GlobalRateLimitRoute(Arc<GlobalRateLimitRoute>),
 }
 
 /// What a route, virtual host or route configuration says about one filter.
@@ -83,8 +113,19 @@ pub struct Fault {
     pub headers: Vec<HeaderMatcher>,
     /// One of these in `x-envoy-downstream-service-node`. Empty: all.
     pub downstream_nodes: Vec<String>,
-    /// Delays and aborts at the same time. None: no limit.
+    /// Delays, aborts and slow answers at the same time. None: no limit.
     pub max_active: Option<u32>,
+    /// How fast an answer may be.
+    pub rate: Option<(FaultRate, u32)>,
+}
+
+/// How slow an answer is made; beside it the share of requests, out of a million.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultRate {
+    /// So many KiB a second.
+    Fixed(u64),
+    /// As `x-envoy-fault-throughput-response` says, in KiB a second.
+    Header,
 }
 
 /// How long a fault waits; beside it the share of requests, out of a million.

@@ -4,13 +4,17 @@
 //! here is already parsed: a value that exists is valid.
 
 pub mod access_log;
+pub mod adaptive;
 pub mod balancing;
 pub mod cluster;
 pub mod collector;
+pub mod compression;
 pub mod duration;
 pub mod endpoint;
 pub mod filter;
 pub mod format;
+pub mod global_rate_limit;
+pub mod grpc_stats;
 pub mod headers;
 pub mod health_check;
 pub mod http;
@@ -19,6 +23,8 @@ pub mod kept;
 pub mod listener;
 pub mod matcher;
 pub mod metadata;
+pub mod mutation;
+pub mod protection;
 pub mod rate_limit;
 pub mod rbac;
 pub mod route;

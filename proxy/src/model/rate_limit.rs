@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::{HeaderName, StatusCode};
+use http::StatusCode;
 
 use super::Name;
+use super::format::Template;
 use super::headers::HeaderOps;
-use super::matcher::HeaderMatcher;
+use super::matcher::{HeaderKey, HeaderMatcher, QueryMatcher};
 
 /// `LocalRateLimit`, with its buckets: they live as long as the configuration that made them.
 #[derive(Debug)]
@@ -26,8 +27,14 @@ pub struct LocalRateLimit {
     pub always_take_default: bool,
     /// Buckets of their own.
     pub descriptors: Vec<Limited>,
-    /// How requests get descriptors.
-    pub describe: Vec<Vec<DescribeBy>>,
+    /// How requests get descriptors. Empty: as routes and virtual hosts say.
+    pub describe: Vec<Rule>,
+    /// Only rules of this stage.
+    pub stage: u32,
+    /// Whether rules of the virtual host count beside those of the route.
+    pub host: HostLimits,
+    /// Every connection of a downstream has buckets of its own.
+    pub per_connection: bool,
     /// Share of requests that are looked at, out of a million.
     pub enabled: u32,
     /// Share of those that are really refused.
@@ -38,6 +45,32 @@ pub struct LocalRateLimit {
     pub request_headers: HeaderOps,
     /// Answer with `x-ratelimit-limit`, `-remaining` and `-reset`.
     pub headers: bool,
+}
+
+impl LocalRateLimit {
+    /// The same with buckets of its own, all full.
+    #[must_use]
+    pub fn fresh(&self) -> Self {
+        Self {
+            stat_prefix: Arc::clone(&self.stat_prefix),
+            bucket: self.bucket.as_ref().map(|bucket| TokenBucket::new(bucket.rate)),
+            descriptors: self.descriptors.iter().map(Limited::fresh).collect(),
+            describe: self.describe.clone(),
+            response_headers: self.response_headers.clone(),
+            request_headers: self.request_headers.clone(),
+            ..*self
+        }
+    }
+}
+
+impl Limited {
+    fn fresh(&self) -> Self {
+        let buckets = match &self.buckets {
+            Buckets::One(_) => Buckets::One(TokenBucket::new(self.rate)),
+            Buckets::Each(_, most) => Buckets::Each(Mutex::default(), *most),
+        };
+        Self { entries: self.entries.clone(), rate: self.rate, buckets }
+    }
 }
 
 /// A descriptor that has buckets.
@@ -60,13 +93,45 @@ pub enum Buckets {
     Each(Mutex<HashMap<String, Arc<TokenBucket>>>, usize),
 }
 
+/// `route.v3.RateLimit`: makes a descriptor of a request.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Which filters look at it.
+    pub stage: u32,
+    /// Each makes an entry; if one cannot, there is no descriptor.
+    pub actions: Vec<DescribeBy>,
+    /// How much the request counts for. None: once.
+    pub hits: Option<Hits>,
+}
+
+/// `RateLimit.HitsAddend`
+#[derive(Clone, Debug)]
+pub enum Hits {
+    /// So often.
+    Number(u64),
+    /// As often as this says.
+    Format(Template),
+}
+
+/// `VhRateLimitsOptions`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostLimits {
+    /// OVERRIDE: only if the route has no rules.
+    #[default]
+    Override,
+    /// INCLUDE: always.
+    Include,
+    /// IGNORE: never.
+    Ignore,
+}
+
 /// `RateLimit.Action`: one entry of a descriptor.
 #[derive(Clone, Debug)]
 pub enum DescribeBy {
     /// A fixed key and value.
     Generic(Name, Name),
     /// Value of a request header; true: left out if the header is absent.
-    Header(HeaderName, Name, bool),
+    Header(HeaderKey, Name, bool),
     /// Value of a query parameter; true: left out if it is absent.
     Query(Name, Name, bool),
     /// `remote_address`: the client's, as far as `x-forwarded-for` is trusted.
@@ -77,6 +142,10 @@ pub enum DescribeBy {
     DestinationCluster,
     /// A fixed key and value if the headers match, or if they do not.
     HeaderMatch(Name, Name, Vec<HeaderMatcher>, bool),
+    /// The same for query parameters.
+    QueryMatch(Name, Name, Vec<QueryMatcher>, bool),
+    /// `source_cluster`: this proxy's own (`node.cluster`).
+    SourceCluster,
 }
 
 /// `TokenBucket`: a rate and a depth.

@@ -11,6 +11,7 @@ use super::balancing::SubsetMatch;
 use super::filter::Overrides;
 use super::headers::HeaderOps;
 use super::matcher::{HeaderMatcher, QueryMatcher};
+use super::rate_limit::Rule;
 use super::{Map, Name};
 
 /// A `RouteConfiguration`, ready to be matched against.
@@ -66,6 +67,8 @@ pub struct VirtualHost {
     pub include_request_attempt_count: bool,
     /// Tell the downstream how many tries it took.
     pub include_attempt_count_in_response: bool,
+    /// What rate limits are asked, as routes let them.
+    pub rate_limits: Vec<Rule>,
     /// What it changes about HTTP filters; wins over the table's.
     pub filters: Overrides,
 }
@@ -187,6 +190,10 @@ pub struct Forward {
     pub mirrors: Vec<Mirror>,
     /// A CONNECT request opens a tunnel to an endpoint (`connect_config`).
     pub connect: bool,
+    /// What rate limits are asked.
+    pub rate_limits: Vec<Rule>,
+    /// Rate limits of the virtual host count too (`include_vh_rate_limits`).
+    pub include_host_rate_limits: bool,
     /// Upgrades turned on or off here. Empty: the connection manager's.
     pub upgrades: Vec<(Name, bool)>,
 }

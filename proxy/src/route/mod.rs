@@ -4,4 +4,4 @@ mod rewrite;
 mod table;
 
 pub use rewrite::{redirect_location, rewrite_path, to_rust_groups};
-pub use table::{Match, fits, select};
+pub use table::{Match, fits, query_fits, select};

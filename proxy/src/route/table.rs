@@ -121,8 +121,8 @@ fn is_grpc(request: &RequestView<'_>) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('+'))
 }
 
-/// The first parameter of that name counts, as in Envoy.
-fn query_fits(want: &QueryMatcher, query: &str) -> bool {
+/// Whether a query has a parameter that fits. The first of that name counts, as in Envoy.
+pub fn query_fits(want: &QueryMatcher, query: &str) -> bool {
     let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     let Some((_, value)) =
         pairs.find(|(name, _)| percent_decode_str(name).decode_utf8_lossy() == want.name)

@@ -26,7 +26,6 @@ pub(super) enum AnswerBody {
     /// As an endpoint sends it.
     Upstream(ResponseBody),
     /// Through filters that change it.
-    #[allow(dead_code, reason = "filters that land next")]
     Boxed(BoxBody),
 }
 
@@ -64,7 +63,6 @@ impl From<Bytes> for AnswerBody {
 
 impl AnswerBody {
     /// The same, for a filter to wrap.
-    #[allow(dead_code, reason = "filters that land next")]
     pub(super) fn boxed(self) -> BoxBody {
         match self {
             Self::Boxed(body) => body,

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::service::service_fn;
@@ -16,6 +16,7 @@ use crate::http::forwarded::{Hop, PeerCertificate};
 use crate::model::Name;
 use crate::model::http::{Codec, HttpManager};
 use crate::model::listener::{Address, Inspect};
+use crate::model::rate_limit::LocalRateLimit;
 use crate::net::drain::Watch;
 use crate::net::peek::peek;
 use crate::net::sniff;
@@ -38,6 +39,8 @@ pub(crate) struct Connection {
     h2: bool,
     /// What decides when it ends.
     lifetime: Lifetime,
+    /// Buckets of local rate limits that are its alone, each with the settings that they belong to.
+    limits: Mutex<Vec<[Arc<LocalRateLimit>; 2]>>,
 }
 
 /// The two ends of a connection.
@@ -96,6 +99,7 @@ pub(super) async fn serve_http(http: Arc<Http>, ends: Ends, io: Io, drain: Watch
         lifetime: Lifetime::new(&http.manager, h2),
         ends,
         drain: drain.clone(),
+        limits: Mutex::default(),
         http: Arc::clone(&http),
     });
     let for_service = Arc::clone(&connection);
@@ -179,6 +183,17 @@ fn http2(manager: &HttpManager) -> hyper::server::conn::http2::Builder<TokioExec
 impl Connection {
     async fn watch_over(&self, serving: impl Graceful) -> hyper::Result<()> {
         self.lifetime.watch_over(serving, &self.drain, &self.http.stats).await
+    }
+
+    /// The same limit with buckets that no other connection takes from.
+    pub(crate) fn own_limit(&self, limit: &Arc<LocalRateLimit>) -> Arc<LocalRateLimit> {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some([_, own]) = limits.iter().find(|[of, _]| Arc::ptr_eq(of, limit)) {
+            return Arc::clone(own);
+        }
+        let own = Arc::new(limit.fresh());
+        limits.push([Arc::clone(limit), Arc::clone(&own)]);
+        own
     }
 
     /// Requests are served in HTTP/2.

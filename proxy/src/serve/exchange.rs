@@ -119,7 +119,7 @@ impl Exchange {
         let mut exchange = Box::new(Self::begin(connection, &request));
         let outcome = exchange.answer(request).await;
         let ends = exchange.upgrade.is_some() && !http2;
-        let mut response = reply::send(exchange, outcome);
+        let mut response = reply::send(exchange, outcome).await;
         if ends {
             upgrade::refused(&mut response);
         }
@@ -185,7 +185,7 @@ impl Exchange {
         let response = attempt::run(self, &mut plan, request).await?;
         // reply
         self.facts.status = Some(response.status());
-        upgrade::answered(self, plan, response)
+        upgrade::answered(self, plan, response).await
     }
 
     /// What the log tells where a filter answers: where the request would have gone.

@@ -1,13 +1,14 @@
 //! Header changes of routes, on the way up and on the way down.
 
 use http::header::HOST;
-use http::{HeaderMap, HeaderValue, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
 use super::admit::{self, Plan};
 use super::exchange::Exchange;
 use super::record;
 use crate::http::body::RequestBody;
 use crate::http::target;
+use crate::model::format::Template;
 use crate::model::headers::{HeaderAdd, HeaderAppend, HeaderOps};
 use crate::model::route::RouteTable;
 use crate::telemetry::format;
@@ -32,7 +33,7 @@ pub(super) fn to_upstream(
             if add.name == HOST {
                 target::set_authority(request, &value);
             } else {
-                put(request.headers_mut(), add, value);
+                add_one(request.headers_mut(), add, value);
             }
         }
         remove(request.headers_mut(), ops);
@@ -69,7 +70,7 @@ pub(super) fn to_own_answer(exchange: &Exchange, headers: &mut HeaderMap) {
 pub(super) fn to_request(exchange: &Exchange, ops: &HeaderOps, request: &mut Request<RequestBody>) {
     let values = values(exchange, ops, Some(request), None);
     for (add, value) in ops.add.iter().zip(values) {
-        put(request.headers_mut(), add, value);
+        add_one(request.headers_mut(), add, value);
     }
     remove(request.headers_mut(), ops);
 }
@@ -83,7 +84,7 @@ pub(super) fn change<'a>(
     for ops in levels {
         let values = values(exchange, ops, None, Some(headers));
         for (add, value) in ops.add.iter().zip(values) {
-            put(headers, add, value);
+            add_one(headers, add, value);
         }
         remove(headers, ops);
     }
@@ -106,44 +107,56 @@ fn values(
     request: Option<&Request<RequestBody>>,
     response: Option<&HeaderMap>,
 ) -> Vec<HeaderValue> {
+    ops.add.iter().map(|add| value_of(exchange, &add.value, request, response)).collect()
+}
+
+/// A value, worked out now.
+pub(super) fn value_of(
+    exchange: &Exchange,
+    template: &Template,
+    request: Option<&Request<RequestBody>>,
+    response: Option<&HeaderMap>,
+) -> HeaderValue {
+    if let Some(literal) = template.as_literal() {
+        return value(literal);
+    }
     let mut text = String::new();
-    ops.add
-        .iter()
-        .map(|add| {
-            if let Some(literal) = add.value.as_literal() {
-                return value(literal);
-            }
-            text.clear();
-            record::with(exchange, request, response, |record| {
-                format::write(&add.value, record, &mut text);
-            });
-            // An operator without a value writes `-` into logs, but nothing into headers.
-            value(if text == "-" { "" } else { &text })
-        })
-        .collect()
+    record::with(exchange, request, response, |record| {
+        format::write(template, record, &mut text);
+    });
+    // An operator without a value writes `-` into logs, but nothing into headers.
+    value(if text == "-" { "" } else { &text })
 }
 
 fn value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-fn put(headers: &mut HeaderMap, add: &HeaderAdd, value: HeaderValue) {
-    if value.is_empty() && !add.keep_empty {
-        return;
+fn add_one(headers: &mut HeaderMap, add: &HeaderAdd, value: HeaderValue) {
+    if !value.is_empty() || add.keep_empty {
+        put(headers, (&add.name, add.action), value);
     }
-    match add.action {
+}
+
+/// A value into a header, with regard to what is there.
+pub(super) fn put(
+    headers: &mut HeaderMap,
+    (name, action): (&HeaderName, HeaderAppend),
+    value: HeaderValue,
+) {
+    match action {
         HeaderAppend::AppendIfExistsOrAdd => {
-            headers.append(&add.name, value);
+            headers.append(name, value);
         }
         HeaderAppend::AddIfAbsent => {
-            headers.entry(&add.name).or_insert(value);
+            headers.entry(name).or_insert(value);
         }
         HeaderAppend::OverwriteIfExistsOrAdd => {
-            headers.insert(&add.name, value);
+            headers.insert(name, value);
         }
         HeaderAppend::OverwriteIfExists => {
-            if headers.contains_key(&add.name) {
-                headers.insert(&add.name, value);
+            if headers.contains_key(name) {
+                headers.insert(name, value);
             }
         }
     }

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Vers
 use hyper::body::Incoming;
 
 use super::exchange::Exchange;
+use super::filter;
 use super::reply::{self, Answer};
 use super::upgrade;
 use crate::http::body::RequestBody;
@@ -58,7 +59,8 @@ pub(super) fn accept(
     let mut request = request;
     exchange.upgrade = upgrade::take(&mut request);
     let (parts, body) = request.into_parts();
-    if connection.http.logger.is_enabled() || connection.http.tracer.is_some() {
+    let http = &connection.http;
+    if http.logger.is_enabled() || http.tracer.is_some() || filter::wants_head(&http.filters) {
         exchange.head = Some(Box::new(parts.clone()));
     }
     let mut request = Request::from_parts(parts, exchange.take_body(body));

@@ -51,7 +51,7 @@ pub(super) enum Answer {
 }
 
 /// Send the outcome of an exchange to the downstream.
-pub(super) fn send(
+pub(super) async fn send(
     mut exchange: Box<Exchange>,
     outcome: Result<Answer, Refusal>,
 ) -> Response<ReplyBody> {
@@ -66,11 +66,11 @@ pub(super) fn send(
         Ok(Answer::Local(reason, response)) => {
             exchange.flag(reason);
             // A preflight is no answer of the route: its changes are not for it.
-            local(exchange, response, reason != Reason::Preflight)
+            local(exchange, response, reason != Reason::Preflight).await
         }
         Err(refusal) => {
             let response = refused(&mut exchange, &refusal);
-            local(exchange, response, true)
+            local(exchange, response, true).await
         }
     }
 }
@@ -93,17 +93,17 @@ fn count(exchange: &Exchange, outcome: &Result<Answer, Refusal>) {
 
 /// Everything that the reply changes on an endpoint's answer: what the router does, then the
 /// filters, then the connection manager.
-pub(super) fn from_upstream(
+pub(super) async fn from_upstream(
     exchange: &mut Exchange,
     plan: Plan<'_>,
     response: Response<ResponseBody>,
 ) -> Answer {
-    let response = dress(exchange, &plan, response.map(AnswerBody::Upstream));
+    let response = dress(exchange, &plan, response.map(AnswerBody::Upstream)).await;
     Answer::Upstream(response, super::attempt::clock(exchange, &plan), plan.permit)
 }
 
 /// The same for the head, whatever the body is.
-pub(super) fn dress(
+pub(super) async fn dress(
     exchange: &mut Exchange,
     plan: &Plan<'_>,
     mut response: Response<AnswerBody>,
@@ -130,7 +130,7 @@ pub(super) fn dress(
         map.append(SET_COOKIE, cookie);
     }
     headers::to_downstream(exchange, plan, response.headers_mut());
-    let mut response = filter::reply(exchange, response);
+    let mut response = filtered(exchange, response).await;
     let manager = &exchange.connection.http.manager;
     let map = response.headers_mut();
     match manager.server_header {
@@ -220,7 +220,7 @@ fn refused(exchange: &mut Exchange, refusal: &Refusal) -> Response<Bytes> {
     response
 }
 
-fn local(
+async fn local(
     mut exchange: Box<Exchange>,
     mut response: Response<Bytes>,
     routed: bool,
@@ -234,7 +234,7 @@ fn local(
         headers::to_own_answer(&exchange, response.headers_mut());
     }
     let (mut head, body) =
-        filter::reply(&mut exchange, response.map(AnswerBody::from)).into_parts();
+        filtered(&mut exchange, response.map(AnswerBody::from)).await.into_parts();
     head.headers.insert(SERVER, exchange.connection.http.manager.server_name.clone());
     echo_request_id(&exchange, &mut head.headers);
     // Rather than read a body that nobody wants, HTTP/1 begins anew.
@@ -244,6 +244,14 @@ fn local(
     }
     finish_head(&mut exchange, head.status, &head.headers);
     Response::from_parts(head, ReplyBody::own(exchange, body))
+}
+
+/// Through the filters, if there are any; in a box, so that others do not carry their state.
+async fn filtered(exchange: &mut Exchange, response: Response<AnswerBody>) -> Response<AnswerBody> {
+    if exchange.connection.http.filters.is_empty() {
+        return response;
+    }
+    Box::pin(filter::reply(exchange, response)).await
 }
 
 fn finish_head(exchange: &mut Exchange, status: StatusCode, headers: &HeaderMap) {

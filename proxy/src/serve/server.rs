@@ -34,6 +34,8 @@ pub struct Context {
     pub sinks: Sinks,
     /// Where finished spans go.
     pub spans: SpanQueue,
+    /// `node.cluster` of this proxy, for rate limits.
+    pub node_cluster: Name,
     connections: AtomicU64,
 }
 
@@ -44,8 +46,10 @@ impl Context {
         registry: Registry,
         sinks: Sinks,
         spans: SpanQueue,
+        node_cluster: Name,
     ) -> Arc<Self> {
-        Arc::new(Self { clusters, registry, sinks, spans, connections: AtomicU64::new(0) })
+        let connections = AtomicU64::new(0);
+        Arc::new(Self { clusters, registry, sinks, spans, node_cluster, connections })
     }
 
     pub(super) fn next_connection_id(&self) -> u64 {

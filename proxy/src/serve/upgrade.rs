@@ -95,7 +95,7 @@ pub(super) fn unlimited(timeouts: Timeouts) -> Timeouts {
 ///
 /// # Errors
 /// It switches to what nobody asked for.
-pub(super) fn answered(
+pub(super) async fn answered(
     exchange: &mut Exchange,
     plan: Plan<'_>,
     mut response: Response<ResponseBody>,
@@ -107,7 +107,7 @@ pub(super) fn answered(
             let refusal = Refusal::upstream(Reason::UpstreamProtocolError, Sent::Maybe, detail);
             return Err(Refusal { status: StatusCode::BAD_GATEWAY, ..refusal });
         }
-        return Ok(reply::from_upstream(exchange, plan, response));
+        return Ok(reply::from_upstream(exchange, plan, response).await);
     };
     let options = options(exchange, &plan);
     let upstream = hyper::upgrade::on(&mut response);
@@ -119,7 +119,8 @@ pub(super) fn answered(
     let kind = response.headers().get(UPGRADE).cloned();
     exchange.facts.status = Some(response.status());
     let (head, body) = response.into_parts();
-    let mut response = reply::dress(exchange, &plan, Response::from_parts(head, AnswerBody::Empty));
+    let dressed = reply::dress(exchange, &plan, Response::from_parts(head, AnswerBody::Empty));
+    let mut response = dressed.await;
     // The request is not complete: nothing is known about how long it takes.
     response.headers_mut().remove(reply::SERVICE_TIME);
     if let Some(asked) = &upgrade.asked {

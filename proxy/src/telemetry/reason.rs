@@ -55,6 +55,10 @@ pub enum Reason {
     HeadersTooLarge,
     /// The request's body is longer than may be buffered.
     RequestTooLarge,
+    /// A gRPC-Web request is no base64.
+    BadBase64,
+    /// A request that changes something was made by another site's page.
+    InvalidOrigin,
     /// Every try failed.
     RetryLimitExceeded,
     /// A policy said no.
@@ -63,6 +67,14 @@ pub enum Reason {
     RateLimited,
     /// The request asks for an upgrade that is not taken.
     UpgradeRefused,
+    /// Too many requests for a global rate limit.
+    GlobalRateLimited,
+    /// The rate limit service did not answer.
+    RateLimitService,
+    /// As many requests are under way as adaptive concurrency lets through.
+    ConcurrencyLimit,
+    /// Admission control: too many of the last requests failed.
+    AdmissionDenied,
     /// A fault was asked for.
     FaultInjected,
     /// Answered for the upstream: a CORS preflight.
@@ -94,12 +106,17 @@ impl Reason {
             Self::DownstreamTermination => "DC",
             Self::DownstreamProtocolError | Self::HeadersTooLarge => "DPE",
             Self::RetryLimitExceeded => "URX",
-            Self::RateLimited => "RL",
+            Self::RateLimited | Self::GlobalRateLimited => "RL",
+            Self::RateLimitService => "RLSE",
             Self::FaultInjected => "FI",
             Self::DownstreamRequestTimeout
             | Self::Denied
             | Self::RequestTooLarge
             | Self::UpgradeRefused
+            | Self::BadBase64
+            | Self::ConcurrencyLimit
+            | Self::AdmissionDenied
+            | Self::InvalidOrigin
             | Self::Preflight
             | Self::Draining
             | Self::MaxDuration
@@ -141,9 +158,15 @@ impl Reason {
             Self::DownstreamProtocolError => "http1.codec_error",
             Self::HeadersTooLarge => "request_headers_too_large",
             Self::RequestTooLarge => "request_payload_too_large",
+            Self::ConcurrencyLimit => "reached_concurrency_limit",
+            Self::AdmissionDenied => "denied_by_admission_control",
+            Self::BadBase64 => "grpc_base_64_decode_failed",
+            Self::InvalidOrigin => "csrf_origin_mismatch",
             Self::RetryLimitExceeded => "upstream_retry_limit_exceeded",
             Self::Denied => "rbac_access_denied",
             Self::RateLimited => "local_rate_limited",
+            Self::GlobalRateLimited => "request_rate_limited",
+            Self::RateLimitService => "rate_limiter_error",
             Self::UpgradeRefused => "upgrade_failed",
             Self::FaultInjected => "fault_filter_abort",
             Self::Preflight => "cors_response",
@@ -247,6 +270,7 @@ pub fn long_flag(flag: &'static str) -> &'static str {
         "DPE" => "DownstreamProtocolError",
         "URX" => "UpstreamRetryLimitExceeded",
         "RL" => "RateLimited",
+        "RLSE" => "RateLimitServiceError",
         "FI" => "FaultInjected",
         "DI" => "DelayInjected",
         "DT" => "DurationTimeout",

@@ -135,6 +135,19 @@ impl Registry {
         root.labelled_counter(flat, family, label)
     }
 
+    /// The same for a gauge.
+    pub fn prefixed_gauge(&self, flat: &str, family: &str, label: Label) -> Gauge {
+        let entry = Entry {
+            family: family.into(),
+            labels: Arc::from([label]),
+            value: Value::Gauge(Gauge::default()),
+        };
+        match &self.lock().entry(flat.to_owned()).or_insert(entry).value {
+            Value::Gauge(gauge) => gauge.clone(),
+            _ => Gauge::default(),
+        }
+    }
+
     /// All metrics, ordered by flat name.
     pub fn entries(&self) -> Vec<(String, Entry)> {
         self.lock().iter().map(|(name, entry)| (name.clone(), entry.clone())).collect()

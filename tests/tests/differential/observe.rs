@@ -1,6 +1,7 @@
 //! What happened to a request: on the wire to the client, at the backend, and in the access log.
 
 use std::collections::BTreeSet;
+use std::io::Read as _;
 
 use pillion_tests::client::{self, Answer};
 use pillion_tests::raw;
@@ -113,5 +114,20 @@ async fn send(world: &World, name: &str, request: &Request) -> anyhow::Result<An
     if let Some(client) = request.tls {
         ask.tls = Some(world.trust.client(client, ask.http2)?);
     }
-    client::send(address, &ask).await
+    client::send(address, &ask).await.map(unpacked)
+}
+
+/// Two compressors make different bytes of the same content; what can be unpacked is compared
+/// unpacked.
+fn unpacked(answer: Answer) -> Answer {
+    let packed = answer.body.as_slice();
+    let mut body = Vec::new();
+    let read = match answer.header("content-encoding") {
+        Some("gzip") => flate2::read::MultiGzDecoder::new(packed).read_to_end(&mut body),
+        Some("br") => brotli::Decompressor::new(packed, 4096).read_to_end(&mut body),
+        Some("zstd") => zstd::stream::read::Decoder::new(packed)
+            .and_then(|mut decoder| decoder.read_to_end(&mut body)),
+        _ => return answer,
+    };
+    if read.is_ok() { Answer { body, ..answer } } else { answer }
 }

@@ -6,9 +6,9 @@ use http::{HeaderMap, HeaderName, Request, StatusCode};
 
 use super::super::exchange::Exchange;
 use super::super::read;
-use super::Routed;
+use super::{OnReply, Routed, drawn};
 use crate::http::body::RequestBody;
-use crate::model::filter::{Fault, FaultAbort, FaultDelay};
+use crate::model::filter::{Fault, FaultAbort, FaultDelay, FaultRate};
 use crate::telemetry::reason::{Reason, Refusal};
 use crate::telemetry::stats::{Counter, Gauge, GaugeGuard, Scope};
 
@@ -17,6 +17,8 @@ const DELAY_PERCENT: &str = "x-envoy-fault-delay-request-percentage";
 const ABORT: &str = "x-envoy-fault-abort-request";
 const ABORT_GRPC: &str = "x-envoy-fault-abort-grpc-request";
 const ABORT_PERCENT: &str = "x-envoy-fault-abort-request-percentage";
+const THROUGHPUT: &str = "x-envoy-fault-throughput-response";
+const THROUGHPUT_PERCENT: &str = "x-envoy-fault-throughput-response-percentage";
 const NODE: HeaderName = HeaderName::from_static("x-envoy-downstream-service-node");
 /// `%RESPONSE_FLAGS%` of a request that was delayed.
 const DELAY_INJECTED: &str = "DI";
@@ -25,6 +27,7 @@ const DELAY_INJECTED: &str = "DI";
 pub(super) struct FaultStats {
     delays_injected: Counter,
     aborts_injected: Counter,
+    response_rl_injected: Counter,
     faults_overflow: Counter,
     active_faults: Gauge,
 }
@@ -34,6 +37,7 @@ impl FaultStats {
         Self {
             delays_injected: scope.counter("fault.delays_injected"),
             aborts_injected: scope.counter("fault.aborts_injected"),
+            response_rl_injected: scope.counter("fault.response_rl_injected"),
             faults_overflow: scope.counter("fault.faults_overflow"),
             active_faults: scope.gauge("fault.active_faults"),
         }
@@ -44,7 +48,9 @@ impl FaultStats {
 pub(super) struct Drawn {
     delay: Option<Duration>,
     abort: Option<(StatusCode, Option<u16>)>,
-    _active: GaugeGuard,
+    /// KiB a second.
+    rate: Option<u64>,
+    active: GaugeGuard,
 }
 
 /// Whether there is a fault for this request, and which.
@@ -59,7 +65,8 @@ pub(super) fn draw(
     }
     let delay = delay(fault, request.headers());
     let abort = abort(fault, request.headers());
-    if delay.is_none() && abort.is_none() {
+    let rate = rate(fault, request.headers());
+    if delay.is_none() && abort.is_none() && rate.is_none() {
         return None;
     }
     let most = fault.max_active.map_or(i64::MAX, i64::from);
@@ -67,7 +74,7 @@ pub(super) fn draw(
         stats.faults_overflow.inc();
         return None;
     }
-    Some(Drawn { delay, abort, _active: stats.active_faults.guard() })
+    Some(Drawn { delay, abort, rate, active: stats.active_faults.guard() })
 }
 
 /// Wait, then let go on or abort.
@@ -84,7 +91,13 @@ pub(super) async fn inject(
         exchange.facts.flags.push(DELAY_INJECTED);
         tokio::time::sleep(delay).await;
     }
-    let Some((status, grpc)) = drawn.abort else { return Ok(()) };
+    let Some((status, grpc)) = drawn.abort else {
+        if let Some(rate) = drawn.rate {
+            stats.response_rl_injected.inc();
+            exchange.notes.on_reply(OnReply::Slow(rate, drawn.active));
+        }
+        return Ok(());
+    };
     stats.aborts_injected.inc();
     exchange.notes.grpc_status = grpc;
     Err(Refusal::downstream(Reason::FaultInjected, status, "fault filter abort"))
@@ -128,6 +141,17 @@ fn abort(fault: &Fault, headers: &HeaderMap) -> Option<(StatusCode, Option<u16>)
     }
 }
 
+fn rate(fault: &Fault, headers: &HeaderMap) -> Option<u64> {
+    let (kind, share) = fault.rate?;
+    match kind {
+        FaultRate::Fixed(fixed) => drawn(share).then_some(fixed),
+        FaultRate::Header => {
+            let rate = number(headers, THROUGHPUT).filter(|rate| *rate > 0)?;
+            drawn(asked(headers, THROUGHPUT_PERCENT, share)).then_some(rate)
+        }
+    }
+}
+
 fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.parse().ok()
 }
@@ -136,10 +160,6 @@ fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
 fn asked(headers: &HeaderMap, name: &str, share: u32) -> u32 {
     let percent = number(headers, name).and_then(|percent| u32::try_from(percent).ok());
     percent.map_or(share, |percent| percent.saturating_mul(10_000).min(share))
-}
-
-fn drawn(share: u32) -> bool {
-    fastrand::u32(..1_000_000) < share
 }
 
 /// How a status of gRPC looks to those who do not speak it (gRPC: HTTP status code mapping of

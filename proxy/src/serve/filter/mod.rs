@@ -8,36 +8,50 @@
 //!
 //! Without filters nothing here costs anything.
 
+mod accept_encoding;
+mod adaptive;
+mod bandwidth;
 mod buffer;
+mod compress;
 mod cors;
+mod csrf;
+mod decompress;
 mod denial;
+mod describe;
 mod fault;
+mod global_limit;
+mod grpc_stats;
+mod grpc_web;
 mod jwt;
+mod mutate;
 mod rate_limit;
 mod rbac;
+mod rls;
 mod stateful_session;
 mod whole;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 
 use super::admit::{self, NamedHosts};
 use super::body::AnswerBody;
 use super::exchange::Exchange;
 use super::headers;
 use super::read;
+use super::record;
 use super::reply::Answer;
 use crate::cluster::Clusters;
 use crate::http::body::RequestBody;
 use crate::model::Name;
+use crate::model::adaptive::Admission;
 use crate::model::filter::{Cors, FilterKind, HttpFilter, Override, Overrides, StatefulSession};
 use crate::model::matcher::RequestView;
 use crate::model::rate_limit::{LocalRateLimit, Taken};
 use crate::model::route::{Action, RouteTable, Target, WeightedCluster};
 use crate::route::{self, Match};
 use crate::telemetry::reason::Refusal;
-use crate::telemetry::stats::{Registry, Scope};
+use crate::telemetry::stats::{GaugeGuard, Registry, Scope};
 
 /// A filter as it lives: its configuration and its metrics.
 #[derive(Debug)]
@@ -53,6 +67,12 @@ enum Stats {
     Fault(fault::FaultStats),
     Cors(cors::CorsStats),
     Jwt(jwt::JwtStats),
+    Csrf(csrf::CsrfStats),
+    Adaptive(Scope),
+    Admission(adaptive::AdmissionStats),
+    GrpcWeb(grpc_stats::Known),
+    Compress(compress::CompressStats),
+    Decompress(decompress::DecompressStats),
     /// It counts nothing.
     None,
 }
@@ -69,6 +89,8 @@ pub(super) struct Notes {
     pub(super) named: Option<NamedHosts>,
     /// Place of the filter that is at work.
     at: usize,
+    /// Of a weighted route: the place of the entry that was drawn.
+    weighted: Option<usize>,
     /// By the place of the filter, in order.
     on_reply: Vec<(usize, OnReply)>,
 }
@@ -80,10 +102,28 @@ pub(super) enum OnReply {
     Cors(HeaderValue, Arc<Cors>),
     /// `x-ratelimit-*`
     RateLimit(Taken),
+    /// Measured to its end.
+    Outstanding(adaptive::Outstanding),
+    /// Judged, for those that come after.
+    Admitted(Arc<Admission>),
+    /// These headers; true: into an answer of our own, whose type they may replace.
+    Add(HeaderMap, bool),
     /// `response_headers_to_add` of a limit that refused.
     Limited(Arc<LocalRateLimit>),
     /// Tell the client where its session is, if that is not here, where it said.
     Session(Arc<StatefulSession>, Option<String>),
+    /// At so many KiB a second; counted as an active fault while it lasts.
+    Slow(u64, GaugeGuard),
+    /// gRPC-Web; true: in base64.
+    GrpcWeb(bool, Option<grpc_stats::Call>),
+    /// Counts messages and status.
+    GrpcStats(grpc_stats::Call),
+    /// Compressed, if the client takes that.
+    Compress(compress::Asked),
+    /// Decompressed.
+    Decompress,
+    /// Slower.
+    Bandwidth(bandwidth::Limited),
 }
 
 impl Notes {
@@ -128,6 +168,34 @@ impl<'a> Routed<'a> {
             _ => None,
         };
         Self { table, matched, weighted }
+    }
+
+    /// What was chosen when the request went by; settings of the connection manager alone hold
+    /// where it did not come so far.
+    fn again(exchange: &'a Exchange) -> Self {
+        static NO_TABLE: LazyLock<RouteTable> = LazyLock::new(RouteTable::default);
+        let routes = &exchange.connection.http.manager.routes;
+        let table = admit::route_table(&exchange.live, routes).unwrap_or(&NO_TABLE);
+        let facts = &exchange.facts;
+        let matched = facts.host.as_ref().map(|host| Match { host, route: facts.route.as_ref() });
+        let weighted = match facts.route.as_ref().map(|route| &route.action) {
+            Some(Action::Forward(forward)) => match &forward.target {
+                Target::Weighted(all) => {
+                    exchange.notes.weighted.and_then(|at| all.clusters.get(at))
+                }
+                _ => None,
+            },
+            _ => None,
+        };
+        Self { table, matched, weighted }
+    }
+
+    /// The place of the entry of a weighted route.
+    fn drawn_at(self) -> Option<usize> {
+        let drawn = self.weighted?;
+        let Action::Forward(forward) = &self.matched?.route?.action else { return None };
+        let Target::Weighted(all) = &forward.target else { return None };
+        all.clusters.iter().position(|entry| std::ptr::eq(entry, drawn))
     }
 
     /// The cluster that the route leads to, if that is known beforehand.
@@ -189,7 +257,7 @@ pub(super) async fn run<'a>(
     request: &mut Request<RequestBody>,
 ) -> Result<Passed<'a>, Refusal> {
     let mut routed = routed;
-    exchange.note(routed);
+    note(exchange, routed);
     for (at, filter) in filters.iter().enumerate() {
         exchange.notes.at = at;
         let Some(kind) = effective(filter, routed) else { continue };
@@ -198,10 +266,17 @@ pub(super) async fn run<'a>(
         }
         if std::mem::take(&mut exchange.notes.reroute) {
             routed = Routed::choose(routed.table, &read::view(request), exchange.random);
-            exchange.note(routed);
+            note(exchange, routed);
         }
     }
+    // Logs tell the request as it went on.
+    record::keep_head(exchange, request);
     Ok(Passed::On(routed))
+}
+
+fn note(exchange: &mut Exchange, routed: Routed<'_>) {
+    exchange.notes.weighted = routed.drawn_at();
+    exchange.note(routed);
 }
 
 /// One filter. What waits is in a box, so that those who do not wait stay small.
@@ -235,39 +310,151 @@ async fn one(
                 return Box::pin(check).await;
             }
         }
-        (FilterKind::Buffer(most), Stats::None) => {
-            Box::pin(buffer::fill(exchange, *most, request)).await?;
+        (FilterKind::GlobalRateLimit(config), _) => {
+            let asked = (&**config, None);
+            return Box::pin(global_limit::check(exchange, asked, routed, request)).await;
         }
         (FilterKind::StatefulSession(config), _) => {
             stateful_session::find(exchange, config, request)
         }
-        // CORS without a policy, or settings of another filter's kind: nothing to do.
-        _ => {}
+        (FilterKind::GlobalRateLimitRoute(route), _) => {
+            let FilterKind::GlobalRateLimit(config) = &filter.config.kind else { return Ok(None) };
+            let asked = (&**config, Some(&**route));
+            return Box::pin(global_limit::check(exchange, asked, routed, request)).await;
+        }
+        (FilterKind::AdaptiveConcurrency(config), Stats::Adaptive(scope)) => {
+            adaptive::limit(exchange, config, scope)?;
+        }
+        (FilterKind::Admission(config), Stats::Admission(stats)) => {
+            adaptive::admit(exchange, config, stats)?;
+        }
+        (FilterKind::Csrf(policy), Stats::Csrf(stats)) => csrf::check(policy, stats, request)?,
+        _ => change(exchange, (filter, kind), routed, request).await?,
     }
     Ok(None)
 }
 
+/// The same for filters that never answer by themselves.
+async fn change(
+    exchange: &mut Exchange,
+    (filter, kind): (&Filter, &FilterKind),
+    routed: Routed<'_>,
+    request: &mut Request<RequestBody>,
+) -> Result<(), Refusal> {
+    match (kind, &filter.stats) {
+        (FilterKind::Buffer(most), _) => {
+            Box::pin(buffer::fill(exchange, *most, request)).await?;
+        }
+        (FilterKind::HeaderMutation(_), _) => {
+            mutate::request(exchange, &mutate::levels(filter, routed), request);
+        }
+        (FilterKind::GrpcWeb, Stats::GrpcWeb(known)) => {
+            Box::pin(grpc_web::request(exchange, known, request)).await?;
+        }
+        (FilterKind::GrpcStats(config), _) => {
+            if let Some(call) = grpc_stats::request(exchange, config, request) {
+                exchange.notes.on_reply(OnReply::GrpcStats(call));
+            }
+        }
+        (FilterKind::Compressor(config), Stats::Compress(stats)) => {
+            let asked = compress::request(config, None, stats, request);
+            exchange.notes.on_reply(OnReply::Compress(asked));
+        }
+        (FilterKind::CompressorRoute(route), Stats::Compress(stats)) => {
+            let FilterKind::Compressor(config) = &filter.config.kind else { return Ok(()) };
+            let asked = compress::request(config, Some(route), stats, request);
+            exchange.notes.on_reply(OnReply::Compress(asked));
+        }
+        (FilterKind::Decompressor(config), Stats::Decompress(stats)) => {
+            decompress::request(config, stats, request);
+            exchange.notes.on_reply(OnReply::Decompress);
+        }
+        (FilterKind::BandwidthLimit(config), _) => {
+            let registry = &exchange.connection.http.context.registry;
+            let limited = bandwidth::request(config, registry, request);
+            exchange.notes.on_reply(OnReply::Bandwidth(limited));
+        }
+        // CORS without a policy, or settings of another filter's kind: nothing to do.
+        _ => {}
+    }
+    Ok(())
+}
+
 /// Every filter in reverse order, on any answer.
-pub(super) fn reply(
+pub(super) async fn reply(
     exchange: &mut Exchange,
     mut response: Response<AnswerBody>,
 ) -> Response<AnswerBody> {
-    if exchange.connection.http.filters.is_empty() {
-        return response;
-    }
+    let connection = Arc::clone(&exchange.connection);
+    let filters = &connection.http.filters;
     let mut left = std::mem::take(&mut exchange.notes.on_reply);
-    while let Some((_, what)) = left.pop() {
-        let map = response.headers_mut();
-        match what {
-            OnReply::Cors(origin, policy) => cors::allow(&origin, &policy, map),
-            OnReply::RateLimit(taken) => rate_limit::tell(taken, map),
-            OnReply::Session(config, said) => stateful_session::tell(exchange, &config, said, map),
-            OnReply::Limited(config) => {
-                headers::change(exchange, std::iter::once(&config.response_headers), map);
+    for (at, filter) in filters.iter().enumerate().rev() {
+        while let Some((_, what)) = left.pop_if(|(of, _)| *of == at) {
+            response = noted(exchange, (filters, filter), what, response).await;
+        }
+        if matches!(filter.config.kind, FilterKind::HeaderMutation(_)) {
+            let routed = Routed::again(exchange);
+            if effective(filter, routed).is_some() {
+                response = mutate::response(exchange, &mutate::levels(filter, routed), response);
             }
         }
     }
     response
+}
+
+/// What a filter wanted to do about the answer.
+async fn noted(
+    exchange: &Exchange,
+    (filters, filter): (&[Filter], &Filter),
+    what: OnReply,
+    mut response: Response<AnswerBody>,
+) -> Response<AnswerBody> {
+    let map = response.headers_mut();
+    match (what, &filter.stats) {
+        (OnReply::Cors(origin, policy), _) => cors::allow(&origin, &policy, map),
+        (OnReply::RateLimit(taken), _) => rate_limit::tell(taken, map),
+        (OnReply::Session(config, said), _) => {
+            stateful_session::tell(exchange, &config, said, map);
+        }
+        (OnReply::Add(headers, ours), _) => global_limit::add(&headers, ours, map),
+        (OnReply::Limited(config), _) => {
+            headers::change(exchange, std::iter::once(&config.response_headers), map);
+        }
+        (OnReply::Outstanding(one), _) => return adaptive::measure(one, response),
+        (OnReply::Admitted(config), Stats::Admission(stats)) => {
+            return adaptive::judge(config, stats, response);
+        }
+        (OnReply::Slow(kbps, held), _) => return bandwidth::alone(kbps, response, held),
+        (OnReply::GrpcWeb(text, call), _) => {
+            return grpc_web::response((text, call), response).await;
+        }
+        (OnReply::GrpcStats(call), _) => return grpc_stats::response(call, response),
+        (OnReply::Compress(asked), Stats::Compress(stats)) => {
+            return compress::response(&asked, stats, filters, response);
+        }
+        (OnReply::Decompress, Stats::Decompress(stats)) => {
+            if let FilterKind::Decompressor(config) = &filter.config.kind {
+                return decompress::response(config, stats, response);
+            }
+        }
+        (OnReply::Bandwidth(limited), _) => {
+            let registry = &exchange.connection.http.context.registry;
+            return bandwidth::response(&limited, registry, response);
+        }
+        // Of a filter of another kind: there is none.
+        _ => {}
+    }
+    response
+}
+
+/// Whether a filter will want to read the request's head when its answer comes.
+pub(super) fn wants_head(filters: &[Filter]) -> bool {
+    filters.iter().any(|filter| matches!(filter.config.kind, FilterKind::HeaderMutation(_)))
+}
+
+/// Whether a request is of the share, out of a million.
+fn drawn(share: u32) -> bool {
+    share >= 1_000_000 || fastrand::u32(..1_000_000) < share
 }
 
 /// The filter's settings for this route: the most specific that there are. None: it is off.
@@ -291,8 +478,24 @@ impl Stats {
             FilterKind::Cors(_) => Self::Cors(cors::CorsStats::new(scope)),
             FilterKind::StatefulSession(_) => Self::None,
             FilterKind::Jwt(config) => Self::Jwt(jwt::JwtStats::new(scope, &config.stat_prefix)),
-            // Settings of a route count where the filter's own do.
-            FilterKind::Buffer(_) | FilterKind::JwtRoute(_) => Self::None,
+            FilterKind::GrpcWeb => Self::GrpcWeb(grpc_stats::Known::default()),
+            FilterKind::AdaptiveConcurrency(_) => Self::Adaptive(scope.clone()),
+            FilterKind::Admission(_) => Self::Admission(adaptive::AdmissionStats::new(scope)),
+            FilterKind::Csrf(_) => Self::Csrf(csrf::CsrfStats::new(scope)),
+            FilterKind::Compressor(config) => {
+                Self::Compress(compress::CompressStats::new(scope, config))
+            }
+            FilterKind::Decompressor(config) => {
+                Self::Decompress(decompress::DecompressStats::new(scope, config))
+            }
+            FilterKind::Buffer(_)
+            | FilterKind::JwtRoute(_)
+            | FilterKind::HeaderMutation(_)
+            | FilterKind::GrpcStats(_)
+            | FilterKind::CompressorRoute(_)
+            | FilterKind::GlobalRateLimit(_)
+            | FilterKind::GlobalRateLimitRoute(_)
+            | FilterKind::BandwidthLimit(_) => Self::None,
         }
     }
 }

@@ -1,19 +1,16 @@
 //! Local rate limits (Envoy: local rate limit filter).
 
-use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
-use ipnet::IpNet;
 
 use super::super::exchange::Exchange;
-use super::super::{headers, read};
-use super::{OnReply, Routed};
+use super::super::headers;
+use super::{OnReply, Routed, describe, drawn};
 use crate::http::body::RequestBody;
-use crate::http::target;
 use crate::model::Name;
-use crate::model::rate_limit::{DescribeBy, Limited, LocalRateLimit, Taken};
+use crate::model::rate_limit::{Limited, LocalRateLimit, Taken};
 use crate::telemetry::reason::{Reason, Refusal};
 use crate::telemetry::stats::{Counter, Registry};
 
@@ -63,7 +60,9 @@ pub(super) fn check(
         return Ok(());
     }
     stats.enabled.inc();
-    let Some(taken) = take(exchange, limit, routed, request) else {
+    let own = limit.per_connection.then(|| exchange.connection.own_limit(limit));
+    let buckets = own.as_ref().unwrap_or(limit);
+    let Some(taken) = take(exchange, buckets, routed, request) else {
         stats.ok.inc();
         return Ok(());
     };
@@ -114,8 +113,11 @@ fn take(
         }
     };
     let mut described = false;
-    for actions in &limit.describe {
-        let Some(entries) = describe(exchange, actions, routed, request) else { continue };
+    let rules = describe::rules(&limit.describe, limit.host, limit.stage, routed);
+    for rule in rules {
+        let Some(entries) = describe::entries(exchange, &rule.actions, routed, request) else {
+            continue;
+        };
         for limited in &limit.descriptors {
             if let Some(open) = fits(limited, &entries) {
                 described = true;
@@ -146,68 +148,6 @@ fn fits(limited: &Limited, entries: &[(Name, String)]) -> Option<String> {
         }
     }
     Some(open)
-}
-
-/// The entries that the actions make. None: one of them has nothing to say.
-fn describe(
-    exchange: &Exchange,
-    actions: &[DescribeBy],
-    routed: Routed<'_>,
-    request: &Request<RequestBody>,
-) -> Option<Vec<(Name, String)>> {
-    let client = exchange.facts.client.or_else(|| exchange.connection.remote_ip());
-    let mut entries = Vec::with_capacity(actions.len());
-    for action in actions {
-        let entry = match action {
-            DescribeBy::Generic(key, value) => (Arc::clone(key), value.as_ref().to_owned()),
-            DescribeBy::Header(name, key, skip) => match request.headers().get(name) {
-                Some(value) => {
-                    (Arc::clone(key), String::from_utf8_lossy(value.as_bytes()).into_owned())
-                }
-                None if *skip => continue,
-                None => return None,
-            },
-            DescribeBy::Query(name, key, skip) => match query(target::path(request.uri()), name) {
-                Some(value) => (Arc::clone(key), value.to_owned()),
-                None if *skip => continue,
-                None => return None,
-            },
-            DescribeBy::RemoteAddress => ("remote_address".into(), client?.to_string()),
-            DescribeBy::MaskedAddress(v4, v6) => {
-                ("masked_remote_address".into(), masked(client?, *v4, *v6)?)
-            }
-            DescribeBy::DestinationCluster => {
-                ("destination_cluster".into(), routed.cluster()?.to_string())
-            }
-            DescribeBy::HeaderMatch(key, value, matchers, expected) => {
-                let view = read::view(request);
-                let matched = matchers.iter().all(|matcher| matcher.matches(&view));
-                if matched != *expected {
-                    return None;
-                }
-                (Arc::clone(key), value.as_ref().to_owned())
-            }
-        };
-        entries.push(entry);
-    }
-    Some(entries)
-}
-
-fn query<'a>(path: &'a str, name: &str) -> Option<&'a str> {
-    let (_, query) = path.split_once('?')?;
-    query.split('&').find_map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (key == name).then_some(value)
-    })
-}
-
-fn masked(client: IpAddr, v4: u8, v6: u8) -> Option<String> {
-    let bits = if client.is_ipv4() { v4 } else { v6 };
-    Some(IpNet::new(client, bits).ok()?.trunc().to_string())
-}
-
-fn drawn(share: u32) -> bool {
-    share >= 1_000_000 || fastrand::u32(..1_000_000) < share
 }
 
 fn now() -> u64 {

@@ -7,7 +7,7 @@ use http_body_util::{BodyExt as _, StreamBody};
 
 use super::super::clock::Clock;
 use super::super::exchange::Exchange;
-use crate::http::body::{BodyError, RequestBody};
+use crate::http::body::{BodyError, BoxBody, RequestBody};
 use crate::policy::timeout::Timeouts;
 use crate::telemetry::reason::{Reason, Refusal, Side};
 
@@ -38,7 +38,6 @@ pub(super) enum Read {
     /// All of it.
     Whole(Whole),
     /// More than the limit came: what has been read, and the rest.
-    #[allow(dead_code, reason = "filters that land next")]
     TooLong(Bytes, RequestBody),
 }
 
@@ -82,6 +81,13 @@ pub(super) async fn read(
             },
         }
     }
+}
+
+/// One body after another.
+pub(super) fn chain(begin: RequestBody, rest: RequestBody) -> BoxBody {
+    use futures_util::StreamExt as _;
+    let frames = |body| http_body_util::BodyStream::new(body);
+    Box::pin(StreamBody::new(frames(begin).chain(frames(rest))))
 }
 
 fn too_slow(reason: Reason) -> Refusal {

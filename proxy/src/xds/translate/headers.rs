@@ -42,7 +42,8 @@ pub(super) fn cookie_attribute(at: &At<'_>, name: &str, value: &str) -> Option<(
     Some((name.into(), value.into()))
 }
 
-fn addition(at: &At<'_>, option: &core::HeaderValueOption) -> Option<HeaderAdd> {
+/// One addition.
+pub(super) fn addition(at: &At<'_>, option: &core::HeaderValueOption) -> Option<HeaderAdd> {
     use core::header_value_option::HeaderAppendAction as Action;
     let header_at = at.field("header");
     let header = header_at.required(option.header.as_ref())?;

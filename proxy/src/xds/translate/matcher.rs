@@ -81,7 +81,8 @@ pub(super) fn header(at: &At<'_>, matcher: &pb::HeaderMatcher) -> Option<HeaderM
     })
 }
 
-fn header_key(at: &At<'_>, name: &str) -> Option<HeaderKey> {
+/// A header, or a pseudo-header of a request.
+pub(super) fn header_key(at: &At<'_>, name: &str) -> Option<HeaderKey> {
     Some(match name.to_ascii_lowercase().as_str() {
         ":method" => HeaderKey::Method,
         ":path" => HeaderKey::Path,

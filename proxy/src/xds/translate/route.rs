@@ -111,6 +111,7 @@ fn virtual_host(at: &At<'_>, host: &pb::VirtualHost, limit: usize) -> Option<Arc
         },
         include_request_attempt_count: host.include_request_attempt_count,
         include_attempt_count_in_response: host.include_attempt_count_in_response,
+        rate_limits: at.field("rate_limits").each(&host.rate_limits, filter::describe::rule),
         filters: filter::overrides(at, &host.typed_per_filter_config),
     }))
 }

@@ -79,6 +79,8 @@ fn forward(at: &At<'_>, route: &pb::RouteAction) -> Option<Forward> {
         hash: at.field("hash_policy").each(&route.hash_policy, hash_policy),
         priority: priority(route.priority()),
         mirrors: at.field("request_mirror_policies").each(&route.request_mirror_policies, mirror),
+        rate_limits: at.field("rate_limits").each(&route.rate_limits, filter::describe::rule),
+        include_host_rate_limits: route.include_vh_rate_limits == Some(true),
         connect: upgrades.iter().any(|(_, _, opens)| *opens),
         upgrades: upgrades.into_iter().map(|(kind, enabled, _)| (kind, enabled)).collect(),
     })

@@ -11,7 +11,6 @@ use crate::model::format::Template;
 use crate::model::service::{GrpcService, HttpService};
 
 /// `GrpcService`: over a cluster of this proxy.
-#[allow(dead_code, reason = "filters that land next")]
 pub(super) fn grpc(at: &At<'_>, service: Option<&core::GrpcService>) -> Option<GrpcService> {
     use core::grpc_service::TargetSpecifier;
     let service = at.required(service)?;

@@ -9,7 +9,7 @@ use prost_types::Any;
 
 use super::super::at::At;
 use super::super::{common, matcher};
-use crate::model::filter::{Fault, FaultAbort, FaultDelay, FilterKind};
+use crate::model::filter::{Fault, FaultAbort, FaultDelay, FaultRate, FilterKind};
 
 pub(super) fn filter(at: &At<'_>, packed: &Any) -> Option<FilterKind> {
     let config: pb::HttpFault = common::unpack(at, packed)?;
@@ -30,6 +30,10 @@ pub(super) fn filter(at: &At<'_>, packed: &Any) -> Option<FilterKind> {
         headers,
         downstream_nodes: config.downstream_nodes.clone(),
         max_active: config.max_active_faults,
+        rate: match &config.response_rate_limit {
+            Some(config) => Some(rate(&at.field("response_rate_limit"), config)?),
+            None => None,
+        },
     })))
 }
 
@@ -64,6 +68,20 @@ fn abort(at: &At<'_>, config: &pb::FaultAbort) -> Option<(FaultAbort, u32)> {
         },
         Some(Kind::HeaderAbort(_)) => FaultAbort::Header,
         None => return at.refuse("expected http_status, grpc_status or header_abort"),
+    };
+    Some((kind, share(config.percentage.as_ref())))
+}
+
+fn rate(at: &At<'_>, config: &shared::FaultRateLimit) -> Option<(FaultRate, u32)> {
+    use shared::fault_rate_limit::LimitType as Kind;
+    let kind = match &config.limit_type {
+        Some(Kind::FixedLimit(fixed)) => {
+            let at = at.field("fixed_limit");
+            at.field("limit_kbps").expect(fixed.limit_kbps > 0, "expected at least 1")?;
+            FaultRate::Fixed(fixed.limit_kbps)
+        }
+        Some(Kind::HeaderLimit(_)) => FaultRate::Header,
+        None => return at.refuse("expected fixed_limit or header_limit"),
     };
     Some((kind, share(config.percentage.as_ref())))
 }

@@ -1,9 +1,15 @@
 //! HTTP filters of a connection manager, and what routes change about them; one filter a file.
 
+mod adaptive;
 mod buffer;
+mod compression;
 mod cors;
+pub(super) mod describe;
 mod fault;
+mod global_rate_limit;
 mod jwt;
+mod mutation;
+mod protection;
 mod rate_limit;
 mod rbac;
 mod session;
@@ -22,8 +28,6 @@ use crate::model::filter::{FilterKind, HttpFilter, Override, Overrides};
 
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
 const PER_ROUTE: &str = "envoy.config.route.v3.FilterConfig";
-/// Counts only what our metrics tell anyway.
-const GRPC_STATS: &str = "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig";
 
 /// Every filter but the router, which must be the last. Unknown ones that are marked optional are
 /// passed over.
@@ -86,6 +90,8 @@ fn one(at: &At<'_>, packed: &Any) -> Option<Option<Override>> {
         match (wrapper.disabled, wrapper.config) {
             (true, _) => return Some(Some(Override::Off)),
             (false, None) => return Some(Some(Override::On)),
+            // `config: {}` is how Envoy's pages switch a filter on.
+            (false, Some(config)) if config == Any::default() => return Some(Some(Override::On)),
             (false, Some(config)) => packed = config,
         }
         optional = wrapper.is_optional;
@@ -118,6 +124,9 @@ fn of_route(at: &At<'_>, packed: &Any) -> Known<Override> {
         return Known::No;
     };
     Known::Filter(match short {
+        "ratelimit.v3.RateLimitPerRoute" => global_rate_limit::per_route(at, packed),
+        "compressor.v3.CompressorPerRoute" => compression::per_route(at, packed),
+        "header_mutation.v3.HeaderMutationPerRoute" => mutation::per_route(at, packed),
         "buffer.v3.BufferPerRoute" => buffer::per_route(at, packed),
         "jwt_authn.v3.PerRouteConfig" => jwt::per_route(at, packed),
         "rbac.v3.RBACPerRoute" => rbac::per_route(at, packed),
@@ -133,6 +142,16 @@ fn settings(at: &At<'_>, packed: &Any) -> Known<FilterKind> {
         return Known::No;
     };
     Known::Filter(match short {
+        "adaptive_concurrency.v3.AdaptiveConcurrency" => adaptive::concurrency(at, packed),
+        "admission_control.v3.AdmissionControl" => adaptive::admission(at, packed),
+        "ratelimit.v3.RateLimit" => global_rate_limit::filter(at, packed),
+        "header_mutation.v3.HeaderMutation" => mutation::filter(at, packed),
+        "grpc_web.v3.GrpcWeb" => Some(FilterKind::GrpcWeb),
+        "grpc_stats.v3.FilterConfig" => protection::grpc_stats(at, packed),
+        "compressor.v3.Compressor" => compression::compressor(at, packed),
+        "decompressor.v3.Decompressor" => compression::decompressor(at, packed),
+        "csrf.v3.CsrfPolicy" => protection::csrf(at, packed),
+        "bandwidth_limit.v3.BandwidthLimit" => protection::bandwidth(at, packed),
         "buffer.v3.Buffer" => buffer::filter(at, packed),
         "rbac.v3.RBAC" => rbac::filter(at, packed),
         "stateful_session.v3.StatefulSession" => session::filter(at, packed),
@@ -143,7 +162,6 @@ fn settings(at: &At<'_>, packed: &Any) -> Known<FilterKind> {
         "dynamic_forward_proxy.v3.FilterConfig" => return Known::Harmless,
         "cors.v3.Cors" => Some(FilterKind::Cors(None)),
         "cors.v3.CorsPolicy" => cors::policy(at, packed),
-        _ if name == GRPC_STATS => return Known::Harmless,
         _ => return Known::No,
     })
 }

@@ -4,18 +4,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::StatusCode;
-use pillion_xds::envoy::config::route::v3 as route;
-use pillion_xds::envoy::config::route::v3::rate_limit::action::ActionSpecifier;
 use pillion_xds::envoy::extensions::common::ratelimit::v3 as common_pb;
 use pillion_xds::envoy::extensions::filters::http::local_ratelimit::v3 as pb;
 use pillion_xds::envoy::r#type::v3 as kinds;
 use prost_types::Any;
 
 use super::super::at::At;
-use super::super::{common, headers, matcher};
+use super::super::{common, headers};
+use super::describe;
 use crate::model::Name;
 use crate::model::filter::FilterKind;
-use crate::model::rate_limit::{Buckets, DescribeBy, Limited, LocalRateLimit, Rate, TokenBucket};
+use crate::model::rate_limit::{Buckets, Limited, LocalRateLimit, Rate, TokenBucket};
 
 /// Envoy's own floor of `fill_interval`.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
@@ -39,7 +38,10 @@ pub(super) fn filter(at: &At<'_>, packed: &Any) -> Option<FilterKind> {
         },
         always_take_default: config.always_consume_default_token_bucket != Some(false),
         descriptors: limited_at.each(&config.descriptors, |at, item| limited(at, item, most)),
-        describe: limits_at.each(&config.rate_limits, describe),
+        describe: limits_at.each(&config.rate_limits, describe::rule),
+        stage: config.stage,
+        host: describe::host_limits(config.vh_rate_limits() as i32),
+        per_connection: config.local_rate_limit_per_downstream_connection,
         enabled: share(config.filter_enabled.as_ref()),
         enforced: share(config.filter_enforced.as_ref()),
         response_headers: headers::ops(
@@ -62,7 +64,7 @@ pub(super) fn filter(at: &At<'_>, packed: &Any) -> Option<FilterKind> {
 }
 
 /// Only 4xx and 5xx refuse; anything less becomes 429, as in Envoy.
-fn status(at: &At<'_>, status: Option<&kinds::HttpStatus>) -> Option<StatusCode> {
+pub(super) fn status(at: &At<'_>, status: Option<&kinds::HttpStatus>) -> Option<StatusCode> {
     let Some(status) = status else { return Some(StatusCode::TOO_MANY_REQUESTS) };
     let code = u16::try_from(status.code).ok().and_then(|code| StatusCode::from_u16(code).ok());
     match code {
@@ -101,64 +103,4 @@ fn limited(
         Buckets::One(TokenBucket::new(rate))
     };
     Some(Limited { entries, rate, buckets })
-}
-
-fn describe(at: &At<'_>, limit: &route::RateLimit) -> Option<Vec<DescribeBy>> {
-    at.field("stage").expect(limit.stage.unwrap_or(0) == 0, "is not supported here")?;
-    at.field("disable_key").expect(limit.disable_key.is_empty(), "is not supported")?;
-    let at = at.field("actions");
-    at.expect(!limit.actions.is_empty(), "expected at least one")?;
-    let made = at.each(&limit.actions, action);
-    (made.len() == limit.actions.len()).then_some(made)
-}
-
-fn action(at: &At<'_>, action: &route::rate_limit::Action) -> Option<DescribeBy> {
-    let key = |key: &str, default: &str| Name::from(if key.is_empty() { default } else { key });
-    Some(match at.required(action.action_specifier.as_ref())? {
-        ActionSpecifier::GenericKey(generic) => DescribeBy::Generic(
-            key(&generic.descriptor_key, "generic_key"),
-            generic.descriptor_value.as_str().into(),
-        ),
-        ActionSpecifier::RequestHeaders(header) => DescribeBy::Header(
-            headers::name_of(
-                &at.field("request_headers").field("header_name"),
-                &header.header_name,
-            )?,
-            header.descriptor_key.as_str().into(),
-            header.skip_if_absent,
-        ),
-        ActionSpecifier::QueryParameters(query) => DescribeBy::Query(
-            query.query_parameter_name.as_str().into(),
-            query.descriptor_key.as_str().into(),
-            query.skip_if_absent,
-        ),
-        ActionSpecifier::RemoteAddress(_) => DescribeBy::RemoteAddress,
-        ActionSpecifier::MaskedRemoteAddress(mask) => {
-            let at = at.field("masked_remote_address");
-            let bits = |value: Option<u32>, most: u8| {
-                let value = value.unwrap_or_else(|| u32::from(most));
-                u8::try_from(value)
-                    .ok()
-                    .filter(|bits| *bits <= most)
-                    .or_else(|| at.refuse(format!("a mask of {value} bits is too long")))
-            };
-            DescribeBy::MaskedAddress(
-                bits(mask.v4_prefix_mask_len, 32)?,
-                bits(mask.v6_prefix_mask_len, 128)?,
-            )
-        }
-        ActionSpecifier::DestinationCluster(_) => DescribeBy::DestinationCluster,
-        ActionSpecifier::HeaderValueMatch(value) => {
-            let field = at.field("header_value_match");
-            let headers = field.field("headers").each(&value.headers, matcher::header);
-            field.expect(headers.len() == value.headers.len(), "a matcher is refused")?;
-            DescribeBy::HeaderMatch(
-                key(&value.descriptor_key, "header_match"),
-                value.descriptor_value.as_str().into(),
-                headers,
-                value.expect_match != Some(false),
-            )
-        }
-        _ => return at.refuse("this action is not supported here"),
-    })
 }
