@@ -89,6 +89,9 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Ends the programs that it is told of on its standard input, when that closes; `up` starts it.
+    #[command(name = "__keeper", hide = true)]
+    Keeper,
     /// One service of the example shop; `demo` starts these.
     #[command(name = "__shop", hide = true)]
     Shop(Box<pillion_shop::Args>),
@@ -125,6 +128,7 @@ pub fn main() -> ExitCode {
         Command::Image(args) => image::run(&args),
         Command::Ca(args) => block_on(ca::run(args)),
         Command::InGroup { args } => Ok(up::enter_group(&args)),
+        Command::Keeper => Ok(demo::keeper::run()),
         Command::Shop(args) => {
             block_on(async { pillion_shop::run(*args).await.map(|()| ExitCode::SUCCESS) })
         }

@@ -158,6 +158,7 @@ impl Plan {
             restart: Restart::Always,
             grace: STOP_GRACE,
             leashed: true,
+            keeper: None,
         };
         Ok(Self { recipe, environment })
     }

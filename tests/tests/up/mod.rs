@@ -143,6 +143,40 @@ async fn rolling_restarts_and_scaling_fail_no_request() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Even where they take no notice of who started them: SIGTERM first, then SIGKILL.
+#[tokio::test]
+async fn when_it_is_killed_nothing_goes_on() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (file, told) = (dir.path().join("mesh.yaml"), dir.path().join("told"));
+    let stubborn =
+        format!("trap 'echo told > {}' TERM; while true; do sleep 0.1; done", told.display());
+    let documents =
+        [("stubborn", stubborn.as_str()), ("calm", "sleep 1000 & wait")].map(|(name, script)| {
+            let command = serde_json::json!(["sh", "-c", script]);
+            process(
+                name,
+                &format!("{{command: {command}, listens: false, terminationGracePeriod: 1s}}"),
+            )
+        });
+    std::fs::write(&file, documents.join("---\n").replacen(MESH, "", 1))?;
+    let up = Up::start(&file)?;
+    up.says("everything is up").await?;
+    let rows = up.rows().await?;
+    let pids: Vec<i32> =
+        rows.iter().filter_map(|row| row["pid"].as_i64()?.try_into().ok()).collect();
+    assert_eq!(pids.len(), 2, "{rows:#?}");
+    up.process.signal(Signal::KILL);
+    for pid in pids {
+        // The group, and with it what the program started.
+        let group = Pid::from_raw(pid).context("a process")?;
+        let gone =
+            || async { rustix::process::test_kill_process_group(group).is_err().then_some(()) };
+        wait::until(&format!("{pid} is gone"), gone).await?;
+    }
+    assert!(told.exists(), "it was asked first");
+    Ok(())
+}
+
 const MESH: &str = "apiVersion: pillion.io/v1alpha1
 kind: Mesh
 metadata: {name: test}

@@ -311,6 +311,7 @@ impl FleetPlan {
             restart: Restart::Always,
             grace: STOP_GRACE,
             leashed: true,
+            keeper: None,
             log: Some(self.log_dir.join(format!("{name}.log"))),
             probe,
         }

@@ -5,6 +5,7 @@
 
 pub(crate) mod fleet;
 pub(crate) mod http_get;
+pub(super) mod keeper;
 mod leash;
 mod load;
 mod monitor;

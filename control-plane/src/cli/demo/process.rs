@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::http_get;
+use super::keeper::Keeper;
 use crate::intent::Restart;
 
 /// What most processes get for [`Recipe::grace`].
@@ -45,6 +46,8 @@ pub(crate) struct Recipe {
     pub(crate) grace: Duration,
     /// It ends when its standard input closes: ours do, and others are only killed when they are dropped.
     pub(crate) leashed: bool,
+    /// Who ends it, when we are gone and it has no leash.
+    pub(crate) keeper: Option<Keeper>,
 }
 
 /// How to ask a process whether it is ready.
@@ -191,6 +194,8 @@ async fn run(
 ) -> Option<End> {
     // `Child::wait` would close it, and the child ends when it closes: see `leash`.
     let _leash = child.stdin.take();
+    let _kept =
+        recipe.keeper.as_ref().zip(child.id()).map(|(keeper, pid)| keeper.keep(pid, recipe.grace));
     report.send_modify(|status| {
         status.phase = Phase::Starting;
         status.pid = child.id();
@@ -298,6 +303,7 @@ mod tests {
             restart: Restart::Always,
             grace: STOP_GRACE,
             leashed: false,
+            keeper: None,
             log: Some(dir.join("test.log")),
             // Nobody listens there.
             probe: Probe::Accepts(1),

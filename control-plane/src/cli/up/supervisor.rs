@@ -18,6 +18,7 @@ use super::limits;
 use super::tail::{self, Line, Shown};
 use crate::admin::{Status, WorkloadStatus};
 use crate::cli::demo::fleet::Ports;
+use crate::cli::demo::keeper::Keeper;
 use crate::cli::demo::process::{Phase, Probe, Process, Recipe, STOP_GRACE};
 use crate::cli::demo::{http_get, own_program};
 use crate::intent::{self, Restart};
@@ -44,6 +45,8 @@ pub(super) struct Supervisor {
     /// One change at a time.
     changing: tokio::sync::Mutex<()>,
     lines: mpsc::UnboundedSender<Line>,
+    /// Ends the applications, if this process is killed.
+    keeper: Option<Keeper>,
     /// Where limits can be set, once somebody has asked for some; or why not.
     cgroups: OnceLock<Result<limits::Groups, String>>,
     /// The access logs of sidecars are shown.
@@ -186,6 +189,7 @@ impl Supervisor {
             groups: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             lines,
+            keeper: Some(Keeper::start(&own_program()).context("cannot start a keeper")?),
             cgroups: OnceLock::new(),
             requests: up.access_log,
         })
@@ -458,6 +462,7 @@ impl Supervisor {
             restart: spec.restart,
             grace: spec.grace,
             leashed: false,
+            keeper: self.keeper.clone(),
         }
     }
 
@@ -513,6 +518,7 @@ fn own(name: &str, args: Vec<OsString>, log: PathBuf, probe: Probe) -> Recipe {
         restart: Restart::Always,
         grace: STOP_GRACE + Duration::from_secs(3),
         leashed: true,
+        keeper: None,
     }
 }
 
