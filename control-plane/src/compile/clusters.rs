@@ -91,7 +91,11 @@ pub(crate) fn of_port(
             // Envoy would eject by success rate too unless told not to; our proxy does not know how to.
             outlier.enforcing_success_rate = (*certificates != Certificates::Own).then_some(0);
             cluster.outlier_detection = Some(outlier);
-            let wire = match face.map_or(Wire::Mtls, |face: &Face| face.wire) {
+            let wire = match face
+                .and_then(|face: &Face| face.wires.get(&port.port))
+                .copied()
+                .unwrap_or(Wire::Mtls)
+            {
                 // It gets those endpoints only that have a sidecar.
                 Wire::Mixed if *certificates == Certificates::Own => Wire::Mtls,
                 wire => wire,

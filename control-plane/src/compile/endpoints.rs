@@ -7,7 +7,7 @@ use pillion_xds::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
 };
 
-use super::members::{Members, Wire, app_port, captured_port};
+use super::members::{Members, Wire, app_port, captured_port, open_port};
 use super::proto::{metadata, socket};
 use crate::intent::{Locality, Mtls, ServicePort, Workload};
 
@@ -42,12 +42,12 @@ pub(crate) fn assignment(
     let mut localities: BTreeMap<&Locality, Vec<LbEndpoint>> = BTreeMap::new();
     for workload in members.workloads.iter().filter(|workload| workload.ready) {
         let Some(at) = reach(workload, port, view, mtls) else { continue };
-        if at.is_plain && view == View::Pillion && members.wire == Wire::Mixed {
+        if at.is_plain && view == View::Pillion && members.wire(port) == Wire::Mixed {
             continue;
         }
         // gRPC refuses an assignment that names an address twice.
         if seen.insert((workload.address, at.port)) {
-            let marked = at.is_plain && members.wire == Wire::Mixed;
+            let marked = at.is_plain && members.wire(port) == Wire::Mixed;
             let endpoint = endpoint(workload, at.port, marked);
             localities.entry(&workload.locality).or_default().push(endpoint);
         }
@@ -67,6 +67,9 @@ struct Reach {
 
 fn reach(workload: &Workload, port: &ServicePort, view: View, mtls: Mtls) -> Option<Reach> {
     let sidecar = || {
+        if open_port(workload, port).is_some() {
+            return None;
+        }
         let port = captured_port(workload, port).or(workload.sidecar_port)?;
         Some(Reach { port, is_plain: false })
     };

@@ -17,7 +17,7 @@ use pillion_xds::envoy::config::route::v3::{Route, VirtualHost};
 use super::clusters::{self, PEER_IDLE};
 use super::endpoints::{View, assignment};
 use super::listeners::{chain, tcp};
-use super::members::{Members, Wire};
+use super::members::Members;
 use super::node::Certificates;
 use super::proto::{host_and_port, millis, over_ads};
 use super::routes::{to_cluster, tunnel, whole};
@@ -205,7 +205,7 @@ pub(crate) fn egress(
         target: TargetPort::Number(1),
         protocol: crate::intent::AppProtocol::Http,
     };
-    let members = Members { workloads, accounts, wire: Wire::Mtls };
+    let members = Members { workloads, accounts, wires: BTreeMap::new() };
     let endpoints = assignment(&name, &port, &members, (view, mesh.mtls));
     (cluster, endpoints)
 }

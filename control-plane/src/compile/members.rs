@@ -15,8 +15,8 @@ pub(crate) struct Members {
     pub(crate) workloads: Vec<Arc<Workload>>,
     /// Service accounts that its certificates may name; never empty.
     pub(crate) accounts: BTreeSet<String>,
-    /// What its workloads speak.
-    pub(crate) wire: Wire,
+    /// What its workloads speak, by the service's port. Where nothing is said, mTLS.
+    pub(crate) wires: BTreeMap<u16, Wire>,
 }
 
 /// What the workloads of a service speak to their clients.
@@ -28,6 +28,23 @@ pub(crate) enum Wire {
     Mixed,
     /// Plain text, all of them.
     Plain,
+}
+
+impl Members {
+    /// What is spoken at a port.
+    pub(crate) fn wire(&self, port: &ServicePort) -> Wire {
+        self.wires.get(&port.port).copied().unwrap_or(Wire::Mtls)
+    }
+}
+
+impl Wire {
+    fn of(plain: usize, all: usize) -> Self {
+        match plain {
+            0 => Self::Mtls,
+            some if some == all => Self::Plain,
+            _ => Self::Mixed,
+        }
+    }
 }
 
 /// All workloads, found quickly by what a selector asks for.
@@ -93,6 +110,15 @@ fn members<'a>(service: &Service, index: &Index<'a>, mtls: Mtls, notes: &mut Not
             notes.problems.push(problem(workload, message.to_owned()));
             continue;
         }
+        if mtls == Mtls::Strict {
+            for port in service.ports.iter().filter(|port| open_port(workload, port).is_some()) {
+                let message = format!(
+                    "port {} of Service {} leads past its sidecar (annotation pillion.io/exclude-inbound-ports), and the mesh takes mTLS only (Mesh `mtls: Strict`): left out there",
+                    port.port, service.name
+                );
+                notes.problems.push(problem(workload, message));
+            }
+        }
         let allowed = service.service_accounts.as_ref();
         if allowed.is_some_and(|allowed| !allowed.contains(&workload.service_account)) {
             let message = format!(
@@ -107,13 +133,8 @@ fn members<'a>(service: &Service, index: &Index<'a>, mtls: Mtls, notes: &mut Not
     let workloads: Vec<Arc<Workload>> = found.into_values().map(Arc::clone).collect();
     let accounts =
         service.service_accounts.clone().unwrap_or_else(|| accounts(service, &workloads));
-    let with_sidecar = workloads.iter().filter(|workload| workload.sidecar_port.is_some()).count();
-    let wire = match with_sidecar {
-        all if all == workloads.len() => Wire::Mtls,
-        0 => Wire::Plain,
-        _ => Wire::Mixed,
-    };
-    if wire == Wire::Mixed {
+    let without = workloads.iter().filter(|workload| workload.sidecar_port.is_none()).count();
+    if Wire::of(without, workloads.len()) == Wire::Mixed {
         for workload in workloads.iter().filter(|workload| workload.sidecar_port.is_none()) {
             let message = format!(
                 "it has no sidecar while others of Service {} have one: Pillion's sidecars send to those only",
@@ -122,7 +143,11 @@ fn members<'a>(service: &Service, index: &Index<'a>, mtls: Mtls, notes: &mut Not
             notes.problems.push(problem(workload, message));
         }
     }
-    Members { workloads, accounts, wire }
+    let wires = service.ports.iter().map(|port| {
+        let plain = workloads.iter().filter(|one| is_plain(one, port)).count();
+        (port.port, Wire::of(plain, workloads.len()))
+    });
+    Members { wires: wires.collect(), workloads, accounts }
 }
 
 /// An empty list of names would accept every name of the mesh, so a service without workloads expects the
@@ -159,6 +184,17 @@ pub(crate) fn app_port(workload: &Workload, port: &ServicePort) -> Option<u16> {
     }
 }
 
+/// The workload's own port behind a port of its service, if connections to it go past its sidecar.
+pub(crate) fn open_port(workload: &Workload, port: &ServicePort) -> Option<u16> {
+    workload.sidecar_port?;
+    app_port(workload, port).filter(|number| workload.is_open(*number))
+}
+
+/// Whether a workload speaks plain text at a port of its service.
+fn is_plain(workload: &Workload, port: &ServicePort) -> bool {
+    workload.sidecar_port.is_none() || open_port(workload, port).is_some()
+}
+
 /// The port at which a captured workload takes connections for a port of its service: the application's own.
 pub(crate) fn captured_port(workload: &Workload, port: &ServicePort) -> Option<u16> {
     workload.sidecar_port.filter(|_| workload.captured)?;
@@ -170,7 +206,7 @@ pub(crate) fn captured_port(workload: &Workload, port: &ServicePort) -> Option<u
         TargetPort::Number(number) => Some(*number).filter(known),
     };
     let named = || port.name.as_ref().and_then(|name| workload.ports.get(name)).copied();
-    target.or_else(named).or(workload.app_port)
+    target.or_else(named).or(workload.app_port).filter(|number| !workload.is_open(*number))
 }
 
 impl<'a> Index<'a> {

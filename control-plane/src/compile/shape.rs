@@ -27,7 +27,7 @@ pub(crate) struct Shape {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Face {
     pub(crate) accounts: BTreeSet<String>,
-    pub(crate) wire: Wire,
+    pub(crate) wires: BTreeMap<u16, Wire>,
 }
 
 /// `service.namespace:port`, the name of clusters, of their endpoints, and of gRPC's listeners.
@@ -38,7 +38,10 @@ pub(crate) fn cluster_name(service: &Name, port: u16) -> String {
 impl Shape {
     pub(crate) fn new(intent: Arc<Intent>, members: &BTreeMap<Name, Members>) -> Self {
         let face = |(name, members): (&Name, &Members)| {
-            (name.clone(), Face { accounts: members.accounts.clone(), wire: members.wire })
+            (
+                name.clone(),
+                Face { accounts: members.accounts.clone(), wires: members.wires.clone() },
+            )
         };
         let mut attached: BTreeMap<Name, Vec<Arc<HttpRoute>>> = BTreeMap::new();
         for route in intent.routes.values() {

@@ -79,6 +79,7 @@ fn registered(service: &str, last: u8, labels: &[(&str, &str)]) -> Workload {
         ready: true,
         sidecar_port: Some(15006),
         captured: false,
+        open_ports: Vec::new(),
     }
 }
 

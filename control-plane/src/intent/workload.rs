@@ -34,6 +34,8 @@ pub struct Workload {
     pub sidecar_port: Option<u16>,
     /// Every port of its address leads to its sidecar, so that peers connect to the application's own port.
     pub captured: bool,
+    /// Of a captured one: the ports, first and last of each range, at which connections go past its sidecar, in plain text.
+    pub open_ports: Vec<(u16, u16)>,
 }
 
 /// Where a workload runs. Empty parts are not known.
@@ -53,6 +55,13 @@ impl Workload {
     pub fn label(&self, label: &str) -> Option<&str> {
         let own = self.labels.get(label).map(String::as_str);
         own.or_else(|| self.service.as_deref().filter(|_| label == "app"))
+    }
+
+    /// Whether connections to this port of its application go past its sidecar.
+    #[must_use]
+    pub fn is_open(&self, port: u16) -> bool {
+        self.captured
+            && self.open_ports.iter().any(|(first, last)| (*first..=*last).contains(&port))
     }
 
     pub(crate) fn decode(cx: &mut Context, meta: &Meta, spec: &At<'_>) -> Option<Self> {
@@ -76,6 +85,7 @@ impl Workload {
             ready: true,
             sidecar_port: object.optional(cx, "sidecarPort", port),
             captured: false,
+            open_ports: Vec::new(),
         };
         object.finish(cx);
         address.map(|_| workload)

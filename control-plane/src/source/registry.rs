@@ -211,6 +211,8 @@ struct StoredWorkload {
     sidecar_port: Option<u16>,
     #[serde(default)]
     captured: bool,
+    #[serde(default)]
+    open_ports: Vec<(u16, u16)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -248,6 +250,7 @@ mod tests {
             ready: true,
             sidecar_port: Some(15006),
             captured: false,
+            open_ports: Vec::new(),
         }
     }
 

@@ -202,6 +202,7 @@ fn read(workload: proto::Workload, ready: bool) -> Result<Workload, String> {
         weight: workload.weight.clamp(1, MAX_WEIGHT),
         ready,
         captured: workload.captured,
+        open_ports: Vec::new(),
     })
 }
 

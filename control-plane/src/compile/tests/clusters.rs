@@ -291,3 +291,28 @@ fn a_grpc_client_gets_what_it_understands() {
     assert_eq!(endpoints(&set, "catalog.default:80"), Vec::<String>::new());
     assert!(strict.warnings_for(&grpc_client(None))[0].contains("CERT_PROVIDER"));
 }
+
+#[test]
+fn a_port_that_leads_past_the_sidecar_is_spoken_to_in_plain_text() {
+    const TWO: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: two}\nspec: {ports: [{name: http, port: 80, targetPort: 8080}, {name: metrics, port: 9000, appProtocol: http}]}\n";
+    let mut workload = registered("two", 7, &[]);
+    workload.app_port = None;
+    workload.ports = [("http".to_owned(), 8080), ("metrics".to_owned(), 9000)].into();
+    (workload.captured, workload.open_ports) = (true, vec![(9000, 9100)]);
+    let with = |mtls: &str| {
+        let more = format!("{}{TWO}", mesh(mtls));
+        World::new(intent(&more), workloads([workload.clone()]))
+    };
+    let permissive = with("Permissive").for_node(&sidecar("cart"));
+    assert_eq!(endpoints(&permissive, "two.default:80"), ["10.0.0.7:8080"]);
+    assert!(cluster(&permissive, "two.default:80").transport_socket.is_some());
+    assert_eq!(endpoints(&permissive, "two.default:9000"), ["10.0.0.7:9000"]);
+    assert_eq!(cluster(&permissive, "two.default:9000").transport_socket, None);
+
+    let world = with("Strict");
+    let strict = world.for_node(&sidecar("cart"));
+    assert_eq!(endpoints(&strict, "two.default:80"), ["10.0.0.7:8080"]);
+    assert_eq!(endpoints(&strict, "two.default:9000"), Vec::<String>::new());
+    let problem = world.problems()[0].to_string();
+    assert!(problem.contains("port 9000 of Service default/two leads past"), "{problem}");
+}

@@ -14,6 +14,9 @@ const SIDECAR: &str = "pillion-proxy";
 /// Where a sidecar takes connections, unless its arguments say otherwise.
 const INBOUND_PORT: u16 = 15006;
 
+/// The pod's annotation for ports that are not redirected to its sidecar, as the webhook reads it.
+const NOT_IN: &str = "pillion.io/exclude-inbound-ports";
+
 /// What is kept of a pod.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Pod {
@@ -26,6 +29,8 @@ pub(super) struct Pod {
     /// It has run to its end.
     pub(super) finished: bool,
     pub(super) sidecar: Option<Sidecar>,
+    /// Ports that are not brought to the sidecar.
+    pub(super) open_ports: Vec<(u16, u16)>,
 }
 
 /// What is known of a pod's sidecar.
@@ -40,6 +45,8 @@ impl Pod {
     /// It is not what a pod looks like.
     pub(super) fn read(object: DynamicObject) -> Result<Self, serde_json::Error> {
         let leaving = object.metadata.deletion_timestamp.is_some();
+        let annotations = object.metadata.annotations.unwrap_or_default();
+        let open = annotations.get(NOT_IN).map(|text| ranges(text)).unwrap_or_default();
         let raw: Raw = serde_json::from_value(object.data)?;
         let ready = raw.status.conditions.iter().any(|one| one.kind == "Ready" && one.is_true());
         let phase = raw.status.phase.as_str();
@@ -48,6 +55,7 @@ impl Pod {
             address: raw.status.pod_ip.and_then(|address| address.parse().ok()),
             ports: ports(&raw.spec.containers),
             sidecar: sidecar(&raw.spec),
+            open_ports: open,
             service_account: raw.spec.service_account_name.unwrap_or_else(|| "default".to_owned()),
             node: raw.spec.node_name,
             ready: ready && phase == "Running" && !leaving,
@@ -77,6 +85,7 @@ impl Pod {
             ready: self.ready,
             sidecar_port: self.sidecar.map(|sidecar| sidecar.port),
             captured: self.sidecar.is_some_and(|sidecar| sidecar.captured),
+            open_ports: self.open_ports.clone(),
         })
     }
 }
@@ -143,6 +152,15 @@ impl RawCondition {
     fn is_true(&self) -> bool {
         self.status == "True"
     }
+}
+
+/// `9000,9100-9200`; what cannot be read, no webhook would have let pass.
+fn ranges(text: &str) -> Vec<(u16, u16)> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
+    };
+    text.split(',').filter_map(range).collect()
 }
 
 /// TCP ports of the application, by name; those without one by number.
@@ -219,6 +237,27 @@ mod tests {
         assert!(workload.captured && workload.ready);
         assert_eq!(workload.ports, [("http".into(), 8080), ("port-9000".into(), 9000)].into());
         assert_eq!(workload.service_account, "catalog");
+    }
+
+    #[test]
+    fn ports_may_lead_past_the_sidecar() {
+        let mut object: DynamicObject = serde_json::from_value(json!({
+            "metadata": {"name": "a", "annotations": {NOT_IN: "9000, 9100-9200"}},
+            "spec": {"containers": [{"name": "pillion-proxy", "env": [
+                {"name": "PILLION_INTERCEPTION", "value": "redirect"}]}]},
+            "status": ready(),
+        }))
+        .unwrap();
+        let workload = |object: &DynamicObject| {
+            let pod = Pod::read(object.clone()).unwrap();
+            pod.workload(&Name::new("shop", "a"), None, Locality::default()).unwrap()
+        };
+        let open = workload(&object);
+        let ports = [8999, 9000, 9001, 9100, 9200, 9201].map(|port| open.is_open(port));
+        assert_eq!(ports, [false, true, false, true, true, false]);
+        // Without capture nothing leads to the sidecar but what names it.
+        object.data["spec"]["containers"][0]["env"] = json!([]);
+        assert!(!workload(&object).is_open(9000));
     }
 
     #[test]

@@ -444,6 +444,7 @@ fn endpoints<'a>(name: &'a Name, slice: &'a Slice) -> impl Iterator<Item = Workl
             ready: endpoint.is_ready(),
             sidecar_port: None,
             captured: false,
+            open_ports: Vec::new(),
         })
     })
 }
