@@ -11,6 +11,7 @@ pub mod backend;
 pub mod ca;
 pub mod client;
 pub mod collector;
+pub mod kubelet;
 pub mod kubernetes;
 pub mod load;
 pub mod mesh;

@@ -5,6 +5,7 @@ mod feedback;
 mod gateways;
 mod identity;
 mod leader;
+mod pod;
 mod real;
 mod routes;
 mod world;
