@@ -45,6 +45,9 @@ const COMMANDS: &[Command] = &[
         s.fail_health_check(false);
         Answer::ok()
     }),
+    get("/hot_restart_version", "version of Envoy's hot restart protocol: disabled", |_, _| {
+        Answer::text("disabled")
+    }),
     get("/help", "this list", |_, _| Answer::text(help())),
     get("/listeners", "listeners and their addresses (format=json)", listeners),
     post(
@@ -58,7 +61,14 @@ const COMMANDS: &[Command] = &[
         Answer::ok()
     }),
     get("/ready", "200 LIVE when it takes traffic, 503 and what it waits for when not", ready),
+    post("/reopen_logs", "open the files of access logs anew", |s, _| {
+        s.reopen_logs();
+        Answer::ok()
+    }),
     post("/reset_counters", "set all counters to zero", reset_counters),
+    get("/runtime", "runtime values: there are none, defaults hold", |_, _| {
+        Answer::json(&json!({"layers": [], "entries": {}}))
+    }),
     get("/server_info", "version, state, uptime, node and options", server_info),
     get("/stats", "metrics (format=text|json|prometheus, filter=REGEX, usedonly, type)", stats),
     get("/stats/prometheus", "metrics for Prometheus (filter=REGEX, usedonly, type)", prometheus),

@@ -40,6 +40,8 @@ pub trait Source: Send + Sync {
     fn fail_health_check(&self, fail: bool);
     /// Leave the endpoints of the mesh, and go on serving.
     fn deregister(&self);
+    /// Open the files of access logs anew.
+    fn reopen_logs(&self);
     /// Start to exit. The answer to the request is still sent: `serve` lets it end when told to
     /// shut down.
     fn quit(&self);

@@ -110,6 +110,10 @@ impl Source for Fake {
         self.note("deregister".to_owned());
     }
 
+    fn reopen_logs(&self) {
+        self.note("reopen".to_owned());
+    }
+
     fn quit(&self) {
         self.quit.notify_one();
     }
@@ -284,6 +288,8 @@ fn facts_about_the_server() {
     assert_eq!(info["node"]["id"], "n");
     assert_eq!(info["command_line_options"]["concurrency"], 2);
     assert_eq!(admin.json("/certs"), json!({"certificates": []}));
+    assert_eq!(admin.json("/runtime"), json!({"layers": [], "entries": {}}));
+    assert_eq!(admin.get("/hot_restart_version"), (200, "disabled".into()));
     let resident = admin.json("/memory")["total_physical_bytes"].as_str().unwrap().to_owned();
     assert!(resident.parse::<u64>().unwrap() > 100_000, "{resident}");
 }
@@ -297,6 +303,7 @@ fn changes_need_post() {
         "/healthcheck/fail",
         "/healthcheck/ok",
         "/quitquitquit",
+        "/reopen_logs",
         "/reset_counters",
         "/logging",
     ] {
@@ -311,7 +318,9 @@ fn changes_need_post() {
     assert_eq!(admin.post("/drain_listeners?graceful&inboundonly"), ok);
     assert_eq!(admin.post("/drain_listeners?skip_exit").0, 400);
     let what = DrainListeners { graceful: true, inbound_only: true, skip_exit: false };
-    assert_eq!(admin.source.done(), ["fail true", "fail false", &format!("{what:?}")]);
+    assert_eq!(admin.post("/reopen_logs"), ok);
+    let done = ["fail true", "fail false", &format!("{what:?}"), "reopen"];
+    assert_eq!(admin.source.done(), done);
 }
 
 #[test]

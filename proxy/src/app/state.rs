@@ -182,6 +182,10 @@ impl Source for State {
         self.deregister.notify_one();
     }
 
+    fn reopen_logs(&self) {
+        self.sinks.reopen();
+    }
+
     fn quit(&self) {
         self.quit.notify_one();
     }

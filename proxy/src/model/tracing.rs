@@ -1,7 +1,7 @@
 //! Tracing of a connection manager (`HttpConnectionManager.Tracing`, `OpenTelemetryConfig`).
 
 use super::Name;
-use super::collector::Collector;
+use super::collector::{Collector, Detector};
 use super::format::Template;
 
 /// How requests become spans.
@@ -11,6 +11,10 @@ pub struct Tracing {
     pub exporter: Collector,
     /// `service.name` of the resource.
     pub service_name: Name,
+    /// More attributes of the resource.
+    pub resource: Vec<Detector>,
+    /// Percent of requests with `x-client-trace-id` that are traced for it. Default 100.
+    pub client_sampling: f64,
     /// Percent of requests that start a trace here. Default 100.
     pub random_sampling: f64,
     /// Upper bound of all sampled, percent. Default 100.

@@ -10,7 +10,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Version};
 use super::admit::{self, Plan};
 use super::clock::Clock;
 use super::exchange::Exchange;
-use super::{mirror, tunnel};
+use super::{mirror, record, tunnel};
 use crate::cluster::{
     Cluster, Endpoint, Named, Outcome as Observed, PickContext, ResponseBody, SendError,
     SendOptions, SentOn,
@@ -204,6 +204,7 @@ async fn one_try(
     if let Some(sent_on) = &exchange.facts.sent_on {
         request.extensions_mut().insert(sent_on.clone());
     }
+    record::start_try(exchange, request.headers_mut());
     let now = Instant::now();
     exchange.facts.sent_after.get_or_insert_with(|| now - exchange.started);
     let try_deadline = plan.timeouts.per_try.map(|limit| now + limit);

@@ -47,6 +47,8 @@ pub(crate) struct Exchange {
     pub(crate) grpc: bool,
     /// Its span, if it is traced.
     pub(crate) span: Option<Span>,
+    /// The span of the try that is under way.
+    pub(super) try_span: Option<Box<Span>>,
     /// Its head, kept only where a log or a span will want it.
     pub(crate) head: Option<Box<Parts>>,
     /// When it is written next while it is under way, if so.
@@ -208,6 +210,7 @@ impl Exchange {
             facts: Facts::default(),
             grpc: crate::http::grpc::is_grpc(request.headers()),
             span: None,
+            try_span: None,
             head: None,
             periodic: None,
             echo_request_id: None,

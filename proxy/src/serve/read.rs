@@ -14,11 +14,12 @@ use super::reply::{self, Answer};
 use super::upgrade;
 use crate::http::body::RequestBody;
 use crate::http::path::{Normalized, normalize};
-use crate::http::request_id::{self, Traced};
+use crate::http::request_id;
 use crate::http::{forwarded, hop, target};
 use crate::model::http::{HttpManager, StripPort, Underscores};
 use crate::model::matcher::RequestView;
 use crate::telemetry::reason::{Reason, Refusal};
+use crate::telemetry::trace::TraceReason;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -90,8 +91,11 @@ pub(super) fn accept(
     // Answered here: hyper sends `100 Continue` when the body is first read.
     headers.remove(EXPECT);
     exchange.facts.client = forwarded::apply(headers, manager, &connection.hop());
-    super::record::start_span(exchange, &request);
-    set_request_id(exchange, manager, request.headers_mut());
+    set_request_id(manager, request.headers_mut());
+    super::record::start_span(exchange, &mut request);
+    if manager.always_set_request_id_in_response {
+        exchange.echo_request_id = request.headers().get(REQUEST_ID).cloned();
+    }
     if let Some(via) = &manager.via {
         request.headers_mut().append(http::header::VIA, via.clone());
     }
@@ -168,17 +172,13 @@ fn strip_port(request: &mut Request<RequestBody>, strip: StripPort, local: Optio
 }
 
 /// Keep the id of a request that may bring one; make one for any other.
-fn set_request_id(exchange: &mut Exchange, manager: &HttpManager, headers: &mut HeaderMap) {
+fn set_request_id(manager: &HttpManager, headers: &mut HeaderMap) {
     let external = manager.use_remote_address && !headers.contains_key("x-envoy-internal");
     if manager.generate_request_id
         && (!headers.contains_key(REQUEST_ID)
             || (external && !manager.preserve_external_request_id))
     {
-        let traced = if exchange.is_traced() { Traced::Sampled } else { Traced::No };
-        headers.insert(REQUEST_ID, request_id::generate(fastrand::u128(..), traced));
-    }
-    if manager.always_set_request_id_in_response {
-        exchange.echo_request_id = headers.get(REQUEST_ID).cloned();
+        headers.insert(REQUEST_ID, request_id::generate(fastrand::u128(..), TraceReason::No));
     }
 }
 

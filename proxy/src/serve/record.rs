@@ -14,23 +14,56 @@ use super::filter::Routed;
 use crate::cluster::{Connection, Endpoint, SentOn};
 use crate::http::body::RequestBody;
 use crate::http::meter::Meter;
+use crate::http::request_id;
 use crate::http::target;
 use crate::model::listener::{Address, Direction};
 use crate::telemetry::format::{LogKind, Record, Times};
 use crate::telemetry::reason::Reason;
+use crate::telemetry::trace::TraceReason;
 
-/// Begin the request's span, if the connection manager traces.
-pub(super) fn start_span(exchange: &mut Exchange, request: &Request<RequestBody>) {
-    let http = &exchange.connection.http;
+const REQUEST_ID: &str = "x-request-id";
+
+/// Begin the request's span, if the connection manager traces. The id of the request carries from
+/// hop to hop why it is traced, and a number that all hops draw the same from.
+pub(super) fn start_span(exchange: &mut Exchange, request: &mut Request<RequestBody>) {
+    let http = Arc::clone(&exchange.connection.http);
     let Some(tracer) = &http.tracer else { return };
-    let inbound = http.direction == Direction::Inbound;
-    let span = tracer.start(request.headers(), &mut || fastrand::u64(..), exchange.wall, inbound);
+    let headers = request.headers_mut();
+    let found = headers.get(REQUEST_ID).and_then(request_id::read);
+    let (found, number) = found.unwrap_or((TraceReason::No, exchange.random));
+    let reason = tracer.reason(headers, (found, number), fastrand::u64(..));
+    if reason != found
+        && let Some(packed) = headers.get(REQUEST_ID).filter(|id| request_id::read(id).is_some())
+        && let Some(packed) = request_id::pack(packed, reason)
+    {
+        headers.insert(REQUEST_ID, packed);
+    }
+    let inbound = http.direction != Direction::Outbound;
+    let decision = (reason != TraceReason::No, inbound);
+    let span = tracer.start(headers, &mut || fastrand::u64(..), exchange.wall, decision);
     if span.is_sampled() {
         http.stats.tracing_sampled.inc();
     } else {
         http.stats.tracing_not_sampled.inc();
     }
     exchange.span = Some(span);
+}
+
+/// A try begins: a span of its own, if the tracer wants that.
+pub(super) fn start_try(exchange: &mut Exchange, headers: &mut HeaderMap) {
+    end_try(exchange);
+    let span = exchange.span.as_ref().and_then(|span| span.of_try(fastrand::u64(..)));
+    if let Some(span) = &span {
+        span.inject(headers);
+    }
+    exchange.try_span = span.map(Box::new);
+}
+
+/// The try is over, or all is.
+fn end_try(exchange: &mut Exchange) {
+    if let Some(span) = exchange.try_span.take() {
+        with(exchange, None, None, |record| span.finish_try(record, SystemTime::now()));
+    }
 }
 
 /// Pass the trace on to the upstream.
@@ -60,6 +93,7 @@ pub(super) fn finish(exchange: &mut Exchange) {
     if !exchange.is_recorded() {
         return;
     }
+    end_try(exchange);
     let span = exchange.span.take();
     let end = SystemTime::now();
     with(exchange, None, None, |record| {

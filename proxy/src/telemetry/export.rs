@@ -87,7 +87,10 @@ pub async fn run(
 }
 
 fn belongs(span: &FinishedSpan, config: &crate::model::tracing::Tracing) -> bool {
-    span.config.exporter == config.exporter && span.config.service_name == config.service_name
+    let own = &span.config;
+    own.exporter == config.exporter
+        && own.service_name == config.service_name
+        && own.resource == config.resource
 }
 
 /// Collect a batch. False: the queue was closed.

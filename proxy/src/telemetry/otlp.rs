@@ -9,17 +9,16 @@ use opentelemetry_proto::tonic::trace::v1::{
     ResourceSpans, ScopeSpans, Span, Status, span, status,
 };
 
-use super::trace::{Attribute, FinishedSpan};
+use super::trace::FinishedSpan;
+use crate::model::collector::Detector;
+use crate::model::tracing::Tracing;
 
 /// One request for spans that belong to the same tracer.
 pub fn encode(spans: &[FinishedSpan]) -> ExportTraceServiceRequest {
-    let service = spans.first().map_or("", |span| &*span.config.service_name);
+    let attributes = spans.first().map_or_else(Vec::new, |span| resource(&span.config));
     ExportTraceServiceRequest {
         resource_spans: vec![ResourceSpans {
-            resource: Some(Resource {
-                attributes: vec![text("service.name", service)],
-                ..Resource::default()
-            }),
+            resource: Some(Resource { attributes, ..Resource::default() }),
             scope_spans: vec![ScopeSpans {
                 scope: Some(InstrumentationScope {
                     name: "pillion-proxy".to_owned(),
@@ -34,13 +33,24 @@ pub fn encode(spans: &[FinishedSpan]) -> ExportTraceServiceRequest {
     }
 }
 
+/// Who says so, and what was detected.
+fn resource(config: &Tracing) -> Vec<KeyValue> {
+    let fixed = |key: &str, value: &str| Detector::Fixed(key.to_owned(), value.to_owned());
+    let mut detectors = vec![
+        fixed("service.name", &config.service_name),
+        fixed("telemetry.sdk.language", "rust"),
+        fixed("telemetry.sdk.name", "pillion"),
+        fixed("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
+    ];
+    detectors.extend(config.resource.iter().cloned());
+    let all = super::resource::attributes(&detectors, None);
+    all.iter().map(|(key, value)| text(key, value)).collect()
+}
+
 fn one(finished: &FinishedSpan) -> Span {
     let kind = if finished.inbound { span::SpanKind::Server } else { span::SpanKind::Client };
     let code = if finished.error { status::StatusCode::Error } else { status::StatusCode::Unset };
-    let fixed = finished.attributes.iter().map(|(name, value)| match value {
-        Attribute::Text(value) => text(name, value),
-        Attribute::Number(value) => attribute(name, any_value::Value::IntValue(*value)),
-    });
+    let fixed = finished.attributes.iter().map(|(name, value)| text(name, value));
     let tags = finished.tags.iter().map(|(name, value)| text(name, value));
     Span {
         trace_id: finished.context.trace_id.to_bytes().to_vec(),

@@ -1,5 +1,6 @@
 //! Traces: context in and out (W3C Trace Context, B3), sampling, spans.
 
+mod attributes;
 mod context;
 
 use std::fmt;
@@ -90,24 +91,54 @@ pub struct FinishedSpan {
     /// Whether it failed.
     pub error: bool,
     /// Attributes.
-    pub attributes: Vec<(&'static str, Attribute)>,
+    pub attributes: Vec<(&'static str, String)>,
     /// Custom tags.
     pub tags: Vec<(String, String)>,
 }
 
-/// Value of an attribute.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Attribute {
-    /// Text.
-    Text(String),
-    /// A whole number.
-    Number(i64),
+/// Why a request is traced (Envoy: the reason in `x-request-id`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TraceReason {
+    /// It is not.
+    No,
+    /// By chance.
+    Sampled,
+    /// `x-envoy-force-trace` of an internal request.
+    Forced,
+    /// `x-client-trace-id`.
+    Client,
 }
 
 impl Tracer {
     /// A tracer by this configuration.
     pub fn new(config: Arc<Tracing>, queue: SpanQueue) -> Self {
         Self { config, queue }
+    }
+
+    /// Why a request is traced, if it begins a trace here: what its id says already, else the
+    /// client's word, ours, or chance. `number` is the same at every hop, and so is the outcome.
+    pub fn reason(
+        &self,
+        headers: &HeaderMap,
+        (found, number): (TraceReason, u64),
+        random: u64,
+    ) -> TraceReason {
+        let share = number % 10_000;
+        let within = |percent: f64| (share as f64) < percent * 100.0;
+        let config = &self.config;
+        let client = || chance(config.client_sampling * 10_000.0, random);
+        let internal = || headers.get("x-envoy-internal").is_some_and(|value| value == "true");
+        let reason = match found {
+            TraceReason::No if headers.contains_key("x-client-trace-id") && client() => {
+                TraceReason::Client
+            }
+            TraceReason::No if headers.contains_key("x-envoy-force-trace") && internal() => {
+                TraceReason::Forced
+            }
+            TraceReason::No if within(config.random_sampling) => TraceReason::Sampled,
+            found => found,
+        };
+        if within(config.overall_sampling) { reason } else { TraceReason::No }
     }
 
     /// Begin the span of a request. Where it is not sampled it is not recorded either, but the
@@ -117,10 +148,10 @@ impl Tracer {
         headers: &HeaderMap,
         random: &mut dyn FnMut() -> u64,
         start: SystemTime,
-        inbound: bool,
+        (traced, inbound): (bool, bool),
     ) -> Span {
         let parent = TraceContext::extract(headers);
-        let sampled = self.samples(parent.as_ref(), random);
+        let sampled = self.samples(parent.as_ref(), traced, random);
         let span_id = nonzero(random);
         let context = match &parent {
             Some(parent) => parent.child(span_id, sampled),
@@ -136,13 +167,15 @@ impl Tracer {
         }
     }
 
-    fn samples(&self, parent: Option<&TraceContext>, random: &mut dyn FnMut() -> u64) -> bool {
+    fn samples(
+        &self,
+        parent: Option<&TraceContext>,
+        traced: bool,
+        random: &mut dyn FnMut() -> u64,
+    ) -> bool {
         match (&self.config.sampler, parent) {
             (Sampler::Manager, Some(parent)) => parent.sampled,
-            (Sampler::Manager, None) => {
-                let percent = self.config.random_sampling.min(self.config.overall_sampling);
-                chance(percent * 10_000.0, random())
-            }
+            (Sampler::Manager, None) => traced,
             (sampler, parent) => decide(sampler, parent, random),
         }
     }
@@ -205,30 +238,60 @@ impl Span {
         self.context.inject(headers);
     }
 
+    /// The span of one try, if the tracer wants such and this one is recorded.
+    pub fn of_try(&self, random: u64) -> Option<Self> {
+        let wanted = self.config.spawn_upstream_span && self.context.sampled;
+        wanted.then(|| Self {
+            config: Arc::clone(&self.config),
+            queue: self.queue.clone(),
+            context: self.context.child(random.max(1), true),
+            parent: Some(self.context.span_id),
+            start: SystemTime::now(),
+            inbound: false,
+        })
+    }
+
+    /// A try is over: queue its span.
+    pub fn finish_try(self, record: &Record<'_>, end: SystemTime) {
+        let cluster = record.upstream_cluster.unwrap_or_default();
+        self.queue_as(
+            format!("router {cluster} egress"),
+            attributes::of_try(record),
+            (record, end),
+        );
+    }
+
     /// It is over: queue it, if it is recorded.
     pub fn finish(self, record: &Record<'_>, end: SystemTime) {
         if !self.context.sampled {
             return;
         }
-        let status = record.status.unwrap_or(0);
-        let error =
-            status >= 500 || status == 0 || format::grpc_status(record).is_some_and(|c| c != 0);
+        let attributes = attributes::of_request(record, self.config.max_path_tag_length as usize);
+        self.queue_as(name(record, self.inbound), attributes, (record, end));
+    }
+
+    fn queue_as(
+        self,
+        name: String,
+        attributes: Vec<(&'static str, String)>,
+        (record, end): (&Record<'_>, SystemTime),
+    ) {
         let tags = self.config.custom_tags.iter().map(|(name, template)| {
             let mut text = String::new();
             format::write(template, record, &mut text);
             (name.to_string(), text)
         });
         self.queue.put(FinishedSpan {
-            name: name(record, self.inbound),
-            tags: tags.filter(|(_, text)| text != "-").collect(),
-            attributes: attributes(record, self.config.max_path_tag_length as usize),
+            name,
+            tags: tags.filter(|(_, text)| !text.is_empty() && text != "-").collect(),
+            attributes,
             config: Arc::clone(&self.config),
             context: self.context.clone(),
             parent: self.parent,
             inbound: self.inbound,
             start: self.start,
             end,
-            error,
+            error: attributes::failed(record),
         });
     }
 }
@@ -239,57 +302,14 @@ impl fmt::Debug for Span {
     }
 }
 
+/// Envoy's names: what comes in is just that, what goes out says where to.
 fn name(record: &Record<'_>, inbound: bool) -> String {
-    if let Some(operation) = record.operation {
-        return operation.to_owned();
+    match (record.operation, record.authority) {
+        (Some(operation), _) if !operation.is_empty() => operation.to_owned(),
+        (_, Some(authority)) if !inbound => format!("egress {authority}"),
+        _ if !inbound => "egress".to_owned(),
+        _ => "ingress".to_owned(),
     }
-    match record.authority {
-        // Envoy's name for spans on their way out.
-        Some(authority) if !inbound => format!("egress {authority}"),
-        Some(authority) => format!("ingress {authority}"),
-        None => "ingress".to_owned(),
-    }
-}
-
-/// Names of OpenTelemetry's semantic conventions for HTTP, and Envoy's own.
-fn attributes(record: &Record<'_>, path_limit: usize) -> Vec<(&'static str, Attribute)> {
-    let mut all = Vec::with_capacity(16);
-    let mut text = |name, value: Option<&str>| {
-        if let Some(value) = value {
-            all.push((name, Attribute::Text(value.to_owned())));
-        }
-    };
-    let path = record.path.map(|path| path.get(..path_limit).unwrap_or(path));
-    let header = |name: &str| record.request_headers?.get(name)?.to_str().ok();
-    text("http.request.method", record.method);
-    text("url.path", path.map(|path| path.split('?').next().unwrap_or(path)));
-    text("url.scheme", record.scheme);
-    text("server.address", record.authority);
-    text("network.protocol.name", record.protocol);
-    text("user_agent.original", header("user-agent"));
-    text("guid:x-request-id", header("x-request-id"));
-    text("upstream_cluster", record.upstream_cluster);
-    text("upstream_cluster.name", record.upstream_cluster);
-    text("upstream_address", record.upstream_host);
-    text("http.route", record.route.filter(|route| !route.is_empty()));
-    text("peer.uri_san", record.peer.and_then(|peer| peer.uris().first()).map(String::as_str));
-    let flags = if record.flags.is_empty() { "-".to_owned() } else { record.flags.join(",") };
-    text("response_flags", Some(&flags));
-    let peer = record.downstream_remote.map(|address| address.ip().to_string());
-    text("peer.address", peer.as_deref());
-    let mut number = |name, value: u64| {
-        all.push((name, Attribute::Number(i64::try_from(value).unwrap_or(i64::MAX))));
-    };
-    number("http.response.status_code", record.status.unwrap_or(0).into());
-    number("request_size", record.bytes_received);
-    number("response_size", record.bytes_sent);
-    if record.upstream_attempts > 1 {
-        number("retry_count", u64::from(record.upstream_attempts - 1));
-    }
-    if let Some(code) = format::grpc_status(record) {
-        number("rpc.grpc.status_code", code.into());
-    }
-    all
 }
 
 #[cfg(test)]
@@ -309,6 +329,8 @@ mod tests {
                 headers: Vec::new(),
             },
             service_name: "web.default".into(),
+            resource: Vec::new(),
+            client_sampling: 100.0,
             random_sampling,
             overall_sampling: 100.0,
             sampler: Sampler::Manager,
@@ -322,14 +344,14 @@ mod tests {
     #[test]
     fn a_request_that_is_not_sampled_tells_so_to_the_next_hop_and_is_not_recorded() {
         let (tracer, mut spans) = tracer(0.0);
-        let span = tracer.start(&HeaderMap::new(), &mut || 7, UNIX_EPOCH, true);
+        let span = tracer.start(&HeaderMap::new(), &mut || 7, UNIX_EPOCH, (false, true));
         let mut headers = HeaderMap::new();
         span.inject(&mut headers);
         let text = headers["traceparent"].to_str().unwrap().to_owned();
         assert!(text.ends_with("-00"), "{text}");
         span.finish(&Record::default(), UNIX_EPOCH);
         assert!(spans.try_recv().is_err());
-        let next = tracer.start(&headers, &mut || 9, UNIX_EPOCH, true);
+        let next = tracer.start(&headers, &mut || 9, UNIX_EPOCH, (false, true));
         assert!(!next.is_sampled());
         assert!(text.contains(&next.trace_id().to_string()));
     }
@@ -339,7 +361,7 @@ mod tests {
         let (tracer, mut spans) = tracer(0.0);
         let mut headers = HeaderMap::new();
         TraceContext::root(TraceId::new(1, 2), 3, true).inject(&mut headers);
-        let span = tracer.start(&headers, &mut || 4, UNIX_EPOCH, false);
+        let span = tracer.start(&headers, &mut || 4, UNIX_EPOCH, (false, false));
         span.finish(&Record { status: Some(200), ..Record::default() }, UNIX_EPOCH);
         let finished = spans.try_recv().unwrap();
         assert_eq!(finished.parent, Some(3));
@@ -348,5 +370,30 @@ mod tests {
         let request = crate::telemetry::otlp::encode(&[finished]);
         let span = &request.resource_spans[0].scope_spans[0].spans[0];
         assert_eq!(span.parent_span_id, 3_u64.to_be_bytes());
+    }
+
+    #[test]
+    fn why_a_request_is_traced() {
+        let with = |name: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, "1".parse().unwrap());
+            headers.insert("x-envoy-internal", "true".parse().unwrap());
+            headers
+        };
+        let (tracer, _spans) = tracer(25.0);
+        let reason =
+            |headers: &HeaderMap, found, number| tracer.reason(headers, (found, number), 0);
+        let none = HeaderMap::new();
+        assert_eq!(reason(&none, TraceReason::No, 2499), TraceReason::Sampled);
+        assert_eq!(reason(&none, TraceReason::No, 2500), TraceReason::No);
+        assert_eq!(reason(&none, TraceReason::Sampled, 2500), TraceReason::Sampled);
+        assert_eq!(reason(&with("x-client-trace-id"), TraceReason::No, 9999), TraceReason::Client);
+        assert_eq!(
+            reason(&with("x-envoy-force-trace"), TraceReason::No, 9999),
+            TraceReason::Forced
+        );
+        let mut outside = HeaderMap::new();
+        outside.insert("x-envoy-force-trace", "1".parse().unwrap());
+        assert_eq!(reason(&outside, TraceReason::No, 9999), TraceReason::No);
     }
 }

@@ -2,6 +2,7 @@
 //! the real Envoy is there, it is told the same things.
 
 mod logs;
+mod spans;
 
 use std::net::SocketAddr;
 

@@ -53,12 +53,26 @@ pub struct TraceContext {
     pub sampled: bool,
     /// `tracestate`, passed on as it came. Empty: none.
     pub state: String,
+    /// The caller speaks B3: it is told in B3 too.
+    pub b3: B3,
+}
+
+/// How a caller told its context in B3.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum B3 {
+    /// Not.
+    #[default]
+    No,
+    /// `b3`
+    Single,
+    /// `x-b3-traceid` and its like.
+    Multi,
 }
 
 impl TraceContext {
     /// The beginning of a trace.
     pub fn root(trace_id: TraceId, span_id: u64, sampled: bool) -> Self {
-        Self { trace_id, span_id, sampled, state: String::new() }
+        Self { trace_id, span_id, sampled, state: String::new(), b3: B3::No }
     }
 
     /// The next hop of the same trace.
@@ -94,6 +108,31 @@ impl TraceContext {
         } else if let Ok(value) = HeaderValue::from_str(&self.state) {
             headers.insert(TRACESTATE, value);
         }
+        self.inject_b3(headers);
+    }
+
+    /// In place of what the caller sent, whose span is another one.
+    fn inject_b3(&self, headers: &mut HeaderMap) {
+        let flag = if self.sampled { "1" } else { "0" };
+        let (trace, span) = (self.trace_id.to_string(), format!("{:016x}", self.span_id));
+        let pairs = match self.b3 {
+            B3::No => return,
+            B3::Single => vec![("b3", format!("{trace}-{span}-{flag}"))],
+            B3::Multi => {
+                headers.remove("x-b3-parentspanid");
+                headers.remove("x-b3-flags");
+                vec![
+                    ("x-b3-traceid", trace),
+                    ("x-b3-spanid", span),
+                    ("x-b3-sampled", flag.to_owned()),
+                ]
+            }
+        };
+        for (name, value) in pairs {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                headers.insert(name, value);
+            }
+        }
     }
 }
 
@@ -118,6 +157,7 @@ fn parse(text: &str) -> Option<TraceContext> {
         span_id,
         sampled: flags & 1 == 1,
         state: String::new(),
+        b3: B3::No,
     })
 }
 
@@ -134,8 +174,36 @@ fn state(headers: &HeaderMap) -> String {
         .map(str::trim)
         .filter(|member| !member.is_empty())
         .collect();
-    let valid = members.iter().all(|member| member.contains('='));
-    if valid && members.len() <= MAX_MEMBERS { members.join(",") } else { String::new() }
+    let mut keys: Vec<&str> = Vec::with_capacity(members.len());
+    for member in &members {
+        match member.split_once('=') {
+            Some((key, value)) if is_key(key) && is_value(value) && !keys.contains(&key) => {
+                keys.push(key);
+            }
+            // What is wrong anywhere is wrong as a whole (section 3.3.1).
+            _ => return String::new(),
+        }
+    }
+    if members.len() <= MAX_MEMBERS { members.join(",") } else { String::new() }
+}
+
+/// A simple key, or `tenant@system`.
+fn is_key(key: &str) -> bool {
+    let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-*/@".contains(c);
+    let first = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let parts: Vec<&str> = key.split('@').collect();
+    let sized = match parts.as_slice() {
+        [simple] => simple.len() <= 256,
+        [tenant, system] => tenant.len() <= 241 && (1..=14).contains(&system.len()),
+        _ => false,
+    };
+    sized && key.starts_with(first) && key.chars().all(fine)
+}
+
+/// Up to 256 printable characters without comma and equals sign, not ending with a space.
+fn is_value(value: &str) -> bool {
+    let fine = |c: char| (' '..='~').contains(&c) && c != ',' && c != '=';
+    (1..=256).contains(&value.len()) && value.chars().all(fine) && !value.ends_with(' ')
 }
 
 /// B3, single header or several; 8-byte trace ids are filled up with zeros.
@@ -144,13 +212,15 @@ fn b3(headers: &HeaderMap) -> Option<TraceContext> {
     if let Some(single) = header("b3") {
         let mut parts = single.split('-');
         let (trace, span) = (parts.next()?, parts.next()?);
-        return from_b3(trace, span, parts.next().unwrap_or("0"));
+        let context = from_b3(trace, span, parts.next().unwrap_or("0"))?;
+        return Some(TraceContext { b3: B3::Single, ..context });
     }
     let sampled = match header("x-b3-flags") {
         Some("1") => "d",
         _ => header("x-b3-sampled").unwrap_or("0"),
     };
-    from_b3(header("x-b3-traceid")?, header("x-b3-spanid")?, sampled)
+    let context = from_b3(header("x-b3-traceid")?, header("x-b3-spanid")?, sampled)?;
+    Some(TraceContext { b3: B3::Multi, ..context })
 }
 
 fn from_b3(trace: &str, span: &str, sampled: &str) -> Option<TraceContext> {
@@ -229,5 +299,33 @@ mod tests {
         let context = TraceContext::extract(&multi).unwrap();
         assert_eq!(context.trace_id.to_string(), "000000000000000064fe8b2a57d3eff7");
         assert!(!context.sampled);
+        let mut onward = multi;
+        context.child(7, true).inject(&mut onward);
+        assert_eq!(onward["x-b3-spanid"], "0000000000000007");
+        assert_eq!(onward["x-b3-sampled"], "1");
+        assert!(onward.contains_key("traceparent"));
+        let mut onward = single;
+        TraceContext::extract(&onward).unwrap().child(7, false).inject(&mut onward);
+        assert_eq!(onward["b3"], "80f198ee56343ba864fe8b2a57d3eff7-0000000000000007-0");
+    }
+
+    #[test]
+    fn a_state_with_something_wrong_is_dropped_as_a_whole() {
+        let long = "k".repeat(257) + "=v";
+        for (state, want) in [
+            ("a=1,b=2", "a=1,b=2"),
+            ("t@sys=1, rojo=00f067aa0ba902b7", "t@sys=1,rojo=00f067aa0ba902b7"),
+            ("a=1,,b=2,", "a=1,b=2"),
+            ("a=1,a=2", ""),
+            ("A=1", ""),
+            ("a=", ""),
+            ("a", ""),
+            ("a=x=y", ""),
+            ("t@much-too-long-a-system=1", ""),
+            (&long, ""),
+        ] {
+            let lines = [("traceparent", GOOD), ("tracestate", state)];
+            assert_eq!(TraceContext::extract(&with(&lines)).unwrap().state, want, "{state}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v
 use pillion_xds::envoy::r#type::tracing::v3 as tags;
 
 use super::at::At;
-use super::{collector, common};
+use super::{collector, common, detectors};
 use crate::model::Name;
 use crate::model::collector::Collector;
 use crate::model::format::Template;
@@ -36,6 +36,11 @@ pub(super) fn tracing(at: &At<'_>, config: &hcm::Tracing) -> Option<Option<Traci
             "" => "unknown_service:pillion".into(),
             name => name.into(),
         },
+        resource: detectors::all(
+            &config_at.field("resource_detectors"),
+            &tracer.resource_detectors,
+        ),
+        client_sampling: percent(config.client_sampling.as_ref()),
         random_sampling: percent(config.random_sampling.as_ref()),
         overall_sampling: percent(config.overall_sampling.as_ref()),
         sampler: match &tracer.sampler {
