@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use http::HeaderMap;
 use tokio::sync::mpsc;
 
-pub use context::{TraceContext, TraceId};
+pub use context::{B3, TraceContext, TraceId};
 
 use super::format::{self, Record};
 use super::stats::{Counter, Registry};
@@ -267,7 +267,8 @@ impl Span {
             return;
         }
         let attributes = attributes::of_request(record, self.config.max_path_tag_length as usize);
-        self.queue_as(name(record, self.inbound), attributes, (record, end));
+        let name = name(record, self.inbound);
+        self.queue_as(name, attributes, (record, end));
     }
 
     fn queue_as(

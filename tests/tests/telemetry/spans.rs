@@ -18,7 +18,6 @@ const KNOWN: &[&str] = &[
     "downstream_cluster",
     "user_agent",
     "http.protocol",
-    "peer.address",
     "guid:x-client-trace-id",
     "request_size",
     "component",

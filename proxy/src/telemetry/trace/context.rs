@@ -322,7 +322,7 @@ mod tests {
             ("a", ""),
             ("a=x=y", ""),
             ("t@much-too-long-a-system=1", ""),
-            (&long, ""),
+            (long.as_str(), ""),
         ] {
             let lines = [("traceparent", GOOD), ("tracestate", state)];
             assert_eq!(TraceContext::extract(&with(&lines)).unwrap().state, want, "{state}");
