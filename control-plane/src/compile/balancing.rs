@@ -11,6 +11,7 @@ use pillion_xds::envoy::config::route::v3::route_action::hash_policy::{
 };
 use pillion_xds::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest;
 use pillion_xds::envoy::extensions::load_balancing_policies::maglev::v3::Maglev;
+use pillion_xds::envoy::extensions::load_balancing_policies::peak_ewma::v3alpha::PeakEwma;
 use pillion_xds::envoy::extensions::load_balancing_policies::random::v3::Random;
 use pillion_xds::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
 
@@ -22,6 +23,14 @@ pub(crate) fn for_proxy(cluster: &mut Cluster, algorithm: Option<Algorithm>) {
     let policy = match algorithm.unwrap_or(Algorithm::LeastRequest) {
         Algorithm::RoundRobin => LbPolicy::RoundRobin,
         Algorithm::LeastRequest => LbPolicy::LeastRequest,
+        Algorithm::PeakEwma => {
+            // Only some builds of Envoy have it; the others take the next best.
+            let first = policy("peak_ewma", &PeakEwma::default());
+            let last = policy("least_request", &LeastRequest::default());
+            let policies = vec![first, last];
+            cluster.load_balancing_policy = Some(LoadBalancingPolicy { policies });
+            return;
+        }
         Algorithm::Random => LbPolicy::Random,
         Algorithm::RingHash => LbPolicy::RingHash,
         Algorithm::Maglev => LbPolicy::Maglev,
@@ -42,6 +51,7 @@ pub(crate) fn for_grpc(cluster: &mut Cluster, algorithm: Option<Algorithm>) {
             return;
         }
         Algorithm::LeastRequest => policy("least_request", &LeastRequest::default()),
+        Algorithm::PeakEwma => policy("peak_ewma", &PeakEwma::default()),
         Algorithm::Random => policy("random", &Random::default()),
         Algorithm::Maglev => policy("maglev", &Maglev::default()),
     };

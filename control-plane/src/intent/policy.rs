@@ -67,6 +67,9 @@ pub enum Algorithm {
     RoundRobin,
     /// The less busy one of two drawn at random.
     LeastRequest,
+    /// The quicker and less busy one of two drawn at random: latency, remembered by its peaks,
+    /// times requests under way.
+    PeakEwma,
     /// Drawn at random.
     Random,
     /// By hash, on a ring.
@@ -254,6 +257,7 @@ fn load_balancer(cx: &mut Context, at: &At<'_>) -> Option<LoadBalancer> {
     let algorithm = choice(&[
         ("RoundRobin", Algorithm::RoundRobin),
         ("LeastRequest", Algorithm::LeastRequest),
+        ("PeakEwma", Algorithm::PeakEwma),
         ("Random", Algorithm::Random),
         ("RingHash", Algorithm::RingHash),
         ("Maglev", Algorithm::Maglev),
@@ -268,7 +272,13 @@ fn load_balancer(cx: &mut Context, at: &At<'_>) -> Option<LoadBalancer> {
                 "without `hashOn` every request gets a hash of its own, so this chooses at random",
             );
         }
-        (Algorithm::RoundRobin | Algorithm::LeastRequest | Algorithm::Random, Some(_)) => {
+        (
+            Algorithm::RoundRobin
+            | Algorithm::LeastRequest
+            | Algorithm::PeakEwma
+            | Algorithm::Random,
+            Some(_),
+        ) => {
             cx.warn(at, "`hashOn` has no effect: only RingHash and Maglev choose by hash");
         }
         _ => {}

@@ -68,7 +68,12 @@ impl Proxy {
     ) -> Self {
         let registry = Registry::new();
         registry.scope("server", None).gauge("hot_restart_epoch").set(heritage.epoch.into());
-        let clusters = Clusters::new(&registry, workers.len());
+        let clusters = Clusters::in_zone(
+            &registry,
+            workers.len(),
+            bootstrap.locality.clone(),
+            bootstrap.local_cluster.clone(),
+        );
         remember(bootstrap);
         let encode = Arc::new(Entries::new(bootstrap.node.clone()));
         let (sinks, entries) = Sinks::new(&registry, encode.clone());

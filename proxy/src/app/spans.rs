@@ -42,6 +42,7 @@ impl Sender {
         }
         let live = self.0.load();
         let cluster = live.cluster(name).ok_or_else(|| format!("there is no cluster `{name}`"))?;
+        let cluster = live.leaf(cluster, fastrand::u64(..));
         let context = PickContext { random: fastrand::u64(..), ..PickContext::default() };
         let endpoint = cluster.pick(&context).map_err(|refusal| refusal.to_string())?;
         let options = SendOptions { downstream_h2: true, ..SendOptions::default() };

@@ -39,6 +39,7 @@ impl Live {
             let detail = format!("cluster `{cluster}` does not exist");
             return Err(Refusal::local(Reason::NoCluster, StatusCode::SERVICE_UNAVAILABLE, detail));
         };
+        let cluster = &self.leaf(cluster, fastrand::u64(..));
         let context = PickContext { random: fastrand::u64(..), ..PickContext::default() };
         let endpoint = cluster.pick(&context)?;
         let asking = asked(cluster, &endpoint, request, limits.body);

@@ -17,6 +17,8 @@ pub(crate) struct Breakers {
 #[derive(Debug)]
 struct Level {
     connections: Limit,
+    /// Connections to one endpoint.
+    per_endpoint: AtomicU32,
     pending: Limit,
     requests: Limit,
     retries: Limit,
@@ -81,6 +83,7 @@ impl Breakers {
             };
             Level {
                 connections: limit("cx_open", "remaining_cx"),
+                per_endpoint: AtomicU32::new(u32::MAX),
                 pending: limit("rq_pending_open", "remaining_pending"),
                 requests: limit("rq_open", "remaining_rq"),
                 retries: limit("rq_retry_open", "remaining_retries"),
@@ -98,6 +101,8 @@ impl Breakers {
     pub(crate) fn set(&self, thresholds: &[Thresholds; 2]) {
         for (level, at) in self.levels.iter().zip(thresholds) {
             level.connections.set(at.max_connections);
+            let per_endpoint = at.per_host_max_connections.unwrap_or(u32::MAX);
+            level.per_endpoint.store(per_endpoint, Ordering::Relaxed);
             level.pending.set(at.max_pending_requests);
             level.requests.set(at.max_requests);
             level.retries.set(at.max_retries);
@@ -120,14 +125,16 @@ impl Breakers {
 
     /// `force`: take a place even above the limit, as Envoy does for the first connection to an
     /// endpoint, so that no request waits where nothing can ever serve it. The flag that comes
-    /// with the place says whether that was needed.
+    /// with the place says whether that was needed. `open`: connections that the endpoint has.
     pub(crate) fn connection(
         self: &Arc<Self>,
         priority: Priority,
         force: bool,
+        open: u32,
     ) -> Option<(ConnectionPlace, bool)> {
-        let limit = &self.level(priority).connections;
-        let within = limit.take();
+        let level = self.level(priority);
+        let limit = &level.connections;
+        let within = open < level.per_endpoint.load(Ordering::Relaxed) && limit.take();
         if !within && force {
             limit.take_anyway();
         }
@@ -320,11 +327,20 @@ mod tests {
     #[test]
     fn the_first_connection_to_an_endpoint_is_always_allowed() {
         let (breakers, _) = breakers(&Thresholds { max_connections: 1, ..Thresholds::default() });
-        let (_first, forced) = breakers.connection(Priority::Default, false).unwrap();
+        let (_first, forced) = breakers.connection(Priority::Default, false, 0).unwrap();
         assert!(!forced);
-        assert!(breakers.connection(Priority::Default, false).is_none());
-        let (_second, forced) = breakers.connection(Priority::Default, true).unwrap();
+        assert!(breakers.connection(Priority::Default, false, 0).is_none());
+        let (_second, forced) = breakers.connection(Priority::Default, true, 0).unwrap();
         assert!(forced);
+    }
+
+    #[test]
+    fn an_endpoint_has_a_limit_of_its_own() {
+        let thresholds = Thresholds { per_host_max_connections: Some(2), ..Thresholds::default() };
+        let (breakers, _) = breakers(&thresholds);
+        assert!(breakers.connection(Priority::Default, false, 1).is_some());
+        assert!(breakers.connection(Priority::Default, false, 2).is_none());
+        assert!(breakers.connection(Priority::High, false, 2).is_some());
     }
 
     proptest! {

@@ -215,6 +215,18 @@ impl Host {
         }
     }
 
+    /// As if it were well for so much longer.
+    #[cfg(test)]
+    pub(crate) fn age(&self, by: Duration) {
+        let since = clock::now().as_nanos().saturating_sub(by.as_nanos()) as u64;
+        self.well_since.store(since, Ordering::Relaxed);
+    }
+
+    /// It is well from now on: slow start begins anew.
+    pub(crate) fn became_well(&self, now: Duration) {
+        self.well_since.store(now.as_nanos() as u64, Ordering::Relaxed);
+    }
+
     /// For how long it is well.
     pub(crate) fn well_for(&self, now: Duration) -> Duration {
         now.saturating_sub(Duration::from_nanos(self.well_since.load(Ordering::Relaxed)))

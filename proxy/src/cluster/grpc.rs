@@ -61,6 +61,7 @@ impl Channel {
         let cluster = live
             .cluster(&self.cluster)
             .ok_or_else(|| Status::unavailable(format!("there is no cluster {}", self.cluster)))?;
+        let cluster = &live.leaf(cluster, fastrand::u64(..));
         let unavailable = |refusal: Refusal| Status::unavailable(refusal.to_string());
         let context = PickContext { random: fastrand::u64(..), ..PickContext::default() };
         let endpoint = cluster.pick(&context).map_err(unavailable)?;

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::StatusCode;
 use tokio::sync::Notify;
 
+use super::aggregate::Shares;
 use super::behalf::Behalf;
 use super::breaker::{Breakers, RequestPermit, RetryPermit};
 use super::check::{CheckStats, Inbox};
@@ -59,6 +60,8 @@ pub struct Cluster {
     pub(super) lot: u64,
     /// An endpoint was new, the last time that somebody looked.
     pub(super) warming: AtomicBool,
+    /// How an aggregate shares its traffic.
+    pub(super) shares: ArcSwapOption<Shares>,
     /// Where the proxies of this kind are.
     pub(super) zone: Arc<Zone>,
     /// What zones looked like when the endpoints were laid out.
@@ -132,6 +135,7 @@ impl Cluster {
             renamed: Notify::new(),
             lot: before.map_or_else(|| fastrand::u64(..), |before| before.lot),
             warming: AtomicBool::new(true),
+            shares: ArcSwapOption::empty(),
             zone: Arc::clone(workshop.zone),
             zone_version: AtomicU64::new(0),
         };
@@ -185,8 +189,9 @@ impl Cluster {
         endpoint: &Arc<Endpoint>,
         behalf: Behalf,
     ) -> Result<(Io, ConnectionPermit), Refusal> {
-        let first = endpoint.counters().cx_active.load(Ordering::Relaxed) == 0;
-        let Some((place, over)) = self.breakers.connection(Priority::Default, first) else {
+        let open = endpoint.counters().cx_active.load(Ordering::Relaxed);
+        let place = self.breakers.connection(Priority::Default, open == 0, open);
+        let Some((place, over)) = place else {
             self.stats.upstream_cx_overflow.inc();
             let detail =
                 format!("circuit breaker max_connections of cluster {} is open", self.name());
@@ -201,6 +206,11 @@ impl Cluster {
     /// Its endpoints are those that connections or requests name.
     pub(super) fn goes_anywhere(&self) -> bool {
         matches!(self.config.discovery, Discovery::OriginalDst | Discovery::Forward(_))
+    }
+
+    /// It is made of other clusters; see [`Live::leaf`](super::Live::leaf).
+    pub fn is_aggregate(&self) -> bool {
+        matches!(self.config.discovery, Discovery::Aggregate(_))
     }
 
     /// Its endpoints now, in the order of the configuration.

@@ -4,6 +4,7 @@
 //! (connections, ejections, permits, counters) does. Picking reads one pointer; each endpoint has
 //! a pool for each worker, so that workers do not meet at any lock in the common case.
 
+mod aggregate;
 pub mod ask;
 mod balance;
 mod behalf;

@@ -34,6 +34,8 @@ pub struct Live {
     /// The configuration.
     pub snapshot: Snapshot,
     pub(super) clusters: Map<Arc<Running>>,
+    /// Another one for each configuration.
+    pub(super) version: u64,
 }
 
 /// A cluster with the task that looks after it.
@@ -145,7 +147,8 @@ impl Clusters {
             }
         }
         clusters.values().for_each(|running| running.cluster.follow_zone());
-        self.live.store(Arc::new(Live { snapshot, clusters }));
+        let version = before.version + 1;
+        self.live.store(Arc::new(Live { snapshot, clusters, version }));
     }
 
     /// Certificate files changed: reads them again. Connections that are open stay.
@@ -210,7 +213,7 @@ impl Clusters {
                     );
                     run(runtime.spawn(cleanup).abort_handle());
                 }
-                Discovery::Static | Discovery::Eds(_) => {}
+                Discovery::Static | Discovery::Eds(_) | Discovery::Aggregate(_) => {}
             }
         }
         Running { cluster, tasks }

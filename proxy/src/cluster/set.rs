@@ -18,6 +18,8 @@ pub(crate) struct EndpointSet {
     pub(crate) endpoints: Box<[Arc<Endpoint>]>,
     pub(crate) drops: Box<[DropOverload]>,
     pub(crate) counts: Counts,
+    /// The same of each priority.
+    pub(crate) levels: Box<[Counts]>,
     /// Healthy ones (or all, in panic) for each priority, and how they share the traffic.
     pub(crate) whole: Spread,
     pub(crate) subsets: Option<SubsetIndex>,
@@ -57,11 +59,13 @@ pub(crate) enum From {
 
 impl EndpointSet {
     pub(crate) fn new(layout: &Layout<'_>, localities: &[Locality]) -> Self {
+        let levels = counts(localities);
         let subsets = layout.cluster.balancing.subsets.as_ref();
         Self {
             endpoints: localities.iter().flat_map(|at| at.endpoints.iter().cloned()).collect(),
             drops: layout.assignment.drop_overloads.as_slice().into(),
-            counts: counts(localities).into_iter().fold(Counts::default(), |all, one| all + one),
+            counts: levels.iter().fold(Counts::default(), |all, one| all + *one),
+            levels: levels.into(),
             whole: Spread::new(layout, localities),
             subsets: subsets.map(|subsets| SubsetIndex::new(subsets, layout, localities)),
             by_address: OnceLock::new(),

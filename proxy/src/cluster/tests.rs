@@ -5,3 +5,4 @@ mod http2;
 mod membership;
 mod picking;
 mod tls;
+mod weights;

@@ -82,6 +82,7 @@ impl Cluster {
                 Discovery::Eds(_) => "EDS",
                 Discovery::OriginalDst => "ORIGINAL_DST",
                 Discovery::Forward(_) => "envoy.clusters.dynamic_forward_proxy",
+                Discovery::Aggregate(_) => "envoy.clusters.aggregate",
             },
             default_priority: self.breakers.limits(Priority::Default),
             high_priority: self.breakers.limits(Priority::High),

@@ -156,6 +156,8 @@ pub enum Discovery {
     OriginalDst,
     /// To the host that the request names (`dynamic_forward_proxy`).
     Forward(Forward),
+    /// To the endpoints of these clusters, in this order of preference (`aggregate`).
+    Aggregate(Vec<Name>),
 }
 
 /// `DnsCacheConfig`
@@ -201,6 +203,8 @@ pub enum DnsFamily {
 pub struct Thresholds {
     /// Connections. Default 1024.
     pub max_connections: u32,
+    /// Connections to one endpoint (`per_host_thresholds`). None: no limit.
+    pub per_host_max_connections: Option<u32>,
     /// Requests that wait for a connection. Default 1024.
     pub max_pending_requests: u32,
     /// Requests under way. Default 1024.
@@ -217,6 +221,7 @@ impl Default for Thresholds {
     fn default() -> Self {
         Self {
             max_connections: 1024,
+            per_host_max_connections: None,
             max_pending_requests: 1024,
             max_requests: 1024,
             max_retries: 3,

@@ -51,6 +51,9 @@ pub(super) struct Plan<'a> {
     /// The entry of a weighted route that was drawn.
     pub(super) weighted: Option<&'a WeightedCluster>,
     pub(super) cluster: Arc<Cluster>,
+    /// The cluster that this try goes to: of an aggregate, one of those that it is made of, with a
+    /// place among its requests.
+    pub(super) leaf: (Arc<Cluster>, Option<RequestPermit>),
     pub(super) retries: Retries<'a>,
     pub(super) timeouts: Timeouts,
     pub(super) hash: Option<u64>,
@@ -125,7 +128,8 @@ impl<'a> Plan<'a> {
             source: exchange.connection.remote_ip(),
         };
         // Nobody else asks for it, and nobody else makes cookies.
-        let (hash, cookies) = if forward.hash.is_empty() || !cluster.config.balancer.hashes() {
+        let hashes = cluster.config.balancer.hashes() || cluster.is_aggregate();
+        let (hash, cookies) = if forward.hash.is_empty() || !hashes {
             (None, Vec::new())
         } else {
             hash::hash(&forward.hash, &hashed, fastrand::u64(..))
@@ -139,6 +143,7 @@ impl<'a> Plan<'a> {
             route,
             forward,
             weighted,
+            leaf: (Arc::clone(&cluster), None),
             cluster,
             retries: Retries::new(policy, request),
             timeouts: timeout::timeouts(forward, per_try, request.headers),

@@ -162,12 +162,19 @@ pub(super) async fn destination(
 
 fn pick(
     exchange: &mut Exchange,
-    plan: &Plan<'_>,
+    plan: &mut Plan<'_>,
     (tried, to): (&Tried, Option<SocketAddr>),
 ) -> Result<Arc<Endpoint>, Refusal> {
+    let random = fastrand::u64(..);
+    if plan.cluster.is_aggregate() {
+        let leaf = exchange.live.leaf(&plan.cluster, plan.hash.unwrap_or(random));
+        let permit = leaf.admit(plan.forward.priority);
+        plan.leaf = (leaf, Some(permit.inspect_err(|refusal| exchange.flag(refusal.reason))?));
+    }
     let avoid = if plan.avoid_previous_hosts { tried.endpoints.as_slice() } else { &[] };
     let endpoint = plan
-        .cluster
+        .leaf
+        .0
         .pick(&PickContext {
             hash: plan.hash,
             avoid,
@@ -175,7 +182,7 @@ fn pick(
             original_dst: to,
             subset: plan.subset,
             named: named(plan, tried.endpoints.len()),
-            random: fastrand::u64(..),
+            random,
         })
         .inspect_err(|refusal| exchange.flag(refusal.reason))?;
     exchange.facts.endpoint = Some(Arc::clone(&endpoint));
@@ -210,7 +217,7 @@ async fn one_try(
     let try_deadline = plan.timeouts.per_try.map(|limit| now + limit);
     tokio::select! {
         biased;
-        sent = plan.cluster.send(endpoint, request, options) => {
+        sent = plan.leaf.0.send(endpoint, request, options) => {
             if sent.is_ok() {
                 exchange.facts.response_after = Some(exchange.started.elapsed());
             }
@@ -264,7 +271,7 @@ fn observe(
         // Our own limit or the client's fault: the endpoint has nothing to do with it.
         Err(_) => return,
     };
-    plan.cluster.record(endpoint, observed);
+    plan.leaf.0.record(endpoint, observed);
 }
 
 /// A trailers-only gRPC failure counts as the HTTP status that means the same.

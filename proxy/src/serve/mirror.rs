@@ -33,7 +33,8 @@ pub(super) fn send(exchange: &Exchange, plan: &Plan<'_>, source: &Source) {
             sni: None,
             behalf: exchange.connection.ends.behalf(),
         };
-        tokio::spawn(deliver(Arc::clone(cluster), request, options));
+        let leaf = exchange.live.leaf(cluster, fastrand::u64(..));
+        tokio::spawn(deliver(leaf, request, options));
     }
 }
 

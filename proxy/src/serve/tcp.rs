@@ -109,6 +109,7 @@ async fn connect(
         Refusal::upstream(Reason::NoCluster, crate::telemetry::reason::Sent::No, detail)
     })?;
     told.cluster = Some(Arc::clone(&cluster));
+    let cluster = live.leaf(&cluster, fastrand::u64(..));
     let mut tried = Vec::new();
     loop {
         told.attempts += 1;

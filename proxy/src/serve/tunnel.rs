@@ -72,7 +72,8 @@ pub(super) async fn open(
         Inside::Http
     } else {
         let to = attempt::destination(exchange, &plan.cluster, &authority).await?;
-        let (io, permit) = dial(exchange, &plan.cluster, to).await?;
+        let leaf = exchange.live.leaf(&plan.cluster, fastrand::u64(..));
+        let (io, permit) = dial(exchange, &leaf, to).await?;
         Inside::Endpoint(io, permit)
     };
     let options = upgrade::options(exchange, &plan);

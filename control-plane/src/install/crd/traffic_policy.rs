@@ -156,7 +156,7 @@ fn load_balancer() -> Value {
                 "type",
                 choice(
                     "Default LeastRequest.",
-                    &["RoundRobin", "LeastRequest", "Random", "RingHash", "Maglev"],
+                    &["RoundRobin", "LeastRequest", "PeakEwma", "Random", "RingHash", "Maglev"],
                 ),
             ),
             ("hashOn", hash_on),

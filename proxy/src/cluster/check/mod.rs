@@ -24,6 +24,7 @@ use hyper::client::conn::{http1, http2};
 use tokio::sync::Notify;
 
 use super::Cluster;
+use super::clock;
 use super::endpoint::{Endpoint, Flags, Host};
 use super::pool::Connector;
 use crate::model::format::Piece;
@@ -222,11 +223,15 @@ impl Checks {
             let Some(stats) = &self.cluster.check_stats else { continue };
             count(stats, *finding);
             let flags = &target.endpoint.host.flags;
+            let failing = flags.has(Flags::FAILED_ACTIVE);
             let step = target.session.take(&self.config, flags, *finding);
             self.cluster.log(&self.config, &target.endpoint, &step.events);
             changed |= step.transition == Transition::Changed;
             let well = !matches!(finding, Finding::Failed(_));
             if well && !flags.has(Flags::FAILED_ACTIVE) {
+                if failing {
+                    target.endpoint.host.became_well(clock::now());
+                }
                 changed |= self.cluster.pardon(&target.endpoint);
             } else if step.transition == Transition::Changed && flags.has(Flags::FAILED_ACTIVE) {
                 failed.push(Arc::clone(&target.endpoint));

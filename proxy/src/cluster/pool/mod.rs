@@ -224,7 +224,9 @@ impl Pool {
         let job = inner.line.get(inner.dialing).or_else(|| inner.line.front())?.job.clone();
         let first = inner.is_without_connections();
         let stats = &job.connector.stats;
-        let Some((place, over)) = job.connector.breakers.connection(job.priority, first) else {
+        let open = job.endpoint.counters().cx_active.load(Ordering::Relaxed);
+        let place = job.connector.breakers.connection(job.priority, first, open);
+        let Some((place, over)) = place else {
             stats.upstream_cx_overflow.inc();
             return None;
         };

@@ -10,6 +10,7 @@ use prost::Message as _;
 use super::at::At;
 use super::{Refused, Resource, cluster, common, listener, message, tls};
 use crate::model::Name;
+use crate::model::endpoint::Locality;
 use crate::model::listener::Address;
 use crate::xds::session::Variant;
 
@@ -18,6 +19,10 @@ use crate::xds::session::Variant;
 pub struct Bootstrap {
     /// Sent to the control plane as it is.
     pub node: core::Node,
+    /// Where the proxy is.
+    pub locality: Locality,
+    /// The cluster of its own kind (`cluster_manager.local_cluster_name`), for zone-aware routing.
+    pub local_cluster: Option<Name>,
     /// Where the admin endpoint binds. None: nowhere.
     pub admin: Option<SocketAddr>,
     /// Static listeners, clusters and secrets.
@@ -69,6 +74,8 @@ pub fn bootstrap(config: &pb::Bootstrap) -> Result<Bootstrap, Vec<Refused>> {
         let clusters: Vec<Name> = resources.iter().filter_map(names).collect();
         Some(Bootstrap {
             node: config.node.clone().unwrap_or_default(),
+            locality: locality(config.node.as_ref()),
+            local_cluster: local_cluster(at, config, &clusters)?,
             admin: match &config.admin {
                 Some(admin) => self::admin(&at.field("admin"), admin)?,
                 None => None,
@@ -83,6 +90,25 @@ pub fn bootstrap(config: &pb::Bootstrap) -> Result<Bootstrap, Vec<Refused>> {
             source: config.encode_to_vec().into(),
         })
     })
+}
+
+fn locality(node: Option<&core::Node>) -> Locality {
+    let place = node.and_then(|node| node.locality.clone()).unwrap_or_default();
+    Locality { region: place.region, zone: place.zone, sub_zone: place.sub_zone }
+}
+
+/// It has to be a static one, as in Envoy.
+fn local_cluster(at: &At<'_>, config: &pb::Bootstrap, clusters: &[Name]) -> Option<Option<Name>> {
+    let name =
+        config.cluster_manager.as_ref().map_or("", |manager| manager.local_cluster_name.as_str());
+    if name.is_empty() {
+        return Some(None);
+    }
+    let known = clusters.iter().any(|cluster| **cluster == *name);
+    at.field("cluster_manager")
+        .field("local_cluster_name")
+        .expect(known, format!("`{name}` is no cluster of static_resources"))?;
+    Some(Some(name.into()))
 }
 
 fn admin(at: &At<'_>, admin: &pb::Admin) -> Option<Option<SocketAddr>> {

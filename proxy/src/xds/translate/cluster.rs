@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pillion_xds::envoy::config::cluster::v3 as pb;
 use pillion_xds::envoy::config::core::v3::RoutingPriority;
+use pillion_xds::envoy::extensions::clusters::aggregate::v3 as aggregate;
 use pillion_xds::envoy::extensions::clusters::dynamic_forward_proxy::v3 as dynamic;
 use pillion_xds::envoy::extensions::clusters::{common::dns::v3 as dns_common, dns::v3 as dns};
 use prost_types::Any;
@@ -141,6 +142,13 @@ fn custom_type(at: &At<'_>, custom: &pb::cluster::CustomClusterType) -> Option<D
     match common::type_of(packed) {
         "envoy.extensions.clusters.dns.v3.DnsCluster" => dns_cluster(at, packed),
         "envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig" => forward(at, packed),
+        "envoy.extensions.clusters.aggregate.v3.ClusterConfig" => {
+            let config: aggregate::ClusterConfig = common::unpack(at, packed)?;
+            let at = at.field("clusters");
+            at.expect(!config.clusters.is_empty(), "is empty")?;
+            let names = config.clusters.iter().map(|name| name.as_str().into());
+            Some(Discovery::Aggregate(names.collect()))
+        }
         other => at.refuse(format!("`{other}` is not supported")),
     }
 }
@@ -192,7 +200,10 @@ fn assignment(
     let names = match discovery {
         Discovery::Static => endpoint::Names::Refuse,
         Discovery::StrictDns(_) | Discovery::LogicalDns(_) => endpoint::Names::Keep,
-        Discovery::Eds(_) | Discovery::OriginalDst | Discovery::Forward(_) => {
+        Discovery::Eds(_)
+        | Discovery::OriginalDst
+        | Discovery::Forward(_)
+        | Discovery::Aggregate(_) => {
             let fine = config.load_assignment.is_none();
             at.field("load_assignment")
                 .expect(fine, "a cluster of this type does not carry its own endpoints")?;
@@ -241,10 +252,23 @@ fn breakers(at: &At<'_>, config: &pb::Cluster) -> Option<[Thresholds; 2]> {
                 min_concurrency: budget.min_retry_concurrency.unwrap_or(3),
             }),
             track_remaining: entry.track_remaining,
+            per_host_max_connections: None,
         };
     }
-    let hosts = breakers.per_host_thresholds.is_empty();
-    at.field("circuit_breakers").field("per_host_thresholds").expect(hosts, "is not supported")?;
+    let at = at.field("circuit_breakers");
+    let at = at.field("per_host_thresholds");
+    for (i, entry) in breakers.per_host_thresholds.iter().enumerate() {
+        let others = entry.max_pending_requests.is_some()
+            || entry.max_requests.is_some()
+            || entry.max_retries.is_some()
+            || entry.max_connection_pools.is_some()
+            || entry.retry_budget.is_some();
+        at.index(i).expect(!others, "only max_connections can be limited by endpoint")?;
+        let slot = usize::from(entry.priority() == RoutingPriority::High);
+        if let Some(level) = all.get_mut(slot) {
+            level.per_host_max_connections = entry.max_connections;
+        }
+    }
     Some(all)
 }
 

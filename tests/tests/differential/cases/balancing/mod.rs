@@ -2,6 +2,7 @@
 
 mod affinity;
 mod hashing;
+mod places;
 mod subsets;
 
 use std::net::SocketAddr;
