@@ -22,6 +22,7 @@ mod rate_limit;
 mod retry;
 mod route_match;
 mod routes;
+mod session;
 mod shape;
 mod tls;
 mod world;

@@ -23,6 +23,7 @@ use super::proto::{duration, fraction, inline, matching};
 use super::rate_limit;
 use super::retry::{self, Plan};
 use super::route_match::{Precedence, grpc_matches, header_matcher, route_match};
+use super::session;
 use super::shape::{Client, Shape, cluster_name};
 use crate::intent::{
     AppProtocol, HashOn, HttpRoute, Match, Outbound, RateLimit, Rule, Service, ServicePort,
@@ -390,8 +391,12 @@ impl<'a> Context<'a> {
             Reader::Grpc => grpc_matches(entry.found),
         };
         let filters = entry.rule.map_or(&[][..], |rule| &rule.filters);
+        let session = entry.rule.and_then(|rule| rule.session.as_ref());
+        let session = session.filter(|_| self.at_gateway);
         let route = |matched| {
             let headers = Headers::of(filters);
+            let mut per_filter = rate_limit::per_filter(self.limit(), &entry.name);
+            per_filter.extend(session.map(session::per_filter));
             Route {
                 name: entry.name.clone(),
                 r#match: Some(matched),
@@ -400,7 +405,7 @@ impl<'a> Context<'a> {
                 request_headers_to_remove: headers.request_remove,
                 response_headers_to_add: headers.response_add,
                 response_headers_to_remove: headers.response_remove,
-                typed_per_filter_config: rate_limit::per_filter(self.limit(), &entry.name),
+                typed_per_filter_config: per_filter,
                 ..Route::default()
             }
         };

@@ -6,9 +6,10 @@ use super::decode::{At, Context, Object, choice, dns_name, text};
 use super::filter::{header_name, rule_filter};
 use super::http_route::{
     HttpRoute, Match, Parents, PathMatch, RouteKind, Rule, Timeouts, check_rule, parents, regex,
-    value_match,
+    value_match, warn_of_sessions,
 };
 use super::meta::Meta;
+use super::session::session;
 
 impl HttpRoute {
     /// Reads a `GRPCRoute`.
@@ -18,6 +19,7 @@ impl HttpRoute {
         let rules = object.list(cx, "rules", rule);
         object.finish(cx);
         let (name, created) = (meta.name.clone(), meta.created.clone());
+        warn_of_sessions(cx, spec, &services, &rules);
         let (kind, parents) = (RouteKind::Grpc, services);
         Some(Self { kind, name, created, parents, gateways, hostnames, rules })
     }
@@ -32,9 +34,10 @@ fn rule(cx: &mut Context, at: &At<'_>) -> Option<Rule> {
     }
     let filters = object.list(cx, "filters", rule_filter);
     let backends = object.list(cx, "backendRefs", backend);
+    let session = object.optional(cx, "sessionPersistence", session);
     object.finish(cx);
-    let rule =
-        Rule { name, matches, filters, backends, timeouts: Timeouts::default(), retry: None };
+    let timeouts = Timeouts::default();
+    let rule = Rule { name, matches, filters, backends, timeouts, retry: None, session };
     check_rule(cx, at, &rule);
     Some(rule)
 }

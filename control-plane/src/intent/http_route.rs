@@ -12,6 +12,7 @@ use super::filter::{Filter, PathChange, header_name, rule_filter};
 use super::gateway::GatewayRef;
 use super::hostname::hostname;
 use super::meta::{Kind, Meta, Name};
+use super::session::{Session, session};
 
 /// A route attached to services or gateways: `HTTPRoute` or `GRPCRoute`.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,6 +101,8 @@ pub struct Rule {
     pub timeouts: Timeouts,
     /// Retries.
     pub retry: Option<RouteRetry>,
+    /// Sessions, at gateways.
+    pub session: Option<Session>,
 }
 
 /// A match: all its parts must hold.
@@ -170,6 +173,7 @@ impl HttpRoute {
         let Parents { services, gateways, hostnames } = parents(cx, &mut object);
         let rules = object.list(cx, "rules", rule);
         object.finish(cx);
+        warn_of_sessions(cx, spec, &services, &rules);
         let (name, created) = (meta.name.clone(), meta.created.clone());
         let (kind, parents) = (RouteKind::Http, services);
         Some(Self { kind, name, created, parents, gateways, hostnames, rules })
@@ -261,10 +265,23 @@ fn rule(cx: &mut Context, at: &At<'_>) -> Option<Rule> {
     let backends = object.list(cx, "backendRefs", backend);
     let timeouts = object.optional(cx, "timeouts", timeouts).unwrap_or_default();
     let retry = object.optional(cx, "retry", retry);
+    let session = object.optional(cx, "sessionPersistence", session);
     object.finish(cx);
-    let rule = Rule { name, matches, filters, backends, timeouts, retry };
+    let rule = Rule { name, matches, filters, backends, timeouts, retry, session };
     check_rule(cx, at, &rule);
     Some(rule)
+}
+
+/// Sidecars have no sessions: whoever calls a Service is no browser.
+pub(crate) fn warn_of_sessions(
+    cx: &mut Context,
+    at: &At<'_>,
+    services: &[ParentRef],
+    rules: &[Rule],
+) {
+    if !services.is_empty() && rules.iter().any(|rule| rule.session.is_some()) {
+        cx.warn(at, "`sessionPersistence` has an effect at gateways only, not for a Service");
+    }
 }
 
 /// What a rule's parts must be to each other.

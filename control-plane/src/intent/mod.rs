@@ -32,6 +32,7 @@ mod rate_limit;
 mod references;
 mod secret;
 mod service;
+mod session;
 mod workload;
 mod yaml;
 
@@ -64,6 +65,7 @@ pub use process::{Limits, Process, Restart};
 pub use rate_limit::{LimitBy, RateLimit};
 pub use secret::{CertificateSource, PrivateKey, Secret};
 pub use service::{AppProtocol, Service, ServicePort, TargetPort};
+pub use session::{Session, SessionBy};
 pub use workload::{Locality, Workload};
 
 /// The kinds of `pillion.io`, as they stand in `kind:`.

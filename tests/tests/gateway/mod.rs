@@ -6,6 +6,7 @@ mod hosts;
 mod limits;
 mod mesh;
 mod one_file;
+mod sessions;
 mod tls;
 
 use std::fmt::Write as _;

@@ -11,6 +11,7 @@ use super::super::http_manager::{base, over_rds};
 use super::super::node::{GatewayProxy, Node};
 use super::super::proto::duration;
 use super::super::rate_limit;
+use super::super::session;
 use super::super::shape::Shape;
 
 /// A client that does not finish its headers is given up.
@@ -31,6 +32,7 @@ pub(super) fn manager(
     let stat_prefix = format!("gateway_{port}");
     let mut common = base(&shape.intent.mesh, node, &proxy.proxy, &stat_prefix);
     common.http_filters.insert(0, rate_limit::filter());
+    common.http_filters.insert(1, session::filter());
     HttpConnectionManager {
         route_specifier: Some(over_rds(routes)),
         // `x-forwarded-for` tells what this proxy saw; `x-envoy-*` from outside is nobody's.
