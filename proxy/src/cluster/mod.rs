@@ -29,6 +29,7 @@ mod set;
 mod spread;
 mod stats;
 mod subset;
+pub mod unary;
 pub mod view;
 mod weights;
 mod zone;

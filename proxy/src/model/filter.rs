@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use super::Name;
 use super::adaptive::{AdaptiveConcurrency, Admission};
 use super::compression::{Compressor, CompressorRoute, Decompressor};
+use super::ext_authz::{ExtAuthz, ExtAuthzRoute};
 use super::global_rate_limit::{GlobalRateLimit, GlobalRateLimitRoute};
 use super::grpc_stats::GrpcStats;
 use super::jwt::{JwtFilter, JwtRoute};
@@ -71,6 +72,10 @@ pub enum FilterKind {
     GlobalRateLimit(Arc<GlobalRateLimit>),
     /// `ratelimit.v3.RateLimitPerRoute`: what a route changes about it.
     GlobalRateLimitRoute(Arc<GlobalRateLimitRoute>),
+    /// `ext_authz.v3.ExtAuthz`
+    ExtAuthz(Arc<ExtAuthz>),
+    /// `ext_authz.v3.ExtAuthzPerRoute`: what a route changes.
+    ExtAuthzRoute(Arc<ExtAuthzRoute>),
 }
 
 /// What a route, virtual host or route configuration says about one filter.

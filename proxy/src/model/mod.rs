@@ -11,6 +11,7 @@ pub mod collector;
 pub mod compression;
 pub mod duration;
 pub mod endpoint;
+pub mod ext_authz;
 pub mod filter;
 pub mod format;
 pub mod global_rate_limit;

@@ -63,6 +63,8 @@ pub enum Reason {
     RetryLimitExceeded,
     /// A policy said no.
     Denied,
+    /// An authorization service said no, or nothing.
+    ExternalDenied,
     /// Too many requests for a local rate limit.
     RateLimited,
     /// The request asks for an upgrade that is not taken.
@@ -109,6 +111,7 @@ impl Reason {
             Self::RateLimited | Self::GlobalRateLimited => "RL",
             Self::RateLimitService => "RLSE",
             Self::FaultInjected => "FI",
+            Self::ExternalDenied => "UAEX",
             Self::DownstreamRequestTimeout
             | Self::Denied
             | Self::RequestTooLarge
@@ -164,6 +167,7 @@ impl Reason {
             Self::InvalidOrigin => "csrf_origin_mismatch",
             Self::RetryLimitExceeded => "upstream_retry_limit_exceeded",
             Self::Denied => "rbac_access_denied",
+            Self::ExternalDenied => "ext_authz_denied",
             Self::RateLimited => "local_rate_limited",
             Self::GlobalRateLimited => "request_rate_limited",
             Self::RateLimitService => "rate_limiter_error",
@@ -272,6 +276,7 @@ pub fn long_flag(flag: &'static str) -> &'static str {
         "RL" => "RateLimited",
         "RLSE" => "RateLimitServiceError",
         "FI" => "FaultInjected",
+        "UAEX" => "UnauthorizedExternalService",
         "DI" => "DelayInjected",
         "DT" => "DurationTimeout",
         other => other,

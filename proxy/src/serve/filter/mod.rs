@@ -18,6 +18,7 @@ mod csrf;
 mod decompress;
 mod denial;
 mod describe;
+mod ext_authz;
 mod fault;
 mod global_limit;
 mod grpc_stats;
@@ -45,6 +46,7 @@ use crate::cluster::Clusters;
 use crate::http::body::RequestBody;
 use crate::model::Name;
 use crate::model::adaptive::Admission;
+use crate::model::ext_authz::Change;
 use crate::model::filter::{Cors, FilterKind, HttpFilter, Override, Overrides, StatefulSession};
 use crate::model::matcher::RequestView;
 use crate::model::rate_limit::{LocalRateLimit, Taken};
@@ -73,6 +75,7 @@ enum Stats {
     GrpcWeb(grpc_stats::Known),
     Compress(compress::CompressStats),
     Decompress(decompress::DecompressStats),
+    ExtAuthz(ext_authz::ExtAuthzStats),
     /// It counts nothing.
     None,
 }
@@ -124,6 +127,8 @@ pub(super) enum OnReply {
     Decompress,
     /// Slower.
     Bandwidth(bandwidth::Limited),
+    /// Headers that an authorization service wants.
+    Changes(Vec<Change>),
 }
 
 impl Notes {
@@ -301,6 +306,13 @@ async fn one(
         (FilterKind::Cors(Some(policy)), Stats::Cors(stats)) => {
             return Ok(cors::preflight(exchange, policy, stats, request));
         }
+        (FilterKind::ExtAuthz(_) | FilterKind::ExtAuthzRoute(_), Stats::ExtAuthz(stats)) => {
+            if let FilterKind::ExtAuthz(config) = &filter.config.kind {
+                let asked = (routed, request);
+                let check = ext_authz::check(exchange, (config, filter), stats, asked);
+                return Box::pin(check).await;
+            }
+        }
         (FilterKind::Jwt(config), Stats::Jwt(stats)) => {
             return Box::pin(jwt::check(exchange, (config, None), stats, request)).await;
         }
@@ -413,6 +425,7 @@ async fn noted(
     match (what, &filter.stats) {
         (OnReply::Cors(origin, policy), _) => cors::allow(&origin, &policy, map),
         (OnReply::RateLimit(taken), _) => rate_limit::tell(taken, map),
+        (OnReply::Changes(changes), _) => ext_authz::on_reply(&changes, map),
         (OnReply::Session(config, said), _) => {
             stateful_session::tell(exchange, &config, said, map);
         }
@@ -490,12 +503,16 @@ impl Stats {
             }
             FilterKind::Buffer(_)
             | FilterKind::JwtRoute(_)
+            | FilterKind::ExtAuthzRoute(_)
             | FilterKind::HeaderMutation(_)
             | FilterKind::GrpcStats(_)
             | FilterKind::CompressorRoute(_)
             | FilterKind::GlobalRateLimit(_)
             | FilterKind::GlobalRateLimitRoute(_)
             | FilterKind::BandwidthLimit(_) => Self::None,
+            FilterKind::ExtAuthz(config) => {
+                Self::ExtAuthz(ext_authz::ExtAuthzStats::new(scope, &config.stat_prefix))
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod access_log;
 mod at;
+mod authz;
 mod balancer;
 pub mod bootstrap;
 mod cluster;

@@ -3,6 +3,7 @@
 
 mod access_log;
 mod balancing;
+mod ext_authz;
 mod failures;
 mod filters;
 mod headers;

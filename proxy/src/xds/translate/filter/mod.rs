@@ -5,6 +5,7 @@ mod buffer;
 mod compression;
 mod cors;
 pub(super) mod describe;
+mod ext_authz;
 mod fault;
 mod global_rate_limit;
 mod jwt;
@@ -128,6 +129,7 @@ fn of_route(at: &At<'_>, packed: &Any) -> Known<Override> {
         "compressor.v3.CompressorPerRoute" => compression::per_route(at, packed),
         "header_mutation.v3.HeaderMutationPerRoute" => mutation::per_route(at, packed),
         "buffer.v3.BufferPerRoute" => buffer::per_route(at, packed),
+        "ext_authz.v3.ExtAuthzPerRoute" => ext_authz::per_route(at, packed),
         "jwt_authn.v3.PerRouteConfig" => jwt::per_route(at, packed),
         "rbac.v3.RBACPerRoute" => rbac::per_route(at, packed),
         "stateful_session.v3.StatefulSessionPerRoute" => session::per_route(at, packed),
@@ -157,6 +159,7 @@ fn settings(at: &At<'_>, packed: &Any) -> Known<FilterKind> {
         "stateful_session.v3.StatefulSession" => session::filter(at, packed),
         "local_ratelimit.v3.LocalRateLimit" => rate_limit::filter(at, packed),
         "fault.v3.HTTPFault" => fault::filter(at, packed),
+        "ext_authz.v3.ExtAuthz" => ext_authz::filter(at, packed),
         "jwt_authn.v3.JwtAuthentication" => jwt::filter(at, packed),
         // The cluster looks hosts up itself.
         "dynamic_forward_proxy.v3.FilterConfig" => return Known::Harmless,
