@@ -39,6 +39,8 @@ pub struct PeerCertificate<'a> {
     pub dns: &'a [String],
     /// URL-encoded PEM (`Cert`).
     pub pem: &'a str,
+    /// The same of the whole chain (`Chain`).
+    pub chain: &'a str,
 }
 
 /// Set or sanitise the forwarding headers of a request. Returns the client's address as far as it
@@ -150,6 +152,9 @@ fn element(out: &mut String, certificate: &PeerCertificate<'_>, details: ClientC
     let _ = write!(out, "Hash={}", certificate.sha256);
     if details.cert && !certificate.pem.is_empty() {
         let _ = write!(out, ";Cert=\"{}\"", certificate.pem);
+    }
+    if details.chain && !certificate.chain.is_empty() {
+        let _ = write!(out, ";Chain=\"{}\"", certificate.chain);
     }
     if details.subject {
         let _ = write!(out, ";Subject=\"{}\"", certificate.subject.replace('"', "\\\""));

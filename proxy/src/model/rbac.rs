@@ -1,9 +1,12 @@
 //! Role-based access control (`envoy.config.rbac.v3`).
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use ipnet::IpNet;
 
 use super::Name;
-use super::matcher::{HeaderMatcher, StringMatcher};
+use super::matcher::{HeaderKey, HeaderMatcher, StringMatcher};
 
 /// `RBAC`: who may do what.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +15,86 @@ pub struct Rbac {
     pub action: Action,
     /// In the order of their names.
     pub policies: Vec<Policy>,
+    /// Decides alone where it is there (`matcher`, `shadow_matcher`).
+    pub matcher: Option<Arc<Matcher>>,
+}
+
+/// `xds.type.matcher.v3.Matcher` whose outcomes are `rbac.v3.Action`.
+#[derive(Clone, Debug)]
+pub struct Matcher {
+    /// What is looked at.
+    pub branches: Branches,
+    /// What follows if no branch matches. None: the matcher does not match.
+    pub otherwise: Option<Outcome>,
+}
+
+/// The branches of a matcher.
+#[derive(Clone, Debug)]
+pub enum Branches {
+    /// There are none.
+    None,
+    /// The first whose predicate holds.
+    List(Vec<(Predicate, Outcome)>),
+    /// The one of this very text.
+    Exact(Input, BTreeMap<String, Outcome>),
+    /// The one of the longest prefix; sorted so.
+    Prefix(Input, Vec<(String, Outcome)>),
+}
+
+/// What follows a match.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// An action, or a matcher that goes on.
+    pub kind: OutcomeKind,
+    /// Go on as if it had not matched.
+    pub keep_matching: bool,
+}
+
+/// See [`Outcome`].
+#[derive(Clone, Debug)]
+pub enum OutcomeKind {
+    /// `rbac.v3.Action`: its name, and what is done.
+    Act(Name, Action),
+    /// This one decides.
+    Deeper(Arc<Matcher>),
+}
+
+/// A condition of a branch.
+#[derive(Clone, Debug)]
+pub enum Predicate {
+    /// The input is there, and the text matches.
+    Text(Input, StringMatcher),
+    /// All of these.
+    And(Vec<Self>),
+    /// One of these.
+    Or(Vec<Self>),
+    /// Not this.
+    Not(Box<Self>),
+}
+
+/// What a matcher looks at.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A header; several lines joined by `,`.
+    Header(HeaderKey),
+    /// A query parameter.
+    Query(String),
+    /// Address that the peer connected to.
+    DestinationIp,
+    /// Port that the peer connected to.
+    DestinationPort,
+    /// Address of the client, as far as `x-forwarded-for` is trusted.
+    SourceIp,
+    /// Address of the peer of the connection.
+    DirectSourceIp,
+    /// Name of the TLS hello.
+    ServerName,
+    /// URI names of the peer's certificate, joined by `,`.
+    UriSan,
+    /// DNS names of the peer's certificate, joined by `,`.
+    DnsSan,
+    /// Subject of the peer's certificate.
+    Subject,
 }
 
 /// `RBAC.Action`

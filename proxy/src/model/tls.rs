@@ -44,6 +44,10 @@ pub struct CommonTls {
     pub validation: Option<Validation>,
     /// In order of preference.
     pub alpn: Vec<Vec<u8>>,
+    /// Cipher suites of TLS 1.2, by OpenSSL's names. Empty: all that are safe.
+    pub ciphers: Vec<Name>,
+    /// Groups of the key exchange, by OpenSSL's names. Empty: all that are safe.
+    pub curves: Vec<Name>,
 }
 
 /// TLS versions; rustls has these two.
@@ -91,6 +95,22 @@ pub struct ValidationContext {
     pub accept_untrusted: bool,
     /// PEM of revocation lists.
     pub crl: Option<DataSource>,
+    /// Only the peer's own certificate is looked up in them (`only_verify_leaf_cert_crl`).
+    pub crl_leaf_only: bool,
+    /// Intermediate certificates at most (`max_verify_depth`).
+    pub max_depth: Option<u32>,
+    /// Roots by SPIFFE trust domain. None: `trusted_ca` holds for everybody.
+    pub spiffe: Option<SpiffeBundles>,
+}
+
+/// `SPIFFECertValidatorConfig`: who is in which trust domain is known by the roots of that domain
+/// alone.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SpiffeBundles {
+    /// `trust_domains`: PEM of each.
+    Each(Vec<(Name, DataSource)>),
+    /// `trust_bundles`: JSON of SPIFFE bundles by trust domain.
+    Map(DataSource),
 }
 
 /// `SubjectAltNameMatcher`

@@ -1,5 +1,7 @@
 //! Whether a set of policies lets a request, or a connection, pass.
 
+mod matcher;
+
 use std::net::{IpAddr, SocketAddr};
 
 use crate::model::Name;
@@ -35,6 +37,13 @@ pub struct Decision<'a> {
 
 /// The decision of `rules` about `subject`.
 pub fn decide<'a>(rules: &'a Rbac, subject: &Subject<'_>) -> Decision<'a> {
+    if let Some(tree) = &rules.matcher {
+        // Who matches nothing may not pass.
+        let Some((name, action)) = matcher::decide(tree, subject) else {
+            return Decision { allowed: false, policy: None };
+        };
+        return Decision { allowed: action != Action::Deny, policy: Some(name) };
+    }
     let matched = rules.policies.iter().find(|policy| applies(policy, subject));
     let allowed = match rules.action {
         Action::Allow => matched.is_some(),
@@ -121,6 +130,7 @@ mod tests {
         let principal = Principal::Authenticated(Some(prefix("spiffe://shop/ns/default/sa/web")));
         Rbac {
             action,
+            matcher: None,
             policies: vec![Policy {
                 name: Name::from("web-reads"),
                 permissions: vec![Permission::And(vec![

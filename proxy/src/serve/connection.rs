@@ -237,17 +237,15 @@ impl Connection {
 
     /// What the forwarding headers tell about this connection.
     pub(crate) fn hop(&self) -> Hop<'_> {
+        let details = self.http.manager.client_cert_details;
         let certificate = self.ends.peer.as_ref().map(|peer| PeerCertificate {
             by: self.http.local_uri(),
             sha256: &peer.sha256,
             subject: &peer.subject,
             uris: &peer.uri_sans,
             dns: &peer.dns_sans,
-            pem: if self.http.manager.client_cert_details.cert {
-                peer.pem_url_encoded()
-            } else {
-                ""
-            },
+            pem: if details.cert { peer.pem_url_encoded() } else { "" },
+            chain: if details.chain { peer.chain_url_encoded() } else { "" },
         });
         Hop { peer: self.remote_ip(), tls: self.is_tls(), certificate }
     }

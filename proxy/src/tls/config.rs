@@ -11,9 +11,10 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
 
 use super::certificates::Certificates;
+use super::provider::chosen;
 use super::rules::Rules;
 use super::verifier::{Clients, Servers};
-use super::{Secrets, TlsError, provider};
+use super::{Secrets, TlsError};
 use crate::model::tls::{CommonTls, DownstreamTls, TlsVersion, UpstreamTls};
 
 /// What terminates TLS by this context. Make it anew when a secret or file changes: connections that
@@ -39,11 +40,12 @@ pub fn server_config(
         None if !tls.require_client_certificate => Arc::new(NoClientAuth),
         rules => Arc::new(Clients::new(rules.unwrap_or_default(), tls.require_client_certificate)),
     };
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions(&tls.common)?)
-        .map_err(|error| TlsError::bad("tls_params", error.to_string()))?
-        .with_client_cert_verifier(clients)
-        .with_cert_resolver(Arc::new(certificates));
+    let mut config =
+        ServerConfig::builder_with_provider(chosen(&tls.common.ciphers, &tls.common.curves)?)
+            .with_protocol_versions(versions(&tls.common)?)
+            .map_err(|error| TlsError::bad("tls_params", error.to_string()))?
+            .with_client_cert_verifier(clients)
+            .with_cert_resolver(Arc::new(certificates));
     config.alpn_protocols.clone_from(&tls.common.alpn);
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -66,11 +68,12 @@ pub fn client_config(
         None => Rules::default(),
     };
     let servers = Servers::new(rules, tls.auto_sni_san_validation);
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions(&tls.common)?)
-        .map_err(|error| TlsError::bad("tls_params", error.to_string()))?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(servers));
+    let builder =
+        ClientConfig::builder_with_provider(chosen(&tls.common.ciphers, &tls.common.curves)?)
+            .with_protocol_versions(versions(&tls.common)?)
+            .map_err(|error| TlsError::bad("tls_params", error.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(servers));
     let mut config = builder.with_client_cert_resolver(Arc::new(certificates));
     config.alpn_protocols.clone_from(&tls.common.alpn);
     config.resumption = Resumption::disabled();

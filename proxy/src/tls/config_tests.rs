@@ -13,8 +13,8 @@ use crate::model::tls::{
     DataSource, SanKind, SanMatcher, Secret, SecretKind, SecretRef, TlsCertificate, Validation,
     ValidationContext,
 };
-use crate::tls::NoSecrets;
 use crate::tls::testing::{Ca, Leaf, handshake, inline, named_handshake, spiffe};
+use crate::tls::{NoSecrets, provider};
 
 fn uri(text: &str) -> SanMatcher {
     SanMatcher { kind: Some(SanKind::Uri), matcher: StringMatcher::exact(text) }

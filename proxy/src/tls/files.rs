@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::Secrets;
 use crate::model::tls::{
-    CommonTls, DataSource, SecretKind, SecretRef, TlsCertificate, ValidationContext,
+    CommonTls, DataSource, SecretKind, SecretRef, SpiffeBundles, TlsCertificate, ValidationContext,
 };
 
 /// How often files are looked at.
@@ -111,6 +111,13 @@ fn of_certificate(certificate: &TlsCertificate, found: &mut Vec<PathBuf>) {
 fn of_validation(context: &ValidationContext, found: &mut Vec<PathBuf>) {
     let sources = [&context.trusted_ca, &context.crl];
     found.extend(sources.into_iter().flatten().filter_map(file));
+    match &context.spiffe {
+        Some(SpiffeBundles::Each(each)) => {
+            found.extend(each.iter().filter_map(|(_, source)| file(source)));
+        }
+        Some(SpiffeBundles::Map(source)) => found.extend(file(source)),
+        None => {}
+    }
 }
 
 fn file(source: &DataSource) -> Option<PathBuf> {

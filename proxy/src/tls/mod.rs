@@ -14,6 +14,7 @@ mod peer;
 mod pem;
 mod provider;
 mod rules;
+mod spiffe;
 #[cfg(test)]
 pub(crate) mod testing;
 mod verifier;
@@ -25,6 +26,7 @@ pub use config::{client_config, server_config, server_name};
 pub use error::{NameMismatch, PinMismatch, TlsError};
 pub use explain::{Failure, explain, explain_io, failure, failure_io};
 pub use peer::PeerIdentity;
+pub(crate) use provider::{knows_cipher, knows_curve};
 pub use provider::{provider, warm_up};
 
 use crate::model::{Map, tls::Secret};

@@ -1,5 +1,6 @@
 //! What we ask of a peer's certificate: `CertificateValidationContext`, compiled.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
@@ -16,7 +17,7 @@ use x509_parser::prelude::FromDer;
 use super::error::{NameMismatch, PinMismatch};
 use super::peer::hex;
 use super::pem::Source;
-use super::{PeerIdentity, Secrets, TlsError, provider};
+use super::{PeerIdentity, Secrets, TlsError, provider, spiffe};
 use crate::model::matcher::StringMatch;
 use crate::model::tls::{
     DataSource, SanKind, SanMatcher, SecretKind, Validation, ValidationContext,
@@ -37,13 +38,17 @@ pub(crate) struct Rules {
     spki_sha256: Vec<[u8; 32]>,
     certificate_sha256: Vec<[u8; 32]>,
     accept_untrusted: bool,
+    /// Instead of `trust`: by trust domain.
+    domains: Option<BTreeMap<String, Trust>>,
 }
 
-struct Trust {
+pub(super) struct Trust {
     anchors: Vec<TrustAnchor<'static>>,
     // To accept a peer whose self-signed certificate is itself trusted, which webpki would not.
     certificates: Vec<CertificateDer<'static>>,
     crls: Vec<CertRevocationList<'static>>,
+    crl_leaf_only: bool,
+    max_depth: Option<u32>,
 }
 
 impl Rules {
@@ -67,8 +72,18 @@ impl Rules {
             ca = context.trusted_ca.as_ref().map(|ca| (ca, place.clone())).or(ca);
             crl = context.crl.as_ref().map(|crl| (crl, place.clone())).or(crl);
         }
-        if let Some((ca, place)) = ca {
-            rules.trust = Some(Trust::load(ca, &place, crl)?);
+        let parts = [Some(&validation.context), named.as_ref().map(|(context, _)| &**context)];
+        let parts = || parts.iter().flatten();
+        if let Some(bundles) = parts().find_map(|context| context.spiffe.as_ref()) {
+            rules.domains = Some(spiffe::load(bundles)?);
+        } else if let Some((ca, place)) = ca {
+            let mut trust = Trust::load(ca, &place, crl)?;
+            trust.crl_leaf_only = parts().any(|context| context.crl_leaf_only);
+            trust.max_depth = parts().find_map(|context| context.max_depth);
+            rules.trust = Some(trust);
+        } else if crl.is_some() {
+            let what = "a crl without a trusted_ca: nobody could be looked up in it";
+            return Err(TlsError::bad("validation_context", what));
         } else if !rules.sans.is_empty() {
             let what = "names are matched but there is no trusted_ca: anybody could have made the certificate";
             return Err(TlsError::bad("validation_context", what));
@@ -81,12 +96,7 @@ impl Rules {
         roots: Vec<CertificateDer<'static>>,
         sans: Vec<SanMatcher>,
     ) -> Result<Self, Error> {
-        let anchor = |root| Ok(anchor_from_trusted_cert(root).map_err(translated)?.to_owned());
-        let trust = Trust {
-            anchors: roots.iter().map(anchor).collect::<Result<_, Error>>()?,
-            certificates: roots,
-            crls: Vec::new(),
-        };
+        let trust = Trust::of(roots)?;
         Ok(Self { trust: Some(trust), sans, ..Self::default() })
     }
 
@@ -103,7 +113,11 @@ impl Rules {
             return Ok(());
         }
         let (leaf, intermediates) = chain;
-        if let Some(trust) = &self.trust {
+        if let Some(domains) = &self.domains {
+            let domain = spiffe::trust_domain(leaf)?;
+            let trust = domains.get(&domain).ok_or(CertificateError::UnknownIssuer)?;
+            trust.check(leaf, intermediates, peer, now)?;
+        } else if let Some(trust) = &self.trust {
             trust.check(leaf, intermediates, peer, now)?;
         }
         self.check_names(leaf, name)?;
@@ -193,7 +207,19 @@ impl Trust {
             None => Vec::new(),
             Some((crl, place)) => revocation_lists(&Source::read(crl, &format!("{place}, crl"))?)?,
         };
-        Ok(Self { anchors, certificates, crls })
+        Ok(Self { anchors, certificates, crls, crl_leaf_only: false, max_depth: None })
+    }
+
+    /// Exactly these.
+    pub(super) fn of(roots: Vec<CertificateDer<'static>>) -> Result<Self, Error> {
+        let anchor = |root| Ok(anchor_from_trusted_cert(root).map_err(translated)?.to_owned());
+        Ok(Self {
+            anchors: roots.iter().map(anchor).collect::<Result<_, Error>>()?,
+            certificates: roots,
+            crls: Vec::new(),
+            crl_leaf_only: false,
+            max_depth: None,
+        })
     }
 
     fn check(
@@ -221,21 +247,35 @@ impl Trust {
                         intermediates,
                         now,
                         usage,
-                        revocation(&crls),
-                        None,
+                        revocation(&crls, self.crl_leaf_only),
+                        Some(&|path| self.is_short(path)),
                     )
                     .map(drop)
             })
             .map_err(translated)
     }
+
+    /// `max_verify_depth` counts what stands between the peer's certificate and the root.
+    fn is_short(&self, path: &webpki::VerifiedPath<'_>) -> Result<(), webpki::Error> {
+        let between = path.intermediate_certificates().count();
+        match self.max_depth {
+            Some(most) if between > most as usize => Err(webpki::Error::MaximumPathDepthExceeded),
+            _ => Ok(()),
+        }
+    }
 }
 
-/// As Envoy with a `crl`: the whole chain, and no list means no.
-fn revocation<'a>(crls: &'a [&'a CertRevocationList<'a>]) -> Option<RevocationOptions<'a>> {
+/// As Envoy with a `crl`: the whole chain unless only the leaf is wanted, and no list means no.
+fn revocation<'a>(
+    crls: &'a [&'a CertRevocationList<'a>],
+    leaf_only: bool,
+) -> Option<RevocationOptions<'a>> {
+    let depth =
+        if leaf_only { RevocationCheckDepth::EndEntity } else { RevocationCheckDepth::Chain };
     let options = RevocationOptionsBuilder::new(crls).ok()?;
     Some(
         options
-            .with_depth(RevocationCheckDepth::Chain)
+            .with_depth(depth)
             .with_status_policy(UnknownStatusPolicy::Deny)
             .with_expiration_policy(ExpirationPolicy::Enforce)
             .build(),

@@ -81,7 +81,7 @@ pub(super) fn header(at: &At<'_>, matcher: &pb::HeaderMatcher) -> Option<HeaderM
     })
 }
 
-/// A header, or a pseudo-header of a request.
+/// A header or a pseudo-header by its name.
 pub(super) fn header_key(at: &At<'_>, name: &str) -> Option<HeaderKey> {
     Some(match name.to_ascii_lowercase().as_str() {
         ":method" => HeaderKey::Method,

@@ -10,9 +10,10 @@ use super::at::At;
 use super::{common, matcher};
 use crate::model::Name;
 use crate::model::tls::{
-    CommonTls, DownstreamTls, SanKind, SanMatcher, Secret, SecretKind, SecretRef, TlsCertificate,
-    TlsVersion, UpstreamTls, Validation, ValidationContext,
+    CommonTls, DownstreamTls, SanKind, SanMatcher, Secret, SecretKind, SecretRef, SpiffeBundles,
+    TlsCertificate, TlsVersion, UpstreamTls, Validation, ValidationContext,
 };
+use crate::tls::{knows_cipher, knows_curve};
 
 const RAW_BUFFER: &str = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
 
@@ -56,13 +57,14 @@ pub(super) fn upstream(
             let common_at = at.field("common_tls_context");
             let auto = "is not supported: set sni";
             at.field("auto_host_sni").expect(!context.auto_host_sni, auto)?;
-            let validation = context.auto_sni_san_validation;
-            at.field("auto_sni_san_validation").expect(!validation, "is not supported")?;
+            let by_name = context.auto_sni_san_validation;
+            at.field("auto_sni_san_validation")
+                .expect(!by_name || !context.sni.is_empty(), "expected an sni beside it")?;
             Some(Some(Arc::new(UpstreamTls {
                 common: common_tls(&common_at, context.common_tls_context.as_ref())?,
                 sni: context.sni.as_str().into(),
                 auto_host_sni: false,
-                auto_sni_san_validation: false,
+                auto_sni_san_validation: by_name,
             })))
         }
         other => at.refuse(format!("transport socket `{other}` is not supported")),
@@ -80,9 +82,8 @@ fn common_tls(at: &At<'_>, context: Option<&pb::CommonTlsContext>) -> Option<Com
     let Some(context) = context else { return Some(CommonTls::default()) };
     let params_at = at.field("tls_params");
     let params = context.tls_params.clone().unwrap_or_default();
-    let ciphers = "is not supported: rustls offers only safe ones";
-    params_at.field("cipher_suites").expect(params.cipher_suites.is_empty(), ciphers)?;
-    params_at.field("ecdh_curves").expect(params.ecdh_curves.is_empty(), ciphers)?;
+    let ciphers = names(&params_at.field("cipher_suites"), &params.cipher_suites, knows_cipher)?;
+    let curves = names(&params_at.field("ecdh_curves"), &params.ecdh_curves, knows_curve)?;
     let min_at = params_at.field("tls_minimum_protocol_version");
     let max_at = params_at.field("tls_maximum_protocol_version");
     let mut certificates: Vec<SecretRef<TlsCertificate>> =
@@ -101,7 +102,19 @@ fn common_tls(at: &At<'_>, context: Option<&pb::CommonTlsContext>) -> Option<Com
         certificates,
         validation: validation(at, context.validation_context_type.as_ref())?,
         alpn: context.alpn_protocols.iter().map(|one| one.clone().into_bytes()).collect(),
+        ciphers,
+        curves,
     })
+}
+
+/// Names, also several of the same rank: `[A|B]`. The order within a rank is ours.
+fn names(at: &At<'_>, list: &[String], known: fn(&str) -> bool) -> Option<Vec<Name>> {
+    let ranks = list.iter().map(|rank| rank.trim_start_matches('[').trim_end_matches(']'));
+    let names: Vec<Name> = ranks.flat_map(|rank| rank.split('|')).map(Name::from).collect();
+    for name in &names {
+        at.expect(known(name), format!("`{name}` is not supported"))?;
+    }
+    Some(names)
 }
 
 fn version(at: &At<'_>, version: pb::tls_parameters::TlsProtocol) -> Option<TlsVersion> {
@@ -193,8 +206,45 @@ fn validation_context(
             .field("verify_certificate_hash")
             .each(&config.verify_certificate_hash, hex_digest),
         accept_untrusted: config.trust_chain_verification() == Verify::AcceptUntrusted,
-        crl: None,
+        crl: match &config.crl {
+            Some(_) => Some(common::data_source(&at.field("crl"), config.crl.as_ref())?),
+            None => None,
+        },
+        crl_leaf_only: config.only_verify_leaf_cert_crl,
+        max_depth: config.max_verify_depth,
+        spiffe: match &config.custom_validator_config {
+            Some(custom) => Some(spiffe(&at.field("custom_validator_config"), custom)?),
+            None => None,
+        },
     })
+}
+
+fn spiffe(at: &At<'_>, config: &core::TypedExtensionConfig) -> Option<SpiffeBundles> {
+    let at = at.field("typed_config");
+    let packed = at.required(config.typed_config.as_ref())?;
+    let kind = common::type_of(packed);
+    let known = "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig";
+    at.expect(kind == known, format!("`{kind}` is not supported"))?;
+    let config: pb::SpiffeCertValidatorConfig = common::unpack(&at, packed)?;
+    // It wins where both are there, as in Envoy.
+    if config.trust_bundles.is_some() {
+        let at = at.field("trust_bundles");
+        return common::data_source(&at, config.trust_bundles.as_ref()).map(SpiffeBundles::Map);
+    }
+    let domains_at = at.field("trust_domains");
+    domains_at.expect(!config.trust_domains.is_empty(), "expected at least one")?;
+    let made = domains_at.each(&config.trust_domains, |at, domain| {
+        at.field("name").expect(!domain.name.is_empty(), "is empty")?;
+        let bundle_at = at.field("trust_bundle");
+        let bundle = common::data_source(&bundle_at, domain.trust_bundle.as_ref())?;
+        Some((Name::from(domain.name.as_str()), bundle))
+    });
+    domains_at.expect(made.len() == config.trust_domains.len(), "a trust domain is refused")?;
+    let mut seen: Vec<&Name> = made.iter().map(|(name, _)| name).collect();
+    seen.sort();
+    seen.dedup();
+    domains_at.expect(seen.len() == made.len(), "a trust domain stands twice")?;
+    Some(SpiffeBundles::Each(made))
 }
 
 fn san(at: &At<'_>, config: &pb::SubjectAltNameMatcher) -> Option<SanMatcher> {

@@ -9,6 +9,7 @@ mod filters;
 mod headers;
 mod jwt;
 mod protocols;
+mod rbac_matcher;
 mod retries;
 mod routing;
 mod tls;

@@ -13,6 +13,7 @@ mod mutation;
 mod protection;
 mod rate_limit;
 mod rbac;
+mod rbac_matcher;
 mod session;
 
 use std::collections::HashMap;

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use pillion_xds::envoy::config::rbac::v3 as pb;
 use pillion_xds::envoy::extensions::filters::http::rbac::v3 as filter;
 use pillion_xds::envoy::r#type::matcher::v3::PathMatcher;
+use pillion_xds::xds::r#type::matcher::v3::Matcher;
 use prost_types::Any;
 
 use super::super::at::At;
 use super::super::{common, matcher};
+use super::rbac_matcher;
 use crate::model::filter::{FilterKind, Override, RbacFilter};
 use crate::model::matcher::StringMatcher;
 use crate::model::rbac::{Action, Permission, Policy, Principal, Rbac};
@@ -30,18 +32,32 @@ pub(super) fn per_route(at: &At<'_>, packed: &Any) -> Option<Override> {
 
 fn settings(at: &At<'_>, config: &filter::Rbac) -> Option<RbacFilter> {
     Some(RbacFilter {
-        rules: optional(&at.field("rules"), config.rules.as_ref())?,
-        shadow: optional(&at.field("shadow_rules"), config.shadow_rules.as_ref())?,
+        rules: engine(
+            &[at.field("rules"), at.field("matcher")],
+            (config.rules.as_ref(), config.matcher.as_ref()),
+        )?,
+        shadow: engine(
+            &[at.field("shadow_rules"), at.field("shadow_matcher")],
+            (config.shadow_rules.as_ref(), config.shadow_matcher.as_ref()),
+        )?,
         prefix: config.rules_stat_prefix.as_str().into(),
         shadow_prefix: config.shadow_rules_stat_prefix.as_str().into(),
     })
 }
 
 #[expect(clippy::option_option, reason = "absent and refused are two things")]
-fn optional(at: &At<'_>, config: Option<&pb::Rbac>) -> Option<Option<Rbac>> {
+fn engine(
+    [rules_at, matcher_at]: &[At<'_>; 2],
+    config: (Option<&pb::Rbac>, Option<&Matcher>),
+) -> Option<Option<Rbac>> {
     match config {
-        None => Some(None),
-        Some(config) => rules(at, config).map(Some),
+        (None, None) => Some(None),
+        (Some(config), None) => rules(rules_at, config).map(Some),
+        (None, Some(tree)) => {
+            let matcher = Some(Arc::new(rbac_matcher::matcher(matcher_at, tree)?));
+            Some(Some(Rbac { matcher, ..Rbac::default() }))
+        }
+        (Some(_), Some(_)) => matcher_at.refuse("stands beside rules: expected one of them"),
     }
 }
 
@@ -54,12 +70,15 @@ pub(in super::super) fn rules(at: &At<'_>, config: &pb::Rbac) -> Option<Rbac> {
     for (name, policy) in named {
         policies.push(one(&policies_at.key(name), name, policy)?);
     }
-    let action = match config.action() {
+    Some(Rbac { action: action_of(config.action()), policies, matcher: None })
+}
+
+pub(super) fn action_of(action: pb::rbac::Action) -> Action {
+    match action {
         pb::rbac::Action::Allow => Action::Allow,
         pb::rbac::Action::Deny => Action::Deny,
         pb::rbac::Action::Log => Action::Log,
-    };
-    Some(Rbac { action, policies })
+    }
 }
 
 fn one(at: &At<'_>, name: &str, policy: &pb::Policy) -> Option<Policy> {
