@@ -5,6 +5,7 @@
 //! with small changes of each.
 
 mod bootstrap;
+mod jwt;
 mod log_format;
 mod path;
 mod resource;
@@ -18,6 +19,7 @@ pub type Target = fn(&[u8]);
 /// Every target, by the name of its folder in `seeds/`.
 pub const TARGETS: &[(&str, Target)] = &[
     ("bootstrap", bootstrap::target),
+    ("jwt", jwt::target),
     ("log_format", log_format::target),
     ("path", path::target),
     ("resource", resource::target),

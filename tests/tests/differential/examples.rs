@@ -6,6 +6,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::ensure;
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Method;
 use pillion_tests::backend::{Backend, Ledger, Speaks};
 use pillion_tests::ca::Ca;
@@ -182,6 +185,56 @@ async fn the_way_out_with_tls() -> anyhow::Result<()> {
         let (_proxy, at) = example(&imposter)?.start(kind).await?;
         let answer = client::send(at, &ask(Method::GET, "localhost", "/")).await?;
         ensure!(answer.status == 503, "{kind:?}: an imposter got {}", answer.status);
+    }
+    Ok(())
+}
+
+/// A token with these claims beside issuer and audience, by the secret of `keys.json`.
+fn token(keys: &Path, more: &str) -> anyhow::Result<String> {
+    let set: serde_json::Value = serde_json::from_slice(&std::fs::read(keys)?)?;
+    let secret = URL_SAFE_NO_PAD.decode(set["keys"][0]["k"].as_str().unwrap_or_default())?;
+    let claims = format!(
+        r#"{{"iss":"https://login.example","aud":"shop","exp":4000000000,"sub":"joe"{more}}}"#
+    );
+    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","kid":"example"}"#);
+    let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), signed.as_bytes());
+    Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag)))
+}
+
+#[tokio::test]
+async fn the_proxy_that_asks_for_tokens() -> anyhow::Result<()> {
+    if optional("Envoy", envoy())?.is_none() {
+        return Ok(());
+    }
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/envoy/keys.json");
+    let (joe, admin) = (token(&keys, "")?, token(&keys, r#","role":"admin""#)?);
+    let server = Backend::start("server", Speaks::Http1).await?;
+    for kind in BOTH {
+        let (_proxy, at) = Example::new("envoy/tokens.yaml")?
+            .own_port(8080)?
+            .port(8081, server.address.port())?
+            .with("filename: keys.json", &format!("filename: {}", keys.display()))?
+            .start(kind)
+            .await?;
+        for (path, token, status) in [
+            ("/", None, 401),
+            ("/health", None, 200),
+            ("/", Some("bad"), 401),
+            ("/", Some(joe.as_str()), 200),
+            ("/admin", Some(&joe), 403),
+            ("/admin", Some(&admin), 200),
+            ("//admin", Some(&joe), 403),
+        ] {
+            let mut request = ask(Method::GET, "any", path);
+            // Whoever claims to be somebody in a header is not believed.
+            request.headers.push(("x-role".to_owned(), "admin".to_owned()));
+            if let Some(token) = token {
+                request.headers.push(("authorization".to_owned(), format!("Bearer {token}")));
+            }
+            let answer = client::send(at, &request).await?;
+            ensure!(answer.status == status, "{kind:?}: {path}: {}", answer.status);
+        }
     }
     Ok(())
 }

@@ -149,6 +149,7 @@ fn with(filter: &str) -> &'static str {
     Box::leak(text.into_boxed_str())
 }
 
+#[expect(clippy::too_many_lines, reason = "one entry a request: a list, not logic")]
 fn cases() -> Vec<Case> {
     let long = "more than ten bytes";
     vec![
@@ -303,6 +304,7 @@ async fn by_grpc(request: Request<Bytes>) -> (Response<Bytes>, HeaderMap) {
     (response, trailers.collect())
 }
 
+#[expect(clippy::too_many_lines, reason = "one entry an answer: a list, not logic")]
 fn answer(script: &str, attributes: &auth::AttributeContext) -> auth::CheckResponse {
     let denied =
         |code: i32, body: &str, headers: Vec<core::HeaderValueOption>| auth::DeniedHttpResponse {

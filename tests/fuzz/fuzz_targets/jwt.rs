@@ -1,0 +1,4 @@
+//! See `src/jwt.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| pillion_fuzz::run("jwt", data));
