@@ -139,11 +139,6 @@ fn trees() -> Vec<Case> {
             .ask(get("/").header("x-tier", "gold"), "403 - r a")
             .ask(get("/").header("x-tier", "tin").header("x-user", "root"), "200 - r a")
             .ask(get("/").header("x-tier", "tin"), "403 - r a"),
-        Case::new("matcher query", with("{matcher_tree: {input: Q(v), exact_match_map: {map: {one: A(one,ALLOW)}}}}"))
-            .ask(get("/?v=one"), "200 - r a")
-            .ask(get("/?w=1&v=one"), "200 - r a")
-            .ask(get("/?v=two"), "403 - r a")
-            .ask(get("/"), "403 - r a"),
         Case::new("matcher network", with("{matcher_list: {matchers: [
             {predicate: {and_matcher: {predicate: [
                 {single_predicate: {input: I(DirectSourceIPInput), value_match: {exact: 127.0.0.1}}},
