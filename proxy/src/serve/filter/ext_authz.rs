@@ -156,7 +156,6 @@ struct Seen {
 
 /// As much of the body as the service shall see; inner None: there is none. Outer None: it is too
 /// long.
-#[expect(clippy::option_option, reason = "no body and too much of one are two things")]
 async fn seen_body(
     exchange: &Exchange,
     limits: BodySettings,
