@@ -97,10 +97,7 @@ pub(super) async fn check(
     };
     let decision = match &config.service {
         Service::Grpc(service, limit, wire) => {
-            let own_uri = exchange.connection.http.local_uri();
-            let own_uri = own_uri.as_deref().unwrap_or("");
-            let question =
-                (wire.encode)(&question((exchange, own_uri), &settings, request, body.as_ref()));
+            let question = (wire.encode)(&question(exchange, &settings, request, body.as_ref()));
             let clusters = Arc::clone(&exchange.connection.http.context.clusters);
             let answer = unary(clusters, service, CHECK, question, *limit).await;
             answer

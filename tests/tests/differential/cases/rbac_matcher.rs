@@ -144,7 +144,7 @@ fn trees() -> Vec<Case> {
                 {single_predicate: {input: I(DirectSourceIPInput), value_match: {exact: 127.0.0.1}}},
                 {single_predicate: {input: I(SourceIPInput), value_match: {prefix: '127.'}}},
                 {single_predicate: {input: I(DestinationIPInput), value_match: {exact: 127.0.0.1}}},
-                {single_predicate: {input: I(DestinationPortInput), value_match: {safe_regex: {regex: '[0-9]+'}}}},
+                {single_predicate: {input: I(DestinationPortInput), value_match: {safe_regex: {google_re2: {}, regex: '[0-9]+'}}}},
                 {not_matcher: {single_predicate: {input: I(ServerNameInput), value_match: {prefix: x}}}}]}},
              on_match: A(here,ALLOW)}]}}"))
             .ask(get("/"), "200 - r a"),
