@@ -4,12 +4,16 @@
 mod access_log;
 mod balancing;
 mod ext_authz;
+mod compressor;
 mod failures;
 mod filters;
+mod grpc_web;
+mod header_mutation;
 mod headers;
 mod jwt;
 mod protocols;
 mod rbac_matcher;
+mod rate_limits;
 mod retries;
 mod routing;
 mod tls;
