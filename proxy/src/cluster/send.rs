@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::ext::Protocol;
@@ -21,7 +21,7 @@ use crate::http::body::RequestBody;
 use crate::http::upgrade;
 use crate::model::Name;
 use crate::model::route::Priority;
-use crate::telemetry::reason::{Reason, Refusal, Sent};
+use crate::telemetry::reason::{Reason, Refusal, Sent, Side};
 
 /// How a request is sent.
 #[derive(Clone, Debug, Default)]
@@ -95,6 +95,12 @@ pub(super) async fn send(
         let tls = job.connector.config.tls_of(job.endpoint.socket).is_some();
         adapt(&mut request, lease.is_http2(), tls);
         let failure = match lease.send(request).await {
+            Ok(response) if is_ambiguous(&response) => {
+                lease.failed();
+                stats.upstream_cx_protocol_error.inc();
+                stats.upstream_rq_rx_reset.inc();
+                return Err(SendError { refusal: ambiguous(&job), request: None });
+            }
             Ok(response) => {
                 learn::answered(balancer, &job.endpoint, response.headers(), sent);
                 return Ok(answered(response, lease, active));
@@ -116,6 +122,23 @@ pub(super) async fn send(
             }
         }
     }
+}
+
+/// An HTTP/1 answer of which nobody can be sure where it ends: two lengths, or a coding that is
+/// not taken off (RFC 9112 sections 6.1 and 6.3).
+fn is_ambiguous<B>(response: &Response<B>) -> bool {
+    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return false };
+    !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+        || codings.next().is_some()
+        || response.headers().contains_key(CONTENT_LENGTH)
+}
+
+fn ambiguous(job: &Job) -> Refusal {
+    let (to, cluster) = (&job.endpoint.address_text, &job.connector.config.name);
+    let detail = format!("the answer of {to} of cluster {cluster} has no certain length");
+    let refusal = Refusal::upstream(Reason::UpstreamProtocolError, Sent::Maybe, detail);
+    Refusal { status: StatusCode::BAD_GATEWAY, ..refusal }
 }
 
 fn answered(
@@ -206,6 +229,10 @@ fn refusal(job: &Job, failure: &SendFailure) -> Refusal {
     if reason == Reason::UpstreamProtocolError {
         refusal.status = StatusCode::BAD_GATEWAY;
     }
+    if reason == Reason::DownstreamProtocolError {
+        refusal.status = StatusCode::BAD_REQUEST;
+        refusal.side = Side::Downstream;
+    }
     refusal
 }
 
@@ -220,6 +247,9 @@ fn judge(failure: &SendFailure) -> (Reason, Sent) {
     }
     if let Some(http2) = source::<h2::Error>(error) {
         return judge_http2(http2);
+    }
+    if error.is_user() && source::<std::io::Error>(error).is_some_and(is_malformed) {
+        return (Reason::DownstreamProtocolError, Sent::Maybe);
     }
     if error.is_user() {
         // Our own request body broke off.
@@ -245,6 +275,11 @@ fn judge_http2(error: &h2::Error) -> (Reason, Sent) {
         return (Reason::RemoteReset, Sent::Maybe);
     }
     (Reason::UpstreamProtocolError, Sent::Maybe)
+}
+
+/// The request's own body is not what its head promised.
+fn is_malformed(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData)
 }
 
 /// The connection ended under the request.

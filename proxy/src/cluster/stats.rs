@@ -99,6 +99,10 @@ metrics! {
         upstream_rq_retry_backoff_exponential = "upstream_rq_retry_backoff_exponential",
         /// Retries that helped.
         upstream_rq_retry_success = "upstream_rq_retry_success",
+        /// Redirects that were followed.
+        upstream_internal_redirect_succeeded_total = "upstream_internal_redirect_succeeded_total",
+        /// Redirects that a policy is for, and that were passed on.
+        upstream_internal_redirect_failed_total = "upstream_internal_redirect_failed_total",
         /// Retries refused by the limit or the budget.
         upstream_rq_retry_overflow = "upstream_rq_retry_overflow",
         /// Requests that failed in every try.

@@ -3,7 +3,9 @@
 pub mod body;
 pub mod compression;
 pub mod forwarded;
+pub mod frames;
 pub mod grpc;
+pub mod guard;
 pub mod hop;
 pub mod meter;
 pub mod path;

@@ -300,6 +300,25 @@ pub struct Http2Options {
     pub keepalive_timeout: Option<Duration>,
     /// Take extended CONNECT (RFC 8441). Downstream only: what is sent needs no consent of ours.
     pub allow_connect: bool,
+    /// Downstream only.
+    pub frames: FrameLimits,
+}
+
+/// Limits of HTTP/2 frames that cost the sender nothing, with Envoy's names and defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameLimits {
+    /// `max_consecutive_inbound_frames_with_empty_payload`. Default 1.
+    pub empty: u32,
+    /// `max_inbound_priority_frames_per_stream`. Default 100.
+    pub priority_per_stream: u32,
+    /// `max_inbound_window_update_frames_per_data_frame_sent`. Default 10.
+    pub window_updates_per_data: u32,
+}
+
+impl Default for FrameLimits {
+    fn default() -> Self {
+        Self { empty: 1, priority_per_stream: 100, window_updates_per_data: 10 }
+    }
 }
 
 /// `core.v3.TcpKeepalive`

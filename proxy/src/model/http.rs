@@ -37,6 +37,12 @@ pub struct HttpManager {
     pub http2: Http2Options,
     /// Accept HTTP/1.0.
     pub accept_http_10: bool,
+    /// Host of HTTP/1.0 requests that name none.
+    pub default_host_for_http_10: Option<HeaderValue>,
+    /// Take HTTP/1 requests with two lengths; the chunks count. Default: they are refused.
+    pub allow_chunked_length: bool,
+    /// HTTP/1 header names that the upstream did not spell get `Proper-Case`.
+    pub title_case_headers: bool,
     /// `server` header. Default `envoy` in Envoy, `pillion` here where nothing is configured.
     pub server_name: HeaderValue,
     /// What is done with the upstream's `server` header.
@@ -85,6 +91,9 @@ impl Default for HttpManager {
             limits: HttpLimits::default(),
             http2: Http2Options::default(),
             accept_http_10: false,
+            default_host_for_http_10: None,
+            allow_chunked_length: false,
+            title_case_headers: false,
             server_name: HeaderValue::from_static("pillion"),
             server_header: ServerHeader::Overwrite,
             use_remote_address: false,

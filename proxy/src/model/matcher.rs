@@ -173,7 +173,9 @@ impl HeaderMatcher {
 
     fn test(&self, value: Option<&str>) -> bool {
         if let HeaderMatch::Present(want) = self.kind {
-            return (value.is_some() == want) != self.invert;
+            // A missing header that counts as empty counts as there.
+            let there = value.is_some() || self.treat_missing_as_empty;
+            return (there == want) != self.invert;
         }
         let value = match value {
             Some(value) => value,
@@ -199,4 +201,6 @@ pub struct QueryMatcher {
     pub name: String,
     /// None: only presence counts.
     pub value: Option<StringMatcher>,
+    /// It must not be there (`present_match: false`).
+    pub absent: bool,
 }

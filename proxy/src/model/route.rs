@@ -178,6 +178,11 @@ pub struct Forward {
     pub idle_timeout: Option<Duration>,
     /// Whole stream. None: no limit of the route's own.
     pub max_stream_duration: Option<Duration>,
+    /// Taken off the client's `grpc-timeout`.
+    pub grpc_timeout_offset: Duration,
+    /// The same bound for the deprecated `max_grpc_timeout`, which limits the exchange, not the
+    /// stream.
+    pub max_grpc_timeout: Option<Duration>,
     /// Upper bound for the client's `grpc-timeout`. None: it is not looked at; zero: no bound.
     pub grpc_timeout_header_max: Option<Duration>,
     /// When to try again. None: the virtual host's.
@@ -188,6 +193,11 @@ pub struct Forward {
     pub priority: Priority,
     /// Copies that nobody waits for.
     pub mirrors: Vec<Mirror>,
+    /// Redirects that are followed here. None: they are the client's affair.
+    pub internal_redirect: Option<Box<InternalRedirect>>,
+    /// Bytes of a body that are kept for retries, mirrors and internal redirects. None: what the
+    /// cluster says.
+    pub buffer_limit: Option<usize>,
     /// A CONNECT request opens a tunnel to an endpoint (`connect_config`).
     pub connect: bool,
     /// What rate limits are asked.
@@ -263,6 +273,8 @@ pub enum HostRewrite {
     Header(HeaderName),
     /// Host name of the endpoint that was picked.
     Auto,
+    /// The path, without its query, with every match replaced (`host_rewrite_path_regex`).
+    PathRegex(Regex, String),
 }
 
 /// `RoutingPriority`
@@ -322,6 +334,29 @@ pub struct Mirror {
     pub cluster: Name,
     /// Out of a million.
     pub parts_per_million: u32,
+    /// The copy's host ends with `-shadow`. Default true.
+    pub shadow_host: bool,
+    /// The copy's host.
+    pub host: Option<HeaderValue>,
+}
+
+/// `InternalRedirectPolicy`
+#[derive(Clone, Debug)]
+pub struct InternalRedirect {
+    /// How many in a row. Default 1.
+    pub max: u32,
+    /// Which answers are followed. Default 302.
+    pub codes: Vec<u16>,
+    /// Never twice from one route to the same other one.
+    pub previous_routes: bool,
+    /// Only to routes of these names.
+    pub allow_listed: Option<Vec<Name>>,
+    /// Not from http to https.
+    pub safe_cross_scheme: bool,
+    /// From one scheme to the other.
+    pub cross_scheme: bool,
+    /// Headers of the answer that the next request has.
+    pub copy: Vec<HeaderName>,
 }
 
 /// `RouteAction.HashPolicy`

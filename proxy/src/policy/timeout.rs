@@ -25,9 +25,19 @@ pub fn timeouts(route: &Forward, per_try: Option<Duration>, headers: &HeaderMap)
         global = (!asked.is_zero()).then_some(asked);
     }
     let mut max_stream = route.max_stream_duration;
+    let asked = headers.get("grpc-timeout").and_then(|value| value.to_str().ok());
+    let asked = asked.and_then(parse_grpc_timeout).map(|asked| {
+        // An offset that leaves nothing is none.
+        asked.checked_sub(route.grpc_timeout_offset).filter(|left| !left.is_zero()).unwrap_or(asked)
+    });
+    if let Some(limit) = route.max_grpc_timeout
+        && is_grpc(headers)
+    {
+        let bounded = asked.map(|asked| if limit.is_zero() { asked } else { asked.min(limit) });
+        global = bounded.or(Some(limit)).filter(|limit| !limit.is_zero());
+    }
     if let Some(limit) = route.grpc_timeout_header_max
-        && let Some(asked) = headers.get("grpc-timeout").and_then(|value| value.to_str().ok())
-        && let Some(asked) = parse_grpc_timeout(asked)
+        && let Some(asked) = asked
     {
         max_stream = Some(if limit.is_zero() { asked } else { asked.min(limit) });
     }
@@ -35,6 +45,12 @@ pub fn timeouts(route: &Forward, per_try: Option<Duration>, headers: &HeaderMap)
     // A try that may take longer than the whole is no limit.
     let per_try = per_try.filter(|t| !t.is_zero() && global.is_none_or(|whole| *t < whole));
     Timeouts { global, per_try, max_stream: max_stream.filter(|limit| !limit.is_zero()) }
+}
+
+/// `application/grpc`, and what begins so.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
 }
 
 fn header_millis(headers: &HeaderMap, name: &str) -> Option<Duration> {

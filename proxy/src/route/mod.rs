@@ -3,5 +3,5 @@
 mod rewrite;
 mod table;
 
-pub use rewrite::{redirect_location, rewrite_path, to_rust_groups};
+pub use rewrite::{redirect_location, replace_all, rewrite_path, to_rust_groups};
 pub use table::{Match, fits, query_fits, select};

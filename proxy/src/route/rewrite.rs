@@ -16,6 +16,11 @@ pub fn rewrite_path(rewrite: &PathRewrite, matched: &PathMatch, target: &str) ->
     }
 }
 
+/// Every match in `text` replaced; `substitution` names groups as RE2 does (`\1`).
+pub fn replace_all(regex: &regex::Regex, substitution: &str, text: &str) -> String {
+    regex.replace_all(text, to_rust_groups(substitution).as_str()).into_owned()
+}
+
 /// `location` of a redirect (RFC 9110 section 10.2.2), as Envoy builds it.
 pub fn redirect_location(
     redirect: &Redirect,

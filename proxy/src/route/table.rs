@@ -127,8 +127,11 @@ pub fn query_fits(want: &QueryMatcher, query: &str) -> bool {
     let Some((_, value)) =
         pairs.find(|(name, _)| percent_decode_str(name).decode_utf8_lossy() == want.name)
     else {
-        return false;
+        return want.absent;
     };
+    if want.absent {
+        return false;
+    }
     want.value
         .as_ref()
         .is_none_or(|matcher| matcher.matches(&percent_decode_str(value).decode_utf8_lossy()))

@@ -97,7 +97,7 @@ fn headers_query_and_grpc_narrow_a_route() {
     }];
     let mut by_query = route("query", all());
     let value = Some(StringMatcher::exact("b c"));
-    by_query.matches.query = vec![QueryMatcher { name: "q".into(), value }];
+    by_query.matches.query = vec![QueryMatcher { name: "q".into(), value, absent: false }];
     let mut grpc = route("grpc", all());
     grpc.matches.grpc = true;
     let table = any_host(vec![by_header, by_query, grpc]);

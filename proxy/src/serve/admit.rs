@@ -24,7 +24,7 @@ use crate::model::route::{
 use crate::policy::hash::{self, Hashed};
 use crate::policy::retry::Retries;
 use crate::policy::timeout::{self, Timeouts};
-use crate::route::rewrite_path;
+use crate::route::{replace_all, rewrite_path};
 use crate::telemetry::reason::{Reason, Refusal};
 
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
@@ -157,6 +157,13 @@ impl<'a> Plan<'a> {
     }
 }
 
+impl Plan<'_> {
+    /// Bytes of a body that are kept, so that it can be sent again.
+    pub(super) fn buffer_limit(&self) -> usize {
+        self.forward.buffer_limit.unwrap_or(self.cluster.config.buffer_limit as usize)
+    }
+}
+
 /// Endpoints that a request names.
 #[derive(Debug)]
 pub(super) struct NamedHosts {
@@ -254,6 +261,11 @@ pub(super) fn prepare(
 }
 
 fn rewrite(plan: &Plan<'_>, request: &mut Request<RequestBody>) -> Result<(), Refusal> {
+    // Hosts are made of the path as the client sent it.
+    let original_path = match plan.forward.host_rewrite {
+        HostRewrite::PathRegex(..) => target::path(request.uri()).to_owned(),
+        _ => String::new(),
+    };
     let before = target::path(request.uri());
     if let Some(path) = rewrite_path(&plan.forward.rewrite, &plan.route.matches.path, before) {
         let original = HeaderValue::from_str(before).ok();
@@ -273,6 +285,10 @@ fn rewrite(plan: &Plan<'_>, request: &mut Request<RequestBody>) -> Result<(), Re
     let host = match (&plan.forward.host_rewrite, literal) {
         (_, Some(host)) | (HostRewrite::Literal(host), None) => Some(host.clone()),
         (HostRewrite::Header(name), None) => request.headers().get(name).cloned(),
+        (HostRewrite::PathRegex(regex, substitution), None) => {
+            let path = original_path.split('?').next().unwrap_or_default();
+            HeaderValue::from_str(&replace_all(regex, substitution, path)).ok()
+        }
         (HostRewrite::None | HostRewrite::Auto, None) => None,
     };
     if let Some(host) = host {

@@ -103,7 +103,7 @@ impl Source {
             let first = Some(Request::from_parts(head, RequestBody::Empty));
             return Self { head: kept, first, replay: None, had_body };
         }
-        let replay = Replay::new(body, plan.cluster.config.buffer_limit as usize);
+        let replay = Replay::new(body, plan.buffer_limit());
         let first = Some(Request::from_parts(head, replay.reader()));
         Self { head: kept, first, replay: Some(replay), had_body }
     }

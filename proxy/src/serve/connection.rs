@@ -9,6 +9,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use super::exchange::Exchange;
+use super::framed::Framed;
+use super::guarded::{Guarded, Refused};
 use super::lifetime::{Graceful, Lifetime};
 use super::listener::Http;
 use crate::cluster::Behalf;
@@ -37,8 +39,10 @@ pub(crate) struct Connection {
     pub(super) drain: Watch,
     /// Requests are served in HTTP/2.
     h2: bool,
+    /// A request that may not pass.
+    pub(super) refused: Refused,
     /// What decides when it ends.
-    lifetime: Lifetime,
+    pub(super) lifetime: Lifetime,
     /// Buckets of local rate limits that are its alone, each with the settings that they belong to.
     limits: Mutex<Vec<[Arc<LocalRateLimit>; 2]>>,
 }
@@ -93,7 +97,9 @@ pub(super) fn socket(address: &Address) -> Option<SocketAddr> {
 pub(super) async fn serve_http(http: Arc<Http>, ends: Ends, io: Io, drain: Watch) {
     let Some(h2) = speaks_h2(&http.manager, &io).await else { return };
     let _active = http.stats.connection(h2, io.is_tls());
+    let refused = Refused::default();
     let connection = Arc::new(Connection {
+        refused: Arc::clone(&refused),
         id: http.context.next_connection_id(),
         h2,
         lifetime: Lifetime::new(&http.manager, h2),
@@ -106,27 +112,43 @@ pub(super) async fn serve_http(http: Arc<Http>, ends: Ends, io: Io, drain: Watch
     let service = service_fn(move |request| {
         let connection = Arc::clone(&for_service);
         async move {
-            let _counted = connection.lifetime.request();
+            connection.lifetime.request();
             let mut response = Exchange::serve(Arc::clone(&connection), request).await;
             connection.lifetime.say_goodbye(&mut response);
             Ok::<_, Infallible>(response)
         }
     });
-    let io = TokioIo::new(io);
     let ended = if h2 {
+        let io = TokioIo::new(Framed::new(io, Arc::clone(&http)));
         let serving = http2(&http.manager).serve_connection(io, service);
         connection.watch_over(serving).await
     } else {
+        let io = TokioIo::new(Guarded::new(io, &http.manager, refused));
         let serving = http1(&http.manager).serve_connection(io, service).with_upgrades();
         connection.watch_over(serving).await
     };
     if let Err(error) = ended {
+        if is_abuse(&error) {
+            http.stats.downstream_rq_too_many_premature_resets.inc();
+        }
         if error.is_parse() || error.is_parse_too_large() {
             http.stats.downstream_cx_protocol_error.inc();
         }
         tracing::debug!(connection = connection.id, %error, "downstream connection ended");
     }
     http.stats.downstream_cx_destroy.inc();
+}
+
+/// The h2 crate ended it, because too many streams were reset before anybody could look at them.
+fn is_abuse(error: &hyper::Error) -> bool {
+    let mut next = std::error::Error::source(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            return error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// Whether the connection is HTTP/2: by the codec, by ALPN, or by its first bytes. None: it closed.
@@ -148,8 +170,8 @@ fn http1(manager: &HttpManager) -> hyper::server::conn::http1::Builder {
     builder
         .timer(TokioTimer::new())
         .preserve_header_case(true)
+        .title_case_headers(manager.title_case_headers)
         .half_close(false)
-        .header_read_timeout(manager.timeouts.request_headers)
         .max_headers(manager.limits.max_headers_count as usize + 1)
         // hyper asks for at least 8 KiB.
         .max_buf_size((manager.limits.max_request_headers_kb as usize * 1024).max(8192));

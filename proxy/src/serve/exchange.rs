@@ -13,13 +13,14 @@ use super::body::ReplyBody;
 use super::connection::Connection;
 use super::filter::{self, Notes, Passed, Routed};
 use super::read;
+use super::redirects::{self, Followed};
 use super::reply::{self, Answer};
 use super::tunnel;
 use super::upgrade::{self, Upgrade};
 use crate::cluster::{Cluster, Endpoint, Live, SentOn};
 use crate::http::body::RequestBody;
 use crate::http::meter::Meter;
-use crate::model::route::{Action, Route, VirtualHost};
+use crate::model::route::{Action, Route, RouteTable, VirtualHost};
 use crate::policy::hash::NewCookie;
 use crate::route::Match;
 use crate::telemetry::reason::{Reason, Refusal};
@@ -111,6 +112,13 @@ pub(crate) struct Facts {
     pub(crate) cookies: Vec<NewCookie>,
 }
 
+/// Where a request got to.
+enum Pass {
+    Answer(Answer),
+    /// An internal redirect: it is routed again.
+    Elsewhere(Request<RequestBody>),
+}
+
 impl Exchange {
     /// Serve one request. Never fails: whatever goes wrong becomes an answer.
     pub(crate) async fn serve(
@@ -135,10 +143,27 @@ impl Exchange {
             read::Accepted::Request(request) => request,
             read::Accepted::Answer(answer) => return Ok(answer),
         };
-        // route
         let live = Arc::clone(&self.live);
         let connection = Arc::clone(&self.connection);
         let table = admit::route_table(&live, &connection.http.manager.routes)?;
+        let mut followed = Followed::default();
+        loop {
+            match self.pass(table, request, &mut followed).await? {
+                Pass::Answer(answer) => return Ok(answer),
+                Pass::Elsewhere(next) => request = next,
+            }
+        }
+    }
+
+    /// A request by the route that it takes now: once, or again after an internal redirect.
+    async fn pass(
+        &mut self,
+        table: &RouteTable,
+        mut request: Request<RequestBody>,
+        followed: &mut Followed,
+    ) -> Result<Pass, Refusal> {
+        let connection = Arc::clone(&self.connection);
+        // route
         let mut routed = Routed::choose(table, &read::view(&request), self.random);
         if let Some(route) = routed.matched.and_then(|matched| matched.route) {
             upgrade::admit(self, route)?;
@@ -148,7 +173,7 @@ impl Exchange {
                 admit::tls_required(&connection, matched.host, &read::view(&request))
         {
             self.facts.host = Some(Arc::clone(matched.host));
-            return Ok(answer);
+            return Ok(Pass::Answer(answer));
         }
         super::record::begin(self, routed);
         // filters
@@ -156,7 +181,7 @@ impl Exchange {
         if !filters.is_empty() {
             // In a box, so that requests without filters do not carry the state of them all.
             match Box::pin(filter::run(self, filters, routed, &mut request)).await? {
-                Passed::Answered(answer) => return Ok(answer),
+                Passed::Answered(answer) => return Ok(Pass::Answer(answer)),
                 Passed::On(chosen) => routed = chosen,
             }
         }
@@ -170,24 +195,38 @@ impl Exchange {
         self.facts.route = Some(Arc::clone(route));
         let forward = match &route.action {
             Action::Forward(forward) => forward,
-            Action::Redirect(redirect) => return Ok(reply::redirect(redirect, route, &view)),
-            Action::Direct(direct) => return Ok(reply::direct(direct)),
+            Action::Redirect(redirect) => {
+                return Ok(Pass::Answer(reply::redirect(redirect, route, &view)));
+            }
+            Action::Direct(direct) => return Ok(Pass::Answer(reply::direct(direct))),
             Action::NonForwarding => return Err(self.no_route("the route does not forward")),
         };
         // admit
         let mut plan = Plan::new(self, routed, (matched.host, route), forward, &view)?;
+        let kept = forward
+            .internal_redirect
+            .as_deref()
+            .map(|policy| (policy, redirects::keep(&mut request, plan.buffer_limit())));
         let request = admit::prepare(self, &mut plan, request)?;
         if self.upgrade.is_some() {
             if forward.connect && request.method() == Method::CONNECT {
-                return tunnel::open(self, plan, request).await;
+                return tunnel::open(self, plan, request).await.map(Pass::Answer);
             }
             plan.timeouts = upgrade::unlimited(plan.timeouts);
         }
         // pick, forward
         let response = attempt::run(self, &mut plan, request).await?;
+        if let Some((policy, kept)) = kept
+            && let Some(next) =
+                redirects::follow(self, (table, route), policy, (kept, followed), &response)
+        {
+            self.facts.attempts = 0;
+            self.facts.cluster = None;
+            return Ok(Pass::Elsewhere(next));
+        }
         // reply
         self.facts.status = Some(response.status());
-        upgrade::answered(self, plan, response).await
+        upgrade::answered(self, plan, response).await.map(Pass::Answer)
     }
 
     /// What the log tells where a filter answers: where the request would have gone.
@@ -257,6 +296,8 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        let unanswered = self.facts.status.is_none().then(|| self.started.elapsed());
+        self.connection.lifetime.request_ended(unanswered);
         super::record::finish(self);
     }
 }

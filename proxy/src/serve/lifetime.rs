@@ -10,15 +10,25 @@ use http::{Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::Notify;
 
+use super::framed::Framed;
+use super::guarded::Guarded;
 use super::stats::HttpStats;
 use crate::model::http::HttpManager;
-use crate::net::Io;
 use crate::net::drain::Watch;
 
 /// How long a drained HTTP/1 connection without a request waits for one. Whoever sends a request
 /// just then would find the connection closed, and cannot know whether it was read; so the next
 /// answer says `Connection: close`, and only a connection that stays silent is closed unasked.
 const IDLE_GRACE: Duration = Duration::from_secs(1);
+
+/// A connection is looked at after so many requests (Envoy:
+/// `overload.premature_reset_total_stream_count`).
+const RESETS_AFTER: u64 = 500;
+/// A request that its client resets in this time is a premature one (Envoy:
+/// `overload.premature_reset_min_stream_lifetime_seconds`).
+const PREMATURE: Duration = Duration::from_secs(1);
+/// How long GOAWAY has to be written.
+const FAREWELL: Duration = Duration::from_millis(200);
 
 /// What both kinds of hyper connection can do.
 pub(super) trait Graceful: Future<Output = hyper::Result<()>> {
@@ -38,6 +48,12 @@ pub(super) struct Lifetime {
     since: Instant,
     /// The connection has served enough.
     enough: Notify,
+    /// Requests that ended.
+    ended: AtomicU64,
+    /// Requests that the client reset at once.
+    premature: AtomicU64,
+    /// Most requests are reset at once: an attack (CVE-2023-44487).
+    abused: Notify,
     /// The next answer is the last one, and says so.
     goodbye: AtomicBool,
     idle: Option<Duration>,
@@ -46,9 +62,6 @@ pub(super) struct Lifetime {
     /// HTTP/2 has GOAWAY for what HTTP/1 says in an answer.
     h2: bool,
 }
-
-/// Counts one request of a connection until it has been answered.
-pub(super) struct Counted<'a>(&'a Lifetime);
 
 impl Lifetime {
     /// Of a connection that begins now.
@@ -59,6 +72,9 @@ impl Lifetime {
             idle_from: AtomicU64::new(0),
             since: Instant::now(),
             enough: Notify::new(),
+            ended: AtomicU64::new(0),
+            premature: AtomicU64::new(0),
+            abused: Notify::new(),
             goodbye: AtomicBool::new(false),
             idle: manager.timeouts.idle.filter(|idle| !idle.is_zero()),
             max_age: manager.timeouts.max_connection_duration,
@@ -68,13 +84,28 @@ impl Lifetime {
     }
 
     /// A request begins.
-    pub(super) fn request(&self) -> Counted<'_> {
+    pub(super) fn request(&self) {
         self.active.fetch_add(1, Ordering::Relaxed);
         let served = self.served.fetch_add(1, Ordering::Relaxed) + 1;
         if self.max_requests.is_some_and(|limit| served >= u64::from(limit)) {
             self.enough.notify_one();
         }
-        Counted(self)
+    }
+
+    /// A request ended: with an answer, or without one after so long.
+    pub(super) fn request_ended(&self, unanswered: Option<Duration>) {
+        let now = crate::model::duration::millis(self.since.elapsed());
+        self.idle_from.store(now, Ordering::Relaxed);
+        self.active.fetch_sub(1, Ordering::Relaxed);
+        let ended = self.ended.fetch_add(1, Ordering::Relaxed) + 1;
+        let premature = if unanswered.is_some_and(|after| after < PREMATURE) {
+            self.premature.fetch_add(1, Ordering::Relaxed) + 1
+        } else {
+            self.premature.load(Ordering::Relaxed)
+        };
+        if ended >= RESETS_AFTER && premature * 2 >= ended {
+            self.abused.notify_one();
+        }
     }
 
     /// Marks the last answer of an HTTP/1 connection that is being drained.
@@ -110,6 +141,14 @@ impl Lifetime {
                         grace = Some(Instant::now() + IDLE_GRACE);
                         continue;
                     }
+                }
+                () = self.abused.notified() => {
+                    stats.downstream_rq_too_many_premature_resets.inc();
+                    serving.as_mut().finish();
+                    return match tokio::time::timeout(FAREWELL, serving).await {
+                        Ok(ended) => ended,
+                        Err(_) => Ok(()),
+                    };
                 }
                 () = self.enough.notified(), if !finishing => {}
                 () = sleep_until(limit), if !finishing && limit.is_some() => {
@@ -154,15 +193,7 @@ impl Lifetime {
     }
 }
 
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        let now = crate::model::duration::millis(self.0.since.elapsed());
-        self.0.idle_from.store(now, Ordering::Relaxed);
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl<S, B> Graceful for hyper::server::conn::http1::UpgradeableConnection<TokioIo<Io>, S>
+impl<S, B> Graceful for hyper::server::conn::http1::UpgradeableConnection<TokioIo<Guarded>, S>
 where
     S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -174,7 +205,7 @@ where
     }
 }
 
-impl<S, B> Graceful for hyper::server::conn::http2::Connection<TokioIo<Io>, S, TokioExecutor>
+impl<S, B> Graceful for hyper::server::conn::http2::Connection<TokioIo<Framed>, S, TokioExecutor>
 where
     S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

@@ -13,7 +13,7 @@ use super::exchange::Exchange;
 use crate::cluster::{Cluster, PickContext, SendOptions};
 use crate::http::body::RequestBody;
 use crate::http::target;
-use crate::model::route::Priority;
+use crate::model::route::{Mirror, Priority};
 
 /// A copy that is never answered must not stay for ever.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -26,7 +26,7 @@ pub(super) fn send(exchange: &Exchange, plan: &Plan<'_>, source: &Source) {
             continue;
         }
         let Some(cluster) = exchange.live.cluster(&mirror.cluster) else { continue };
-        let Some(request) = copy(source) else { continue };
+        let Some(request) = copy(mirror, source) else { continue };
         let options = SendOptions {
             priority: Priority::Default,
             downstream_h2: exchange.connection.is_http2(),
@@ -38,12 +38,19 @@ pub(super) fn send(exchange: &Exchange, plan: &Plan<'_>, source: &Source) {
     }
 }
 
-fn copy(source: &Source) -> Option<Request<RequestBody>> {
+fn copy(mirror: &Mirror, source: &Source) -> Option<Request<RequestBody>> {
     let body = match &source.replay {
         Some(replay) => RequestBody::Full(Some(Bytes::from(replay.complete()?.concat()))),
         None => RequestBody::Empty,
     };
     let mut request = Request::from_parts(source.head()?, body);
+    if let Some(host) = &mirror.host {
+        target::set_authority(&mut request, host);
+        return Some(request);
+    }
+    if !mirror.shadow_host {
+        return Some(request);
+    }
     // Envoy: so that the shadow's logs can be told apart.
     let authority = target::authority(request.uri(), request.headers());
     let shadow = match authority.rsplit_once(':') {

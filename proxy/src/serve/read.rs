@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 
 use super::exchange::Exchange;
 use super::filter;
+use super::guarded;
 use super::reply::{self, Answer};
 use super::upgrade;
 use crate::http::body::RequestBody;
@@ -58,6 +59,20 @@ pub(super) fn accept(
     let connection = Arc::clone(&exchange.connection);
     let manager = &*connection.http.manager;
     let mut request = request;
+    if let Some(verdict) = guarded::verdict(&connection.refused, &request) {
+        let stats = &connection.http.stats;
+        let reason = match verdict.status {
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Reason::HeadersTooLarge,
+            StatusCode::REQUEST_TIMEOUT => Reason::RequestHeadersTimeout,
+            _ => Reason::DownstreamProtocolError,
+        };
+        if reason == Reason::RequestHeadersTimeout {
+            stats.downstream_rq_header_timeout.inc();
+        } else {
+            stats.downstream_cx_protocol_error.inc();
+        }
+        return Err(Refusal::downstream(reason, verdict.status, verdict.why));
+    }
     exchange.upgrade = upgrade::take(&mut request);
     let (parts, body) = request.into_parts();
     let http = &connection.http;
@@ -65,11 +80,11 @@ pub(super) fn accept(
         exchange.head = Some(Box::new(parts.clone()));
     }
     let mut request = Request::from_parts(parts, exchange.take_body(body));
-    check_version(request.version(), manager)?;
     check_limits(request.headers(), manager)?;
     if manager.limits.underscores != Underscores::Allow {
         handle_underscores(request.headers_mut(), manager.limits.underscores)?;
     }
+    default_host(&mut request, manager);
     check_authority(&request)?;
     let clean = match normalize(target::path(request.uri()), manager.path) {
         Normalized::Path(Cow::Borrowed(_)) => None,
@@ -89,7 +104,9 @@ pub(super) fn accept(
     }
     let headers = request.headers_mut();
     // Answered here: hyper sends `100 Continue` when the body is first read.
-    headers.remove(EXPECT);
+    if headers.get(EXPECT).is_some_and(|value| value == "100-continue") {
+        headers.remove(EXPECT);
+    }
     exchange.facts.client = forwarded::apply(headers, manager, &connection.hop());
     set_request_id(manager, request.headers_mut());
     super::record::start_span(exchange, &mut request);
@@ -103,16 +120,13 @@ pub(super) fn accept(
     Ok(Accepted::Request(request))
 }
 
-/// HTTP/1.0 is served only where that is configured; Envoy answers 426 as well.
-fn check_version(version: Version, manager: &HttpManager) -> Result<(), Refusal> {
-    if version < Version::HTTP_11 && !manager.accept_http_10 {
-        return Err(Refusal::downstream(
-            Reason::DownstreamProtocolError,
-            StatusCode::UPGRADE_REQUIRED,
-            "HTTP/1.0 is not accepted here (accept_http_10)",
-        ));
+/// HTTP/1.0 needs no host; some do, behind us.
+fn default_host(request: &mut Request<RequestBody>, manager: &HttpManager) {
+    if request.version() == Version::HTTP_10
+        && let Some(host) = &manager.default_host_for_http_10
+    {
+        request.headers_mut().entry(HOST).or_insert_with(|| host.clone());
     }
-    Ok(())
 }
 
 fn check_limits(headers: &HeaderMap, manager: &HttpManager) -> Result<(), Refusal> {

@@ -33,6 +33,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RETRIABLE: HeaderName = HeaderName::from_static("x-pillion-retriable");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const DEADLINE_EXCEEDED: u16 = 4;
+const GRPC_UNKNOWN: u16 = 2;
 const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
@@ -65,6 +66,9 @@ pub(super) async fn send(
         Ok(Answer::Tunnel(tunnel)) => tunnel::start(exchange, *tunnel),
         Ok(Answer::Local(reason, response)) => {
             exchange.flag(reason);
+            // Filters answer gRPC in gRPC themselves.
+            let spelled_out = matches!(reason, Reason::DirectResponse | Reason::Redirect);
+            let response = if exchange.grpc && spelled_out { in_grpc(response) } else { response };
             // A preflight is no answer of the route: its changes are not for it.
             local(exchange, response, reason != Reason::Preflight).await
         }
@@ -73,6 +77,24 @@ pub(super) async fn send(
             local(exchange, response, true).await
         }
     }
+}
+
+/// An answer that the configuration spells out, for a client that reads gRPC only: the status as
+/// gRPC has it, the text as its message.
+fn in_grpc(response: Response<Bytes>) -> Response<Bytes> {
+    let (mut head, body) = response.into_parts();
+    // That an answer is fine says nothing about a call that nobody served.
+    let status = match head.status {
+        StatusCode::OK => GRPC_UNKNOWN,
+        status => u16::from(grpc::status_of(status)),
+    };
+    head.status = StatusCode::OK;
+    head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    head.headers.insert(GRPC_STATUS, HeaderValue::from(status));
+    if !body.is_empty() {
+        head.headers.insert(GRPC_MESSAGE, grpc::message(&String::from_utf8_lossy(&body)));
+    }
+    Response::from_parts(head, Bytes::new())
 }
 
 fn count(exchange: &Exchange, outcome: &Result<Answer, Refusal>) {

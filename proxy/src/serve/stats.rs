@@ -21,6 +21,12 @@ pub(crate) struct HttpStats {
     pub(super) downstream_cx_upgrades_total: Counter,
     pub(super) downstream_cx_upgrades_active: Gauge,
     pub(super) downstream_rq_ws_on_non_ws_route: Counter,
+    pub(super) downstream_rq_header_timeout: Counter,
+    pub(super) downstream_rq_too_many_premature_resets: Counter,
+    /// `http2.`: of all connection managers together.
+    pub(super) inbound_empty_frames_flood: Counter,
+    pub(super) inbound_priority_frames_flood: Counter,
+    pub(super) inbound_window_update_frames_flood: Counter,
     pub(super) downstream_cx_idle_timeout: Counter,
     pub(super) downstream_cx_max_duration_reached: Counter,
     pub(super) downstream_cx_protocol_error: Counter,
@@ -38,6 +44,11 @@ pub(crate) struct HttpStats {
     pub(super) downstream_rq_rx_reset: Counter,
     pub(super) downstream_rq_timeout: Counter,
     pub(super) downstream_rq_idle_timeout: Counter,
+    pub(super) passthrough_internal_redirect_bad_location: Counter,
+    pub(super) passthrough_internal_redirect_unsafe_scheme: Counter,
+    pub(super) passthrough_internal_redirect_too_many_redirects: Counter,
+    pub(super) passthrough_internal_redirect_no_route: Counter,
+    pub(super) passthrough_internal_redirect_predicate: Counter,
     pub(super) no_route: Counter,
     pub(super) no_cluster: Counter,
     pub(super) rq_direct_response: Counter,
@@ -51,6 +62,7 @@ impl HttpStats {
     pub(super) fn new(registry: &Registry, prefix: &Name) -> Self {
         let label = ("envoy_http_conn_manager_prefix", Arc::clone(prefix));
         let scope = registry.scope("http", Some(label));
+        let http2 = registry.scope("http2", None);
         let counter = |name: &str| scope.counter(name);
         Self {
             downstream_cx_total: counter("downstream_cx_total"),
@@ -62,6 +74,13 @@ impl HttpStats {
             downstream_cx_upgrades_total: counter("downstream_cx_upgrades_total"),
             downstream_cx_upgrades_active: scope.gauge("downstream_cx_upgrades_active"),
             downstream_rq_ws_on_non_ws_route: counter("downstream_rq_ws_on_non_ws_route"),
+            downstream_rq_header_timeout: counter("downstream_rq_header_timeout"),
+            downstream_rq_too_many_premature_resets: counter(
+                "downstream_rq_too_many_premature_resets",
+            ),
+            inbound_empty_frames_flood: http2.counter("inbound_empty_frames_flood"),
+            inbound_priority_frames_flood: http2.counter("inbound_priority_frames_flood"),
+            inbound_window_update_frames_flood: http2.counter("inbound_window_update_frames_flood"),
             downstream_cx_idle_timeout: counter("downstream_cx_idle_timeout"),
             downstream_cx_max_duration_reached: counter("downstream_cx_max_duration_reached"),
             downstream_cx_protocol_error: counter("downstream_cx_protocol_error"),
@@ -77,6 +96,21 @@ impl HttpStats {
             downstream_rq_rx_reset: counter("downstream_rq_rx_reset"),
             downstream_rq_timeout: counter("downstream_rq_timeout"),
             downstream_rq_idle_timeout: counter("downstream_rq_idle_timeout"),
+            passthrough_internal_redirect_bad_location: counter(
+                "passthrough_internal_redirect_bad_location",
+            ),
+            passthrough_internal_redirect_unsafe_scheme: counter(
+                "passthrough_internal_redirect_unsafe_scheme",
+            ),
+            passthrough_internal_redirect_too_many_redirects: counter(
+                "passthrough_internal_redirect_too_many_redirects",
+            ),
+            passthrough_internal_redirect_no_route: counter(
+                "passthrough_internal_redirect_no_route",
+            ),
+            passthrough_internal_redirect_predicate: counter(
+                "passthrough_internal_redirect_predicate",
+            ),
             no_route: counter("no_route"),
             no_cluster: counter("no_cluster"),
             rq_direct_response: counter("rq_direct_response"),

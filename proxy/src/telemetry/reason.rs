@@ -67,6 +67,8 @@ pub enum Reason {
     ExternalDenied,
     /// Too many requests for a local rate limit.
     RateLimited,
+    /// The head of the request did not arrive in time.
+    RequestHeadersTimeout,
     /// The request asks for an upgrade that is not taken.
     UpgradeRefused,
     /// Too many requests for a global rate limit.
@@ -120,6 +122,7 @@ impl Reason {
             | Self::ConcurrencyLimit
             | Self::AdmissionDenied
             | Self::InvalidOrigin
+            | Self::RequestHeadersTimeout
             | Self::Preflight
             | Self::Draining
             | Self::MaxDuration
@@ -171,6 +174,7 @@ impl Reason {
             Self::RateLimited => "local_rate_limited",
             Self::GlobalRateLimited => "request_rate_limited",
             Self::RateLimitService => "rate_limiter_error",
+            Self::RequestHeadersTimeout => "request_header_timeout",
             Self::UpgradeRefused => "upgrade_failed",
             Self::FaultInjected => "fault_filter_abort",
             Self::Preflight => "cors_response",

@@ -2,7 +2,11 @@
 //! access log and the metrics tell. What real Envoy does decides; where ours differs on purpose, the
 //! test says so and why.
 
+mod floods;
+mod frames;
+mod http1;
 mod mesh;
+mod random_routes;
 mod upgrade;
 mod wire;
 mod world;

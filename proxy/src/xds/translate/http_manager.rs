@@ -47,6 +47,14 @@ pub(super) fn manager(at: &At<'_>, config: &pb::HttpConnectionManager) -> Option
         limits: limits(at, config)?,
         http2: upstream_http::http2(&http2_at, config.http2_protocol_options.as_ref()),
         accept_http_10: http1.is_some_and(|options| options.accept_http_10),
+        default_host_for_http_10: match http1
+            .map(|options| options.default_host_for_http_10.as_str())
+        {
+            None | Some("") => None,
+            Some(host) => Some(default_host(at, host)?),
+        },
+        allow_chunked_length: http1.is_some_and(|options| options.allow_chunked_length),
+        title_case_headers: http1.is_some_and(upstream_http::title_case),
         server_name: header("server_name", &config.server_name, defaults.server_name)?,
         server_header: match config.server_header_transformation() {
             hcm::ServerHeaderTransformation::Overwrite => ServerHeader::Overwrite,
@@ -93,10 +101,15 @@ pub(super) fn upgrade_type(at: &At<'_>, kind: &str) -> Option<String> {
     Some(kind)
 }
 
+fn default_host(at: &At<'_>, host: &str) -> Option<HeaderValue> {
+    let at = at.field("http_protocol_options");
+    HeaderValue::from_str(host)
+        .ok()
+        .or_else(|| at.field("default_host_for_http_10").refuse("is no header value"))
+}
+
 fn check_http1(at: &At<'_>, options: Option<&core::Http1ProtocolOptions>) -> Option<()> {
     let Some(options) = options else { return Some(()) };
-    let host = &options.default_host_for_http_10;
-    at.field("default_host_for_http_10").expect(host.is_empty(), "is not supported")?;
     at.field("allow_absolute_url").expect(
         options.allow_absolute_url != Some(false),
         "absolute request targets are always accepted (RFC 9112 section 3.2.2)",

@@ -98,12 +98,11 @@ pub(super) fn header_key(at: &At<'_>, name: &str) -> Option<HeaderKey> {
 /// `QueryParameterMatcher`
 pub(super) fn query(at: &At<'_>, matcher: &pb::QueryParameterMatcher) -> Option<QueryMatcher> {
     use pb::query_parameter_matcher::QueryParameterMatchSpecifier as Spec;
-    let value = match matcher.query_parameter_match_specifier.as_ref() {
-        None | Some(Spec::PresentMatch(true)) => None,
-        Some(Spec::PresentMatch(false)) => {
-            return at.field("present_match").refuse("absence cannot be asked for: expected true");
-        }
+    let specifier = matcher.query_parameter_match_specifier.as_ref();
+    let absent = matches!(specifier, Some(Spec::PresentMatch(false)));
+    let value = match specifier {
+        None | Some(Spec::PresentMatch(_)) => None,
         Some(Spec::StringMatch(matcher)) => Some(string(&at.field("string_match"), matcher)?),
     };
-    Some(QueryMatcher { name: matcher.name.clone(), value })
+    Some(QueryMatcher { name: matcher.name.clone(), value, absent })
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use pillion_xds::envoy::config::core::v3 as core;
 use pillion_xds::envoy::config::route::v3 as pb;
+use pillion_xds::envoy::extensions::internal_redirect::allow_listed_routes::v3::AllowListedRoutesConfig;
 
 use super::at::At;
 use super::{common, filter, headers, http_manager, matcher, retry};
@@ -14,8 +15,8 @@ use crate::model::Name;
 use crate::model::balancing::SubsetMatch;
 use crate::model::metadata::LB;
 use crate::model::route::{
-    Action, DirectResponse, Forward, HashPolicy, HashSource, HostRewrite, Mirror, PathRewrite,
-    Priority, Redirect, RedirectPath, Target, Weighted, WeightedCluster,
+    Action, DirectResponse, Forward, HashPolicy, HashSource, HostRewrite, InternalRedirect, Mirror,
+    PathRewrite, Priority, Redirect, RedirectPath, Target, Weighted, WeightedCluster,
 };
 use crate::model::tls::DataSource;
 use crate::route::to_rust_groups;
@@ -75,12 +76,22 @@ fn forward(at: &At<'_>, route: &pb::RouteAction) -> Option<Forward> {
         grpc_timeout_header_max: stream.and_then(|stream| {
             stream_at.field("grpc_timeout_header_max").duration(stream.grpc_timeout_header_max)
         }),
+        grpc_timeout_offset: stream
+            .and_then(|stream| {
+                let at = stream_at.field("grpc_timeout_header_offset");
+                at.duration(stream.grpc_timeout_header_offset)
+            })
+            .or_else(|| at.field("grpc_timeout_offset").duration(route.grpc_timeout_offset))
+            .unwrap_or_default(),
+        max_grpc_timeout: at.field("max_grpc_timeout").duration(route.max_grpc_timeout),
         retry,
         hash: at.field("hash_policy").each(&route.hash_policy, hash_policy),
         priority: priority(route.priority()),
         mirrors: at.field("request_mirror_policies").each(&route.request_mirror_policies, mirror),
         rate_limits: at.field("rate_limits").each(&route.rate_limits, filter::describe::rule),
         include_host_rate_limits: route.include_vh_rate_limits == Some(true),
+        internal_redirect: internal_redirect(at, route)?.map(Box::new),
+        buffer_limit: None,
         connect: upgrades.iter().any(|(_, _, opens)| *opens),
         upgrades: upgrades.into_iter().map(|(kind, enabled, _)| (kind, enabled)).collect(),
     })
@@ -204,6 +215,11 @@ fn host_rewrite(
         Some(Spec::HostRewriteHeader(name)) => {
             HostRewrite::Header(headers::name_of(&at.field("host_rewrite_header"), name)?)
         }
+        Some(Spec::HostRewritePathRegex(rewrite)) => {
+            let at = at.field("host_rewrite_path_regex");
+            let (regex, substitution) = matcher::substitute(&at, rewrite)?;
+            HostRewrite::PathRegex(regex, substitution)
+        }
         Some(_) => {
             return at.refuse("this kind of host rewrite is not supported");
         }
@@ -264,10 +280,60 @@ fn hash_policy(at: &At<'_>, policy: &pb::route_action::HashPolicy) -> Option<Has
 
 fn mirror(at: &At<'_>, policy: &pb::route_action::RequestMirrorPolicy) -> Option<Mirror> {
     at.field("cluster").expect(!policy.cluster.is_empty(), "is empty")?;
-    let suffix = policy.disable_shadow_host_suffix_append;
-    at.field("disable_shadow_host_suffix_append").expect(!suffix, "is not supported")?;
+    let host = match policy.host_rewrite_literal.as_str() {
+        "" => None,
+        host => Some(header_value(&at.field("host_rewrite_literal"), host)?),
+    };
     let parts = policy.runtime_fraction.as_ref().map_or(1_000_000, common::runtime_fraction);
-    Some(Mirror { cluster: policy.cluster.as_str().into(), parts_per_million: parts })
+    Some(Mirror {
+        cluster: policy.cluster.as_str().into(),
+        parts_per_million: parts,
+        shadow_host: !policy.disable_shadow_host_suffix_append,
+        host,
+    })
+}
+
+#[expect(clippy::option_option, reason = "refused, none and some are three things")]
+fn internal_redirect(at: &At<'_>, route: &pb::RouteAction) -> Option<Option<InternalRedirect>> {
+    let Some(policy) = &route.internal_redirect_policy else { return Some(None) };
+    let at = at.field("internal_redirect_policy");
+    let codes_at = at.field("redirect_response_codes");
+    let codes = codes_at.each(&policy.redirect_response_codes, |at, code| {
+        let known = u16::try_from(*code).ok().filter(|code| matches!(code, 301..=303 | 307 | 308));
+        known.or_else(|| at.refuse(format!("{code} is no redirect: 301, 302, 303, 307 or 308")))
+    });
+    let mut made = InternalRedirect {
+        max: policy.max_internal_redirects.unwrap_or(1),
+        codes: if codes.is_empty() { vec![302] } else { codes },
+        previous_routes: false,
+        allow_listed: None,
+        safe_cross_scheme: false,
+        cross_scheme: policy.allow_cross_scheme_redirect,
+        copy: at
+            .field("response_headers_to_copy")
+            .each(&policy.response_headers_to_copy, |at, name| headers::name_of(at, name)),
+    };
+    let list = at.field("predicates");
+    for (i, predicate) in policy.predicates.iter().enumerate() {
+        let at = list.index(i);
+        let at = at.field("typed_config");
+        let packed = at.required(predicate.typed_config.as_ref())?;
+        match common::type_of(packed) {
+            "envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig" => {
+                made.previous_routes = true;
+            }
+            "envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig" => {
+                made.safe_cross_scheme = true;
+            }
+            "envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig" => {
+                let config: AllowListedRoutesConfig = common::unpack(&at, packed)?;
+                let names = config.allowed_route_names.iter().map(|name| name.as_str().into());
+                made.allow_listed = Some(names.collect());
+            }
+            other => return at.refuse(format!("`{other}` is not supported")),
+        }
+    }
+    Some(Some(made))
 }
 
 fn redirect(at: &At<'_>, redirect: &pb::RedirectAction) -> Option<Redirect> {

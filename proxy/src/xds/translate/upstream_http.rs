@@ -8,7 +8,7 @@ use pillion_xds::envoy::extensions::upstreams::http::v3 as options;
 
 use super::at::At;
 use super::common;
-use crate::model::cluster::{Http2Options, Protocol};
+use crate::model::cluster::{FrameLimits, Http2Options, Protocol};
 
 const EXTENSION: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
@@ -89,7 +89,12 @@ fn protocol(at: &At<'_>, typed: &options::HttpProtocolOptions) -> Option<(Protoc
         Some(Spec::ExplicitHttpConfig(explicit)) => {
             let at = at.field("explicit_http_config");
             match &explicit.protocol_config {
-                None | Some(ProtocolConfig::HttpProtocolOptions(_)) => {
+                None => (Protocol::Http1, Http2Options::default()),
+                Some(ProtocolConfig::HttpProtocolOptions(options)) => {
+                    let at = at.field("http_protocol_options");
+                    let at = at.field("header_key_format");
+                    let case = "is not supported towards endpoints: names keep the client's case";
+                    at.field("proper_case_words").expect(!title_case(options), case)?;
                     (Protocol::Http1, Http2Options::default())
                 }
                 Some(ProtocolConfig::Http2ProtocolOptions(options)) => {
@@ -117,6 +122,27 @@ fn protocol(at: &At<'_>, typed: &options::HttpProtocolOptions) -> Option<(Protoc
     })
 }
 
+fn frames(options: &core::Http2ProtocolOptions) -> FrameLimits {
+    let defaults = FrameLimits::default();
+    FrameLimits {
+        empty: options.max_consecutive_inbound_frames_with_empty_payload.unwrap_or(defaults.empty),
+        priority_per_stream: options
+            .max_inbound_priority_frames_per_stream
+            .unwrap_or(defaults.priority_per_stream),
+        window_updates_per_data: options
+            .max_inbound_window_update_frames_per_data_frame_sent
+            .unwrap_or(defaults.window_updates_per_data),
+    }
+}
+
+/// `header_key_format`: names in `Proper-Case`.
+pub(super) fn title_case(options: &core::Http1ProtocolOptions) -> bool {
+    use core::http1_protocol_options::header_key_format::HeaderFormat;
+    let format =
+        options.header_key_format.as_ref().and_then(|format| format.header_format.as_ref());
+    matches!(format, Some(HeaderFormat::ProperCaseWords(_)))
+}
+
 /// `Http2ProtocolOptions`, for either side.
 pub(super) fn http2(at: &At<'_>, options: Option<&core::Http2ProtocolOptions>) -> Http2Options {
     let Some(options) = options else { return Http2Options::default() };
@@ -131,5 +157,6 @@ pub(super) fn http2(at: &At<'_>, options: Option<&core::Http2ProtocolOptions>) -
         keepalive_interval: keepalive_at.field("interval").limit(interval, None),
         keepalive_timeout: keepalive_at.field("timeout").duration(timeout),
         allow_connect: options.allow_connect,
+        frames: frames(options),
     }
 }

@@ -9,6 +9,7 @@ mod failures;
 mod filters;
 mod grpc_web;
 mod header_mutation;
+mod forwarding;
 mod headers;
 mod jwt;
 mod protocols;
