@@ -197,7 +197,7 @@ impl HeaderMatcher {
 /// `route.v3.QueryParameterMatcher`
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueryMatcher {
-    /// Name of the parameter, as in the URL (decoded).
+    /// Name of the parameter, as it is written in the URL.
     pub name: String,
     /// None: only presence counts.
     pub value: Option<StringMatcher>,

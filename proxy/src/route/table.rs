@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
-use percent_encoding::percent_decode_str;
 
 use crate::model::matcher::{QueryMatcher, RequestView};
 use crate::model::route::{Case, Domains, PathMatch, Route, RouteMatch, RouteTable, VirtualHost};
@@ -124,17 +123,13 @@ fn is_grpc(request: &RequestView<'_>) -> bool {
 /// Whether a query has a parameter that fits. The first of that name counts, as in Envoy.
 pub fn query_fits(want: &QueryMatcher, query: &str) -> bool {
     let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    let Some((_, value)) =
-        pairs.find(|(name, _)| percent_decode_str(name).decode_utf8_lossy() == want.name)
-    else {
+    let Some((_, value)) = pairs.find(|(name, _)| *name == want.name) else {
         return want.absent;
     };
     if want.absent {
         return false;
     }
-    want.value
-        .as_ref()
-        .is_none_or(|matcher| matcher.matches(&percent_decode_str(value).decode_utf8_lossy()))
+    want.value.as_ref().is_none_or(|matcher| matcher.matches(value))
 }
 
 #[cfg(test)]

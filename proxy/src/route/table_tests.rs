@@ -96,7 +96,7 @@ fn headers_query_and_grpc_narrow_a_route() {
         treat_missing_as_empty: false,
     }];
     let mut by_query = route("query", all());
-    let value = Some(StringMatcher::exact("b c"));
+    let value = Some(StringMatcher::exact("b%20c"));
     by_query.matches.query = vec![QueryMatcher { name: "q".into(), value, absent: false }];
     let mut grpc = route("grpc", all());
     grpc.matches.grpc = true;

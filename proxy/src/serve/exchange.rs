@@ -186,9 +186,8 @@ impl Exchange {
             }
         }
         let view = read::view(&request);
-        let matched = routed.matched;
         let matched =
-            matched.ok_or_else(|| self.no_route("no virtual host serves this authority"))?;
+            routed.matched.ok_or_else(|| self.no_route("no virtual host serves this authority"))?;
         self.facts.host = Some(Arc::clone(matched.host));
         let route =
             matched.route.ok_or_else(|| self.no_route("no route of the virtual host matches"))?;

@@ -206,7 +206,8 @@ pub(super) fn with(
     told(&Record {
         start: Some(exchange.wall),
         method: method.map(http::Method::as_str),
-        path: uri.map(target::path),
+        // CONNECT has none.
+        path: uri.map(target::path).filter(|path| !path.is_empty()),
         authority: uri.zip(headers).map(|(uri, headers)| target::authority(uri, headers)),
         scheme: Some(scheme(headers, ends.tls_version.is_some())),
         protocol: Some(if exchange.connection.is_http2() { "HTTP/2" } else { "HTTP/1.1" }),
