@@ -27,6 +27,7 @@ use pillion_xds::envoy::extensions::clusters::dynamic_forward_proxy::v3::cluster
 
 use super::balancing;
 use super::capture::PASSTHROUGH;
+use super::health_check;
 use super::http_manager::dns_cache;
 use super::members::Wire;
 use super::node::Certificates;
@@ -87,10 +88,7 @@ pub(crate) fn of_port(
     match flavor {
         Flavor::Proxy(certificates) => {
             balancing::for_proxy(&mut cluster, algorithm);
-            let mut outlier = outlier_detection(policy);
-            // Envoy would eject by success rate too unless told not to; our proxy does not know how to.
-            outlier.enforcing_success_rate = (*certificates != Certificates::Own).then_some(0);
-            cluster.outlier_detection = Some(outlier);
+            cluster.outlier_detection = Some(outlier_detection(policy));
             let wire = match face
                 .and_then(|face: &Face| face.wires.get(&port.port))
                 .copied()
@@ -101,11 +99,13 @@ pub(crate) fn of_port(
                 wire => wire,
             };
             speak(&mut cluster, (service, port), wire, (certificates, &ids));
+            cluster.health_checks = health_check::of(policy, port.protocol, &cluster);
         }
         Flavor::Alone => {
             balancing::for_proxy(&mut cluster, algorithm);
             cluster.outlier_detection = Some(outlier_detection(policy));
             speak(&mut cluster, (service, port), Wire::Plain, (&Certificates::None, &[]));
+            cluster.health_checks = health_check::of(policy, port.protocol, &cluster);
         }
         Flavor::Grpc(provider) => {
             // gRPC ejects by success rate and failure percentage only, which no policy asks for.
@@ -246,6 +246,11 @@ fn outlier_detection(policy: Option<&TrafficPolicy>) -> OutlierDetection {
         base_ejection_time: settings.base_ejection_time.map(duration),
         max_ejection_time: settings.max_ejection_time.map(duration),
         max_ejection_percent: settings.max_ejection_percent,
+        // A small service would never be rid of a broken endpoint.
+        always_eject_one_host: Some(true),
+        // Nothing in a policy asks for this, which would be on.
+        enforcing_success_rate: Some(0),
+        enforcing_local_origin_success_rate: Some(0),
         ..OutlierDetection::default()
     }
 }

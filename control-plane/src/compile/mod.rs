@@ -13,6 +13,7 @@ mod external;
 mod fixed;
 mod gateway;
 mod grpc;
+mod health_check;
 mod http_manager;
 mod listeners;
 mod members;

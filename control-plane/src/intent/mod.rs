@@ -20,6 +20,7 @@ mod filter;
 mod gateway;
 mod grant;
 mod grpc_route;
+mod health_check;
 pub(crate) mod hostname;
 mod http_route;
 mod l4_route;
@@ -46,6 +47,7 @@ pub use gateway::{
     ListenerProtocol,
 };
 pub use grant::{GrantFrom, GrantTo, ReferenceGrant};
+pub use health_check::{HealthCheck, Probe};
 pub(crate) use http_route::targets;
 pub use http_route::{
     HttpRoute, Match, ParentRef, PathMatch, RouteKind, RouteRetry, Rule, TextMatch, Timeouts,

@@ -7,6 +7,7 @@ use super::decode::{
 };
 use super::document::Referent;
 use super::filter::header_name;
+use super::health_check::{self, HealthCheck};
 use super::http_route::RouteKind;
 use super::meta::{Meta, Name};
 use super::problem::nearest;
@@ -32,6 +33,8 @@ pub struct TrafficPolicy {
     pub circuit_breaker: Option<CircuitBreaker>,
     /// When an endpoint is taken out.
     pub outlier_detection: Option<OutlierDetection>,
+    /// How endpoints are asked whether they are well.
+    pub health_check: Option<HealthCheck>,
     /// What is tried again. `None` is the safe default: only what provably was not processed.
     pub retry: Option<Retry>,
     /// Timeouts.
@@ -194,6 +197,7 @@ impl TrafficPolicy {
             load_balancer: object.optional(cx, "loadBalancer", load_balancer),
             circuit_breaker: object.optional(cx, "circuitBreaker", circuit_breaker),
             outlier_detection: object.optional(cx, "outlierDetection", outlier_detection),
+            health_check: object.optional(cx, "healthCheck", health_check::decode),
             retry: object.optional(cx, "retry", retry),
             timeout: object.optional(cx, "timeout", timeouts).unwrap_or_default(),
             rate_limit: object.optional(cx, "rateLimit", rate_limit),
@@ -214,6 +218,7 @@ impl TrafficPolicy {
         let others = self.load_balancer.is_some()
             || self.circuit_breaker.is_some()
             || self.outlier_detection.is_some()
+            || self.health_check.is_some()
             || self.retry.is_some()
             || timeout;
         if others && self.targets.iter().any(is_gateway) {
@@ -348,7 +353,7 @@ fn outlier_detection(cx: &mut Context, at: &At<'_>) -> Option<OutlierDetection> 
 }
 
 /// A duration that is not 0.
-fn some_time(cx: &mut Context, at: &At<'_>) -> Option<Duration> {
+pub(super) fn some_time(cx: &mut Context, at: &At<'_>) -> Option<Duration> {
     match duration(cx, at)? {
         Duration::ZERO => cx.expected(at, "a duration longer than 0"),
         time => Some(time),

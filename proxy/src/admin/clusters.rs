@@ -15,6 +15,9 @@ pub(super) fn text(clusters: &[ClusterView]) -> String {
         let name = &cluster.name;
         // Writing to a String cannot fail.
         let _ = writeln!(out, "{name}::observability_name::{}", cluster.observability_name);
+        for (key, value) in outliers(cluster) {
+            let _ = writeln!(out, "{name}::outlier::{key}::{value}");
+        }
         for (priority, limits) in
             [("default", &cluster.default_priority), ("high", &cluster.high_priority)]
         {
@@ -31,6 +34,19 @@ pub(super) fn text(clusters: &[ClusterView]) -> String {
         }
     }
     out
+}
+
+/// What outlier detection computed last; -1: nothing.
+fn outliers(cluster: &ClusterView) -> Vec<(&'static str, f64)> {
+    let Some([external, local]) = cluster.outliers else { return Vec::new() };
+    let (mean, threshold) = external.unwrap_or((-1.0, -1.0));
+    let (local_mean, local_threshold) = local.unwrap_or((-1.0, -1.0));
+    vec![
+        ("success_rate_average", mean),
+        ("success_rate_ejection_threshold", threshold),
+        ("local_origin_success_rate_average", local_mean),
+        ("local_origin_success_rate_ejection_threshold", local_threshold),
+    ]
 }
 
 /// `envoy.admin.v3.Clusters`
@@ -80,6 +96,7 @@ fn host_text(out: &mut String, cluster: &str, host: &HostView) {
     line("sub_zone", &host.locality.sub_zone);
     line("priority", &host.priority);
     line("success_rate", &host.success_rate.unwrap_or(-1.0));
+    line("local_origin_success_rate", &host.local_origin_success_rate.unwrap_or(-1.0));
 }
 
 fn health_flags(host: &HostView) -> String {
@@ -118,6 +135,14 @@ fn cluster_json(cluster: &ClusterView) -> Value {
         ]},
         "host_statuses": hosts,
     });
+    for (name, average) in [
+        ("success_rate_ejection_threshold", cluster.outliers.and_then(|both| both[0])),
+        ("local_origin_success_rate_ejection_threshold", cluster.outliers.and_then(|both| both[1])),
+    ] {
+        if let Some((_, threshold)) = average {
+            status[name] = json!({ "value": threshold });
+        }
+    }
     if let Some(service) = &cluster.eds_service_name {
         status["eds_service_name"] = service.as_str().into();
     }
@@ -169,6 +194,9 @@ fn host_json(host: &HostView) -> Value {
     });
     if let Some(rate) = host.success_rate {
         status["success_rate"] = json!({ "value": rate });
+    }
+    if let Some(rate) = host.local_origin_success_rate {
+        status["local_origin_success_rate"] = json!({ "value": rate });
     }
     status
 }

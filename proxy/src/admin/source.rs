@@ -120,6 +120,10 @@ pub struct ClusterView {
     pub default_priority: Thresholds,
     /// Circuit breakers of the high priority.
     pub high_priority: Thresholds,
+    /// Of outlier detection, if computed: mean success rate in percent, and the rate below which
+    /// one is an outlier. First of the endpoints' answers, then of the way to them. The outer None:
+    /// there is no detection.
+    pub outliers: Option<[Option<(f64, f64)>; 2]>,
     /// Endpoints, in the order to show.
     pub hosts: Vec<HostView>,
 }
@@ -154,8 +158,10 @@ pub struct HostView {
     pub health: Health,
     /// What this proxy found out itself.
     pub found: Findings,
-    /// Percent over the last interval of outlier detection, if computed.
+    /// Percent over the last interval of outlier detection, if computed: of its answers.
     pub success_rate: Option<f64>,
+    /// The same of the way to it.
+    pub local_origin_success_rate: Option<f64>,
     /// Connections open.
     pub cx_active: u64,
     /// Connections not made.
@@ -197,6 +203,7 @@ impl HostView {
             health: Health::Healthy,
             found: Findings::default(),
             success_rate: None,
+            local_origin_success_rate: None,
             cx_active: 0,
             cx_connect_fail: 0,
             cx_total: 0,

@@ -197,6 +197,7 @@ fn cluster_view(view: view::ClusterView) -> ClusterView {
         observability_name: view.name.to_string(),
         default_priority: thresholds(&view.default_priority),
         high_priority: thresholds(&view.high_priority),
+        outliers: view.detects_outliers.then_some(view.averages),
         hosts: view.endpoints.into_iter().map(host_view).collect(),
         ..ClusterView::default()
     }
@@ -227,6 +228,8 @@ fn host_view(view: view::EndpointView) -> HostView {
         locality: view.locality,
         health: view.health,
         found: view.found,
+        success_rate: view.rates[0],
+        local_origin_success_rate: view.rates[1],
         cx_active: view.cx_active.into(),
         cx_connect_fail: view.cx_connect_fail,
         cx_total: view.cx_total,

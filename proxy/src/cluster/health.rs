@@ -1,14 +1,16 @@
 //! What requests tell about endpoints, and who is left out because of it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use super::Cluster;
 use super::balance::mix;
 use super::endpoint::{Endpoint, Flags};
+use super::outlier::rates::{self, Origin};
 use super::outlier::{self, Detector, Event, Verdict};
+use crate::model::cluster::OutlierDetection;
 use crate::telemetry::reason::Reason;
 
 /// What became of a request, for outlier detection.
@@ -52,11 +54,24 @@ impl Cluster {
         }
     }
 
-    /// Endpoints that outlier detection left out for long enough come back. Called once an
-    /// `outlier_detection.interval`.
+    /// Endpoints that outlier detection left out for long enough come back, and rates are compared.
+    /// Called once an `outlier_detection.interval`.
     pub(super) fn sweep(&self, now: Instant) {
         let Some(config) = &self.config.outliers else { return };
-        let state = self.lock();
+        let back = self.let_back(config, now);
+        let mut averages = Vec::new();
+        for origin in [Origin::External, Origin::Local] {
+            averages.push(self.compare(config, origin, now));
+        }
+        *self.averages.lock().unwrap_or_else(PoisonError::into_inner) =
+            [averages.first().copied().flatten(), averages.get(1).copied().flatten()];
+        if back {
+            self.lay_out_again();
+        }
+    }
+
+    fn let_back(&self, config: &OutlierDetection, now: Instant) -> bool {
+        let _state = self.lock();
         let mut back = false;
         for endpoint in &self.set.load().endpoints {
             if endpoint.host.ejection().returns(config, now) {
@@ -66,35 +81,67 @@ impl Cluster {
                 back = true;
             }
         }
-        if back {
-            self.lay_out(&state);
+        back
+    }
+
+    /// Ends an interval of counting. Returns mean and threshold, if there were enough to compare.
+    fn compare(
+        &self,
+        config: &OutlierDetection,
+        origin: Origin,
+        now: Instant,
+    ) -> Option<(f64, f64)> {
+        let set = self.set.load();
+        let least =
+            config.success_rate.request_volume.min(config.failure_percentage.request_volume);
+        let mut samples = Vec::new();
+        for (index, endpoint) in set.endpoints.iter().enumerate() {
+            let monitor = &endpoint.host.monitor;
+            let bucket = match origin {
+                Origin::External => &monitor.external,
+                Origin::Local => &monitor.local,
+            };
+            let sample = bucket.take().filter(|_| !endpoint.is_ejected());
+            let known = sample.filter(|sample| sample.total >= least.into());
+            endpoint.host.ejection().rates[origin as usize] = known.map(|sample| sample.rate);
+            samples.extend(sample.map(|sample| (index, sample)));
         }
+        let round = rates::round(config, origin, set.endpoints.len(), &samples);
+        for (index, detector) in round.found {
+            if let Some(endpoint) = set.endpoints.get(index) {
+                self.suspect(endpoint, detector, now);
+            }
+        }
+        round.average
     }
 
     fn suspect(&self, endpoint: &Endpoint, detector: Detector, now: Instant) {
-        let Some(config) = &self.config.outliers else { return };
+        let (Some(config), Some(stats)) = (&self.config.outliers, &self.outlier_stats) else {
+            return;
+        };
         let state = self.lock();
         if endpoint.is_ejected() {
             return;
         }
-        self.count_detection(detector, false);
+        stats.detected(detector);
         let set = self.set.load();
         let ejected = set.endpoints.iter().filter(|endpoint| endpoint.is_ejected()).count();
         let random = fastrand::u64(..);
-        match outlier::judge(config, detector, (ejected, set.endpoints.len()), random) {
-            Verdict::NotEnforced => {}
-            Verdict::Overflow => self.stats.ejections_overflow.inc(),
-            Verdict::Eject => {
-                self.stats.ejections_enforced_total.inc();
-                self.count_detection(detector, true);
-                endpoint.host.ejection().eject(config, now, mix(random));
-                endpoint.host.monitor.reset();
-                endpoint.host.flags.set(Flags::EJECTED);
-                tracing::info!(cluster = %self.name(), endpoint = %endpoint.address_text, ?detector, "endpoint is left out");
-                self.lay_out(&state);
-                drop(state);
-                self.leave(endpoint);
-            }
+        let verdict = outlier::judge(config, detector, (ejected, set.endpoints.len()), random);
+        if verdict == Verdict::Overflow {
+            stats.overflow.inc();
+            return;
+        }
+        stats.fits(detector);
+        if verdict == Verdict::Eject {
+            stats.enforced(detector);
+            endpoint.host.ejection().eject(config, now, mix(random));
+            endpoint.host.monitor.reset();
+            endpoint.host.flags.set(Flags::EJECTED);
+            tracing::info!(cluster = %self.name(), endpoint = %endpoint.address_text, ?detector, "endpoint is left out");
+            self.lay_out(&state);
+            drop(state);
+            self.leave(endpoint);
         }
     }
 
@@ -145,27 +192,6 @@ impl Cluster {
             }
         }
         self.lay_out_again();
-    }
-
-    fn count_detection(&self, detector: Detector, enforced: bool) {
-        let stats = &self.stats;
-        let counter = match (detector, enforced) {
-            (Detector::Consecutive5xx, false) => &stats.ejections_detected_consecutive_5xx,
-            (Detector::Consecutive5xx, true) => &stats.ejections_enforced_consecutive_5xx,
-            (Detector::ConsecutiveGatewayFailure, false) => {
-                &stats.ejections_detected_consecutive_gateway_failure
-            }
-            (Detector::ConsecutiveGatewayFailure, true) => {
-                &stats.ejections_enforced_consecutive_gateway_failure
-            }
-            (Detector::ConsecutiveLocalOriginFailure, false) => {
-                &stats.ejections_detected_consecutive_local_origin_failure
-            }
-            (Detector::ConsecutiveLocalOriginFailure, true) => {
-                &stats.ejections_enforced_consecutive_local_origin_failure
-            }
-        };
-        counter.inc();
     }
 
     /// Where nobody detects outliers, nobody lets them back in either.

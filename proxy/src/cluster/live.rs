@@ -15,6 +15,7 @@ use super::breaker::{Breakers, RequestPermit, RetryPermit};
 use super::check::{CheckStats, Inbox};
 use super::endpoint::Endpoint;
 use super::forward::Addresses;
+use super::outlier::OutlierStats;
 use super::pool::{ConnectionPermit, Connector, Fit, Job, Wanted};
 use super::send::SendOptions;
 use super::set::EndpointSet;
@@ -52,6 +53,11 @@ pub struct Cluster {
     pub(super) checked: AtomicBool,
     /// None: there are no active checks.
     pub(super) check_stats: Option<Arc<CheckStats>>,
+    /// None: there is no outlier detection.
+    pub(super) outlier_stats: Option<Arc<OutlierStats>>,
+    /// Of the last interval of outlier detection: mean success rate and the rate below which one
+    /// is an outlier; by origin: external, local.
+    pub(super) averages: Mutex<[Option<(f64, f64)>; 2]>,
     /// What the active checks are told.
     pub(super) inbox: Inbox,
     /// Tells the DNS task that the names are others now.
@@ -118,6 +124,10 @@ impl Cluster {
             let scope = ClusterStats::scope(workshop.registry, &config.stat_name);
             Arc::new(CheckStats::new(&scope))
         });
+        let outlier_stats = config.outliers.as_ref().map(|_| {
+            let scope = ClusterStats::scope(workshop.registry, &config.stat_name);
+            Arc::new(OutlierStats::new(&scope))
+        });
         let by_dns = matches!(config.discovery, Discovery::StrictDns(_) | Discovery::LogicalDns(_));
         let cluster = Self {
             config,
@@ -131,6 +141,8 @@ impl Cluster {
             asked: AtomicBool::new(!by_dns),
             checked: AtomicBool::new(check_stats.is_none()),
             check_stats,
+            outlier_stats,
+            averages: Mutex::default(),
             inbox: Inbox::default(),
             renamed: Notify::new(),
             lot: before.map_or_else(|| fastrand::u64(..), |before| before.lot),

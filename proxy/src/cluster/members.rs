@@ -136,7 +136,9 @@ impl Cluster {
         stats.membership_degraded.set(set.counts.degraded.into());
         stats.membership_excluded.set(set.counts.excluded.into());
         let ejected = set.endpoints.iter().filter(|endpoint| endpoint.is_ejected()).count();
-        stats.ejections_active.set(i64::try_from(ejected).unwrap_or(i64::MAX));
+        if let Some(stats) = &self.outlier_stats {
+            stats.active.set(i64::try_from(ejected).unwrap_or(i64::MAX));
+        }
         self.zone.tell(&self.config, &set, localities);
         self.set.store(Arc::new(set));
     }

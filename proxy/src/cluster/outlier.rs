@@ -1,10 +1,16 @@
-//! Outlier detection: endpoints that fail in a row are left out for a while, longer each time
-//! (Envoy's "Outlier detection"). The clock and the dice are arguments.
+//! Outlier detection: endpoints that fail in a row, or more than the others, are left out for a
+//! while, longer each time (Envoy's "Outlier detection"). The clock and the dice are arguments.
+
+pub(crate) mod rates;
+mod stats;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+pub(crate) use stats::OutlierStats;
+
 use crate::model::cluster::OutlierDetection;
+use rates::{Bucket, Origin};
 
 /// What happened with a request, as far as an endpoint's health goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +31,8 @@ pub(crate) enum Detector {
     Consecutive5xx,
     ConsecutiveGatewayFailure,
     ConsecutiveLocalOriginFailure,
+    SuccessRate(Origin),
+    FailurePercentage(Origin),
 }
 
 /// Whether a detection has consequences.
@@ -37,12 +45,16 @@ pub(crate) enum Verdict {
     Overflow,
 }
 
-/// Failures in a row of one endpoint.
+/// Failures in a row of one endpoint, and its successes in this interval.
 #[derive(Debug, Default)]
 pub(crate) struct Monitor {
     server_errors: AtomicU32,
     gateway_errors: AtomicU32,
     local_failures: AtomicU32,
+    /// What it answered; everything, without the split.
+    pub(crate) external: Bucket,
+    /// Whether it could be reached, with the split.
+    pub(crate) local: Bucket,
 }
 
 impl Monitor {
@@ -50,10 +62,13 @@ impl Monitor {
     pub(crate) fn observe(&self, config: &OutlierDetection, event: Event) -> Option<Detector> {
         let split = config.split_external_local_origin_errors;
         match event {
-            Event::LocalFailure | Event::LocalTimeout if split => self
-                .reached(&self.local_failures, config.consecutive_local_origin_failure)
-                .then_some(Detector::ConsecutiveLocalOriginFailure),
+            Event::LocalFailure | Event::LocalTimeout if split => {
+                self.local.count(false);
+                self.reached(&self.local_failures, config.consecutive_local_origin_failure)
+                    .then_some(Detector::ConsecutiveLocalOriginFailure)
+            }
             Event::LocalSuccess if split => {
+                self.local.count(true);
                 reset(&self.local_failures);
                 None
             }
@@ -61,8 +76,11 @@ impl Monitor {
             Event::LocalTimeout => self.status(config, 504),
             Event::LocalSuccess => self.status(config, 200),
             Event::Status(status) => {
-                // It answered, so the way there works.
-                reset(&self.local_failures);
+                if split {
+                    // It answered, so the way there works.
+                    self.local.count(true);
+                    reset(&self.local_failures);
+                }
                 self.status(config, status)
             }
         }
@@ -76,6 +94,7 @@ impl Monitor {
     }
 
     fn status(&self, config: &OutlierDetection, status: u16) -> Option<Detector> {
+        self.external.count(status < 500);
         if status < 500 {
             reset(&self.server_errors);
             reset(&self.gateway_errors);
@@ -91,7 +110,7 @@ impl Monitor {
         }
         if self.reached(&self.server_errors, config.consecutive_5xx) {
             // Both at once: the one that has consequences.
-            let gateway = found.is_some() && config.enforcing_consecutive_gateway_failure > 0;
+            let gateway = found.is_some() && config.enforcing.consecutive_gateway_failure > 0;
             if !gateway {
                 found = Some(Detector::Consecutive5xx);
             }
@@ -118,12 +137,15 @@ fn reset(counter: &AtomicU32) {
 
 /// Percent of such detections that are enforced.
 fn enforcing(config: &OutlierDetection, detector: Detector) -> u32 {
+    let percent = &config.enforcing;
     match detector {
-        Detector::Consecutive5xx => config.enforcing_consecutive_5xx,
-        Detector::ConsecutiveGatewayFailure => config.enforcing_consecutive_gateway_failure,
-        Detector::ConsecutiveLocalOriginFailure => {
-            config.enforcing_consecutive_local_origin_failure
-        }
+        Detector::Consecutive5xx => percent.consecutive_5xx,
+        Detector::ConsecutiveGatewayFailure => percent.consecutive_gateway_failure,
+        Detector::ConsecutiveLocalOriginFailure => percent.consecutive_local_origin_failure,
+        Detector::SuccessRate(Origin::External) => percent.success_rate,
+        Detector::SuccessRate(Origin::Local) => percent.local_origin_success_rate,
+        Detector::FailurePercentage(Origin::External) => percent.failure_percentage,
+        Detector::FailurePercentage(Origin::Local) => percent.local_origin_failure_percentage,
     }
 }
 
@@ -134,13 +156,16 @@ pub(crate) fn judge(
     (ejected, total): (usize, usize),
     random: u64,
 ) -> Verdict {
-    if random % 100 >= u64::from(enforcing(config, detector)) {
-        return Verdict::NotEnforced;
-    }
     let percent = (ejected as u64 + 1) * 100;
     let limit = u64::from(config.max_ejection_percent) * total as u64;
-    // One may always be ejected, or a small cluster would never be rid of a broken endpoint.
-    if ejected == 0 || percent <= limit { Verdict::Eject } else { Verdict::Overflow }
+    let room = percent <= limit || (ejected == 0 && config.always_eject_one);
+    if !room {
+        Verdict::Overflow
+    } else if random % 100 < u64::from(enforcing(config, detector)) {
+        Verdict::Eject
+    } else {
+        Verdict::NotEnforced
+    }
 }
 
 /// The ejections of one endpoint.
@@ -152,6 +177,9 @@ pub(crate) struct Ejection {
     multiplier: u32,
     /// Ejections ever.
     count: u32,
+    /// Percent of successes in the last interval, by origin: external, local. None: too few
+    /// requests.
+    pub(crate) rates: [Option<f64>; 2],
 }
 
 impl Ejection {
@@ -199,114 +227,5 @@ impl Ejection {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn config() -> OutlierDetection {
-        OutlierDetection {
-            consecutive_5xx: 3,
-            enforcing_consecutive_5xx: 100,
-            consecutive_gateway_failure: 2,
-            enforcing_consecutive_gateway_failure: 0,
-            split_external_local_origin_errors: false,
-            consecutive_local_origin_failure: 2,
-            enforcing_consecutive_local_origin_failure: 100,
-            interval: Duration::from_secs(10),
-            base_ejection_time: Duration::from_secs(30),
-            max_ejection_time: Duration::from_secs(90),
-            max_ejection_time_jitter: Duration::ZERO,
-            max_ejection_percent: 50,
-            uneject_by_check: true,
-        }
-    }
-
-    #[test]
-    fn failures_in_a_row_are_detected_and_a_success_breaks_the_row() {
-        let (monitor, config) = (Monitor::default(), config());
-        let see = |status| monitor.observe(&config, Event::Status(status));
-        assert_eq!([see(500), see(500), see(200), see(500), see(500)], [None; 5]);
-        assert_eq!(see(500), Some(Detector::Consecutive5xx));
-        assert_eq!(see(500), None);
-        monitor.reset();
-        assert_eq!(see(503), None);
-        assert_eq!(see(503), Some(Detector::ConsecutiveGatewayFailure));
-        assert_eq!(see(504), Some(Detector::Consecutive5xx));
-    }
-
-    #[test]
-    fn local_failures_count_as_answers_unless_they_are_split() {
-        let (monitor, mut config) = (Monitor::default(), config());
-        for _ in 0..2 {
-            monitor.observe(&config, Event::LocalFailure);
-        }
-        assert_eq!(monitor.observe(&config, Event::LocalTimeout), Some(Detector::Consecutive5xx));
-        config.split_external_local_origin_errors = true;
-        monitor.reset();
-        assert_eq!(monitor.observe(&config, Event::LocalFailure), None);
-        assert_eq!(monitor.observe(&config, Event::Status(500)), None);
-        assert_eq!(monitor.observe(&config, Event::LocalFailure), None);
-        assert_eq!(
-            monitor.observe(&config, Event::LocalFailure),
-            Some(Detector::ConsecutiveLocalOriginFailure)
-        );
-    }
-
-    #[test]
-    fn ejection_grows_and_shrinks() {
-        let config = config();
-        let mut ejection = Ejection::default();
-        let mut now = Instant::now();
-        for seconds in [30, 60, 90, 90] {
-            ejection.eject(&config, now, 0);
-            now += Duration::from_secs(seconds - 1);
-            assert!(!ejection.returns(&config, now), "{seconds}");
-            now += Duration::from_secs(1);
-            assert!(ejection.returns(&config, now), "{seconds}");
-        }
-        // Three quiet intervals later it is back to the start.
-        for _ in 0..4 {
-            assert!(!ejection.returns(&config, now));
-        }
-        ejection.eject(&config, now, 0);
-        assert!(ejection.returns(&config, now + Duration::from_secs(30)));
-        assert_eq!(ejection.count(), 5);
-    }
-
-    #[test]
-    fn jitter_spreads_returns() {
-        let config =
-            OutlierDetection { max_ejection_time_jitter: Duration::from_secs(5), ..config() };
-        let now = Instant::now();
-        let mut ejection = Ejection::default();
-        ejection.eject(&config, now, 2_000);
-        assert!(!ejection.returns(&config, now + Duration::from_secs(31)));
-        assert!(ejection.returns(&config, now + Duration::from_secs(32)));
-    }
-
-    proptest! {
-        #[test]
-        fn never_more_than_the_limit_but_always_one(
-            total in 1_usize..200,
-            percent in 0_u32..101,
-            random: u64,
-        ) {
-            let config = OutlierDetection { max_ejection_percent: percent, ..config() };
-            let mut ejected = 0;
-            for _ in 0..total {
-                match judge(&config, Detector::Consecutive5xx, (ejected, total), random) {
-                    Verdict::Eject => ejected += 1,
-                    Verdict::Overflow => break,
-                    Verdict::NotEnforced => prop_assert!(false, "enforcing is 100"),
-                }
-            }
-            prop_assert!(ejected >= 1);
-            prop_assert!(ejected == 1 || ejected * 100 <= percent as usize * total);
-            prop_assert_eq!(
-                judge(&config, Detector::ConsecutiveGatewayFailure, (0, total), random),
-                Verdict::NotEnforced
-            );
-        }
-    }
-}
+#[path = "outlier_tests.rs"]
+mod tests;

@@ -137,26 +137,6 @@ metrics! {
         update_empty = "update_empty",
         /// Discoveries that changed nothing.
         update_no_rebuild = "update_no_rebuild",
-        /// Ejections enforced.
-        ejections_enforced_total = "outlier_detection.ejections_enforced_total",
-        /// Ejections given up because of `max_ejection_percent`.
-        ejections_overflow = "outlier_detection.ejections_overflow",
-        /// Detections by consecutive 5xx.
-        ejections_detected_consecutive_5xx = "outlier_detection.ejections_detected_consecutive_5xx",
-        /// Ejections by consecutive 5xx.
-        ejections_enforced_consecutive_5xx = "outlier_detection.ejections_enforced_consecutive_5xx",
-        /// Detections by consecutive gateway failures.
-        ejections_detected_consecutive_gateway_failure
-            = "outlier_detection.ejections_detected_consecutive_gateway_failure",
-        /// Ejections by consecutive gateway failures.
-        ejections_enforced_consecutive_gateway_failure
-            = "outlier_detection.ejections_enforced_consecutive_gateway_failure",
-        /// Detections by consecutive local failures.
-        ejections_detected_consecutive_local_origin_failure
-            = "outlier_detection.ejections_detected_consecutive_local_origin_failure",
-        /// Ejections by consecutive local failures.
-        ejections_enforced_consecutive_local_origin_failure
-            = "outlier_detection.ejections_enforced_consecutive_local_origin_failure",
         /// TLS handshakes done.
         ssl_handshake = "ssl.handshake",
         /// TLS handshakes that failed.
@@ -187,8 +167,6 @@ metrics! {
         membership_degraded = "membership_degraded",
         /// Endpoints that do not count at present.
         membership_excluded = "membership_excluded",
-        /// Endpoints left out by outlier detection now.
-        ejections_active = "outlier_detection.ejections_active",
     }
     histograms {
         /// Milliseconds from the request to the end of the answer.
@@ -281,7 +259,6 @@ mod tests {
             "cluster.shop.upstream_rq_503",
             "cluster.shop.retry.upstream_rq_503",
             "cluster.shop.retry.upstream_rq_5xx",
-            "cluster.shop.outlier_detection.ejections_active",
             "cluster.shop.ssl.handshake",
         ] {
             assert!(names.iter().any(|name| name == expected), "{expected} in {names:?}");

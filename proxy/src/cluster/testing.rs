@@ -37,18 +37,11 @@ pub(super) fn config() -> Config {
 pub(super) fn outliers() -> OutlierDetection {
     OutlierDetection {
         consecutive_5xx: 3,
-        enforcing_consecutive_5xx: 100,
         consecutive_gateway_failure: 0,
-        enforcing_consecutive_gateway_failure: 0,
-        split_external_local_origin_errors: false,
-        consecutive_local_origin_failure: 5,
-        enforcing_consecutive_local_origin_failure: 100,
         interval: Duration::from_secs(3600),
-        base_ejection_time: Duration::from_secs(30),
-        max_ejection_time: Duration::from_secs(300),
-        max_ejection_time_jitter: Duration::ZERO,
         max_ejection_percent: 50,
-        uneject_by_check: true,
+        always_eject_one: true,
+        ..OutlierDetection::default()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the admin endpoint's `/clusters` shows: plain data, taken at one moment.
 
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use super::{Cluster, Endpoint, Live};
@@ -19,6 +20,11 @@ pub struct ClusterView {
     pub default_priority: [(&'static str, u32); 4],
     /// Limits of the high priority.
     pub high_priority: [(&'static str, u32); 4],
+    /// Of the last interval of outlier detection: mean success rate in percent, and the rate below
+    /// which one is an outlier. By origin: the endpoints' answers, and the way to them.
+    pub averages: [Option<(f64, f64)>; 2],
+    /// Whether outliers are detected.
+    pub detects_outliers: bool,
     /// Its endpoints.
     pub endpoints: Vec<EndpointView>,
 }
@@ -40,6 +46,8 @@ pub struct EndpointView {
     pub health: Health,
     /// What this proxy found out itself.
     pub found: Findings,
+    /// Percent of successes in the last interval of outlier detection, by origin.
+    pub rates: [Option<f64>; 2],
     /// How often it was left out.
     pub ejections: u32,
     /// Connections open.
@@ -86,6 +94,8 @@ impl Cluster {
             },
             default_priority: self.breakers.limits(Priority::Default),
             high_priority: self.breakers.limits(Priority::High),
+            detects_outliers: self.config.outliers.is_some(),
+            averages: *self.averages.lock().unwrap_or_else(PoisonError::into_inner),
             endpoints: self.endpoints().iter().map(|endpoint| endpoint.view()).collect(),
         }
     }
@@ -102,6 +112,7 @@ impl Endpoint {
             locality: (*self.locality).clone(),
             health: self.health,
             found: self.host.flags.findings(),
+            rates: self.host.ejection().rates,
             ejections: self.host.ejection().count(),
             cx_active: counters.cx_active.load(Ordering::Relaxed),
             cx_connect_fail: counters.cx_connect_fail.load(Ordering::Relaxed),

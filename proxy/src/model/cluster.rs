@@ -240,24 +240,24 @@ pub struct RetryBudget {
     pub min_concurrency: u32,
 }
 
-/// `OutlierDetection`, consecutive errors (the statistical detectors come with the same knobs).
+/// `OutlierDetection`
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutlierDetection {
     /// 5xx answers in a row. Default 5; 0 turns it off.
     pub consecutive_5xx: u32,
-    /// Percent of such ejections that are enforced. Default 100.
-    pub enforcing_consecutive_5xx: u32,
     /// 502, 503, 504 in a row. Default 5.
     pub consecutive_gateway_failure: u32,
-    /// Percent enforced. Default 0.
-    pub enforcing_consecutive_gateway_failure: u32,
-    /// Count failures that we saw ourselves (connect, reset, timeout) apart from answers.
-    pub split_external_local_origin_errors: bool,
     /// Local failures in a row. Default 5. Only with the split.
     pub consecutive_local_origin_failure: u32,
-    /// Percent enforced. Default 100.
-    pub enforcing_consecutive_local_origin_failure: u32,
-    /// How often ejected endpoints are looked at. Default 10 s.
+    /// Count failures that we saw ourselves (connect, reset, timeout) apart from answers.
+    pub split_external_local_origin_errors: bool,
+    /// Percent of detections that are enforced.
+    pub enforcing: Enforcing,
+    /// By the share of successes, compared with that of the others.
+    pub success_rate: SuccessRate,
+    /// By the share of failures alone.
+    pub failure_percentage: FailurePercentage,
+    /// How often rates are computed and ejected endpoints are looked at. Default 10 s.
     pub interval: Duration,
     /// Ejection lasts this times the number of ejections. Default 30 s.
     pub base_ejection_time: Duration,
@@ -265,10 +265,87 @@ pub struct OutlierDetection {
     pub max_ejection_time: Duration,
     /// Random extra so that not all return at once. Default 0.
     pub max_ejection_time_jitter: Duration,
-    /// At most this percent of endpoints at a time, but always one. Default 10.
+    /// At most this percent of endpoints at a time. Default 10.
     pub max_ejection_percent: u32,
+    /// One may be ejected whatever the percentage says. Default false.
+    pub always_eject_one: bool,
     /// `successful_active_health_check_uneject_host`. Default true.
     pub uneject_by_check: bool,
+}
+
+/// `enforcing_*`: percent of detections that have consequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Enforcing {
+    /// Default 100.
+    pub consecutive_5xx: u32,
+    /// Default 0.
+    pub consecutive_gateway_failure: u32,
+    /// Default 100.
+    pub consecutive_local_origin_failure: u32,
+    /// Default 100.
+    pub success_rate: u32,
+    /// Default 100.
+    pub local_origin_success_rate: u32,
+    /// Default 0.
+    pub failure_percentage: u32,
+    /// Default 0.
+    pub local_origin_failure_percentage: u32,
+}
+
+/// `success_rate_*`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SuccessRate {
+    /// So many endpoints need enough requests. Default 5.
+    pub minimum_hosts: u32,
+    /// Enough requests in an interval. Default 100.
+    pub request_volume: u32,
+    /// Thousandths of the standard deviation that one may be below the mean. Default 1900.
+    pub stdev_factor: u32,
+}
+
+/// `failure_percentage_*`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailurePercentage {
+    /// From this percent on. Default 85.
+    pub threshold: u32,
+    /// So many endpoints need enough requests. Default 5.
+    pub minimum_hosts: u32,
+    /// Enough requests in an interval. Default 50.
+    pub request_volume: u32,
+}
+
+impl Default for OutlierDetection {
+    /// Envoy's defaults.
+    fn default() -> Self {
+        Self {
+            consecutive_5xx: 5,
+            consecutive_gateway_failure: 5,
+            consecutive_local_origin_failure: 5,
+            split_external_local_origin_errors: false,
+            enforcing: Enforcing {
+                consecutive_5xx: 100,
+                consecutive_gateway_failure: 0,
+                consecutive_local_origin_failure: 100,
+                success_rate: 100,
+                local_origin_success_rate: 100,
+                failure_percentage: 0,
+                local_origin_failure_percentage: 0,
+            },
+            success_rate: SuccessRate { minimum_hosts: 5, request_volume: 100, stdev_factor: 1900 },
+            failure_percentage: FailurePercentage {
+                threshold: 85,
+                minimum_hosts: 5,
+                request_volume: 50,
+            },
+            interval: Duration::from_secs(10),
+            base_ejection_time: Duration::from_secs(30),
+            max_ejection_time: Duration::from_secs(300),
+            max_ejection_time_jitter: Duration::ZERO,
+            max_ejection_percent: 10,
+            always_eject_one: false,
+            uneject_by_check: true,
+        }
+    }
 }
 
 /// Which HTTP an endpoint is spoken to in.

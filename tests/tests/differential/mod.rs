@@ -8,6 +8,7 @@ mod case;
 mod cases;
 mod compare;
 mod examples;
+mod health;
 mod metrics;
 mod observe;
 mod part;

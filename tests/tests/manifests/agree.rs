@@ -61,6 +61,7 @@ spec:
   circuitBreaker: {maxConnections: 1, maxPendingRequests: 2, maxRequests: 3, maxRetries: 4}
   outlierDetection: {consecutive5xx: 1, consecutiveGatewayErrors: 2, consecutiveLocalOriginFailures: 3, interval: 1s,
     baseEjectionTime: 10s, maxEjectionTime: 1h, maxEjectionPercent: 50}
+  healthCheck: {http: {path: /healthz, host: a.test}, interval: 5s, timeout: 1s, unhealthyThreshold: 3, healthyThreshold: 2}
   retry: {on: [reset, 5xx], codes: [503], attempts: 2, perTryTimeout: 250ms, backoff: 25ms,
     budget: {percent: 20, minPerSecond: 10}}
   timeout: {request: 5s, idle: 60s, connect: 1s}
@@ -71,6 +72,7 @@ metadata: {name: by-header}
 spec:
   targetRefs: [{kind: Service, name: a}]
   loadBalancer: {type: Maglev, hashOn: {header: X-User}}
+  healthCheck: {grpc: {service: a}}
   retry: {attempts: 0}
 ---
 apiVersion: pillion.io/v1alpha1
@@ -79,6 +81,7 @@ metadata: {name: by-address}
 spec:
   targetRefs: [{group: gateway.networking.k8s.io, kind: GRPCRoute, name: a}]
   loadBalancer: {type: Maglev, hashOn: {sourceIp: true}}
+  healthCheck: {tcp: {}}
 ---
 apiVersion: pillion.io/v1alpha1
 kind: TrafficPolicy

@@ -253,6 +253,37 @@ fn a_policy_shapes_the_cluster_of_its_service_only() {
 }
 
 #[test]
+fn a_policy_has_endpoints_checked_in_what_they_speak() {
+    use pillion_xds::envoy::config::core::v3::health_check::HealthChecker;
+    let policy = |check: &str| {
+        format!(
+            "\napiVersion: pillion.io/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: p}}\n\
+             spec: {{targetRefs: [{{kind: Service, name: catalog}}], healthCheck: {check}}}\n"
+        )
+    };
+    let checked = |check: &str| {
+        let set = world(&policy(check)).for_node(&sidecar("cart"));
+        assert!(cluster(&set, "catalog-v2.default:80").health_checks.is_empty());
+        cluster(&set, "catalog.default:80").health_checks.remove(0)
+    };
+    let http = checked("{http: {path: /healthz}, interval: 3s, unhealthyThreshold: 5}");
+    assert_eq!((http.interval.unwrap().seconds, http.timeout.unwrap().seconds), (3, 1));
+    assert_eq!((http.unhealthy_threshold, http.healthy_threshold), (Some(5), Some(2)));
+    let Some(HealthChecker::HttpHealthCheck(probe)) = http.health_checker else {
+        panic!("by HTTP")
+    };
+    assert_eq!(probe.path, "/healthz");
+    // Between sidecars HTTP/2 is spoken.
+    assert_eq!(probe.codec_client_type, 1);
+    let grpc = checked("{grpc: {service: shop}}").health_checker;
+    assert!(
+        matches!(grpc, Some(HealthChecker::GrpcHealthCheck(probe)) if probe.service_name == "shop")
+    );
+    let tcp = checked("{tcp: {}}").health_checker;
+    assert!(matches!(tcp, Some(HealthChecker::TcpHealthCheck(_))));
+}
+
+#[test]
 fn a_grpc_client_gets_what_it_understands() {
     let more = format!("{}{POLICY}", mesh("Permissive"));
     let world = World::new(intent(&more), workloads([registered("catalog", 1, &[])]));

@@ -43,18 +43,19 @@ spec:
   loadBalancer: {type: RingHash, hashOn: {cookie: {name: session, ttl: 0s}}}
   circuitBreaker: {maxConnections: 1, maxPendingRequests: 2, maxRequests: 3, maxRetries: 4}
   outlierDetection: {consecutive5xx: 5, consecutiveGatewayErrors: 3, consecutiveLocalOriginFailures: 2, interval: 1s, maxEjectionTime: 60s}
+  healthCheck: {http: {path: /healthz}, interval: 5s}
   retry: {on: [5xx, unavailable, retriable-4xx], attempts: 3, perTryTimeout: 1s, codes: [429]}
   timeout: {request: 3s, idle: 10s, connect: 1s}
 ---
 apiVersion: pillion.io/v1alpha1
 kind: TrafficPolicy
 metadata: {name: random}
-spec: {targetRefs: [{kind: Service, name: cart}], loadBalancer: {type: Random}, retry: {attempts: 0}}
+spec: {targetRefs: [{kind: Service, name: cart}], loadBalancer: {type: Random}, healthCheck: {grpc: {service: cart}}, retry: {attempts: 0}}
 ---
 apiVersion: pillion.io/v1alpha1
 kind: TrafficPolicy
 metadata: {name: maglev}
-spec: {targetRefs: [{kind: Service, name: catalog-v2}], loadBalancer: {type: Maglev, hashOn: {sourceIp: true}}}
+spec: {targetRefs: [{kind: Service, name: catalog-v2}], loadBalancer: {type: Maglev, hashOn: {sourceIp: true}}, healthCheck: {tcp: {}}}
 ---
 apiVersion: pillion.io/v1alpha1
 kind: Workload

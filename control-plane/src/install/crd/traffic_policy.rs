@@ -19,6 +19,7 @@ pub(super) fn spec() -> Value {
             ("loadBalancer", load_balancer()),
             ("circuitBreaker", circuit_breaker()),
             ("outlierDetection", outlier_detection()),
+            ("healthCheck", health_check()),
             ("retry", retry()),
             ("rateLimit", rate_limit()),
             (
@@ -46,7 +47,7 @@ pub(super) fn spec() -> Value {
     rule(
         spec,
         "!self.targetRefs.exists(one, one.kind == 'Gateway') || !(has(self.loadBalancer) || \
-         has(self.circuitBreaker) || has(self.outlierDetection) || has(self.retry) || \
+         has(self.circuitBreaker) || has(self.outlierDetection) || has(self.healthCheck) || has(self.retry) || \
          (has(self.timeout) && (has(self.timeout.request) || has(self.timeout.idle) || has(self.timeout.connect))))",
         "for a Gateway only rateLimit holds; the rest is for Services and routes",
     )
@@ -74,7 +75,7 @@ fn targets() -> Value {
         "expected a Service (group \"\"), or a Gateway, HTTPRoute or GRPCRoute (group gateway.networking.k8s.io)",
     );
     let mut targets = list(
-        "What it holds for. On a Service: loadBalancer, circuitBreaker, outlierDetection and timeout.connect hold for \
+        "What it holds for. On a Service: loadBalancer, circuitBreaker, outlierDetection, healthCheck and timeout.connect hold for \
          its endpoints, the rest for requests to its host name. On a route: the rest, for that route.",
         1000,
         target,
@@ -207,6 +208,54 @@ fn outlier_detection() -> Value {
         "!has(self.baseEjectionTime) || !has(self.maxEjectionTime) || \
          duration(self.baseEjectionTime) <= duration(self.maxEjectionTime)",
         "baseEjectionTime is longer than maxEjectionTime",
+    )
+}
+
+fn health_check() -> Value {
+    let http = object(
+        "A GET that has to be answered with a status from 200 to 299. A port that speaks no HTTP is checked by \
+         connecting.",
+        &["path"],
+        [
+            ("path", pattern("Of the request.", "^/")),
+            ("host", text("Host of the request. Default: the service's name.")),
+        ],
+    );
+    let grpc = object(
+        "A call of grpc.health.v1.Health/Check. A port that does not speak HTTP/2 is checked by connecting.",
+        &[],
+        [("service", text("Which service. Default: the server as a whole."))],
+    );
+    let check = object(
+        "How endpoints are asked whether they are well, by everybody who calls them.",
+        &[],
+        [
+            ("http", http),
+            ("grpc", grpc),
+            ("tcp", object("A connection.", &[], [])),
+            (
+                "interval",
+                some_time("Time between two checks. Default 10s; a minute while nobody calls."),
+            ),
+            ("timeout", some_time("For one check. Default 1s.")),
+            (
+                "unhealthyThreshold",
+                whole("Failures in a row until an endpoint is out. Default 3.", 1, 1000),
+            ),
+            (
+                "healthyThreshold",
+                whole(
+                    "Successes in a row until it is back. Default 2; the first one needs 1.",
+                    1,
+                    1000,
+                ),
+            ),
+        ],
+    );
+    rule(
+        check,
+        "[has(self.http), has(self.grpc), has(self.tcp)].filter(one, one).size() == 1",
+        "expected exactly one of http, grpc, tcp",
     )
 }
 

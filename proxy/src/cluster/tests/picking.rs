@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use crate::cluster::testing::{Shop, assignment, at, config, locality, outliers};
 use crate::cluster::{Outcome, PickContext};
 use crate::model::balancing::{Balancer, Balancing, LocalityRouting};
-use crate::model::cluster::{Cluster, Discovery};
+use crate::model::cluster::{Cluster, Discovery, OutlierDetection, SuccessRate};
 use crate::model::endpoint::{DropOverload, Endpoint, Health, LocalityEndpoints};
 use crate::telemetry::reason::Reason;
+use crate::telemetry::stats::Value;
 
 /// Picks by address.
 fn picks(shop: &Shop, count: usize) -> HashMap<String, usize> {
@@ -20,6 +21,17 @@ fn picks(shop: &Shop, count: usize) -> HashMap<String, usize> {
 
 fn share(hits: &HashMap<String, usize>, port: u16) -> usize {
     hits.get(&format!("127.0.0.1:{port}")).copied().unwrap_or(0)
+}
+
+/// `cluster.shop.outlier_detection.<name>`
+fn metric(shop: &Shop, name: &str) -> i64 {
+    let full = format!("cluster.shop.outlier_detection.{name}");
+    let all = shop.registry.entries();
+    match all.iter().find(|(name, _)| *name == full).map(|(_, entry)| &entry.value) {
+        Some(Value::Counter(counter)) => i64::try_from(counter.get()).unwrap(),
+        Some(Value::Gauge(gauge)) => gauge.get(),
+        _ => panic!("no metric {full}"),
+    }
 }
 
 fn with(health: Health, port: u16) -> Endpoint {
@@ -177,8 +189,8 @@ async fn failing_endpoints_are_left_out_and_come_back() {
     cluster.record(&bad, Outcome::LocalFailure(Reason::ConnectFailure));
     assert!(bad.is_ejected());
     assert_eq!(share(&picks(&shop, 300), 1), 0);
-    assert_eq!(cluster.stats.ejections_active.get(), 1);
-    assert_eq!(cluster.stats.ejections_enforced_consecutive_5xx.get(), 1);
+    assert_eq!(metric(&shop, "ejections_active"), 1);
+    assert_eq!(metric(&shop, "ejections_enforced_consecutive_5xx"), 1);
     assert_eq!(cluster.stats.membership_healthy.get(), 3);
 
     cluster.sweep(Instant::now() + Duration::from_secs(29));
@@ -186,8 +198,40 @@ async fn failing_endpoints_are_left_out_and_come_back() {
     cluster.sweep(Instant::now() + Duration::from_secs(31));
     assert!(!bad.is_ejected());
     assert_eq!(share(&picks(&shop, 400), 1), 100);
-    assert_eq!(cluster.stats.ejections_active.get(), 0);
+    assert_eq!(metric(&shop, "ejections_active"), 0);
     assert_eq!(shop.clusters.load().view()[0].endpoints[0].ejections, 1);
+}
+
+#[tokio::test]
+async fn whoever_succeeds_much_less_often_is_left_out() {
+    let outliers = OutlierDetection {
+        consecutive_5xx: 0,
+        success_rate: SuccessRate { minimum_hosts: 5, request_volume: 10, stdev_factor: 1900 },
+        ..outliers()
+    };
+    let shop = Shop::new(
+        Cluster { outliers: Some(outliers), ..config() },
+        assignment(vec![locality(0, (1..=5).map(at).collect())]),
+    );
+    let cluster = shop.cluster();
+    let endpoints = cluster.endpoints();
+    for endpoint in &endpoints {
+        for number in 0..10 {
+            let fails = endpoint.is_same(&endpoints[2]) && number % 2 == 0;
+            cluster.record(endpoint, Outcome::Status(if fails { 500 } else { 200 }));
+        }
+    }
+    cluster.sweep(Instant::now());
+    let out: Vec<bool> = endpoints.iter().map(|endpoint| endpoint.is_ejected()).collect();
+    assert_eq!(out, [false, false, true, false, false]);
+    assert_eq!(metric(&shop, "ejections_enforced_success_rate"), 1);
+    let view = &shop.clusters.load().view()[0];
+    assert_eq!(view.averages[0], Some((90.0, 52.0)));
+    assert_eq!(view.endpoints[2].rates, [Some(50.0), None]);
+    // The next interval had no requests: nothing is known, and nobody is left out.
+    cluster.sweep(Instant::now());
+    assert_eq!(metric(&shop, "ejections_detected_success_rate"), 1);
+    assert_eq!(shop.clusters.load().view()[0].averages, [None, None]);
 }
 
 #[tokio::test]
@@ -204,7 +248,7 @@ async fn not_too_many_are_left_out() {
         }
     }
     assert_eq!(cluster.endpoints().iter().filter(|endpoint| endpoint.is_ejected()).count(), 2);
-    assert_eq!(cluster.stats.ejections_overflow.get(), 2);
+    assert_eq!(metric(&shop, "ejections_overflow"), 2);
 }
 
 #[tokio::test]

@@ -11,11 +11,11 @@ use pillion_xds::envoy::extensions::clusters::{common::dns::v3 as dns_common, dn
 use prost_types::Any;
 
 use super::at::At;
-use super::{Resource, balancer, common, endpoint, health_check, tls, upstream_http};
+use super::{Resource, balancer, common, endpoint, health_check, outlier, tls, upstream_http};
 use crate::model::Name;
 use crate::model::cluster::{
-    Cluster, Discovery, Dns, DnsFamily, Forward, OutlierDetection, Protocol, RetryBudget,
-    SocketMatch, TcpKeepalive, Thresholds,
+    Cluster, Discovery, Dns, DnsFamily, Forward, Protocol, RetryBudget, SocketMatch, TcpKeepalive,
+    Thresholds,
 };
 use crate::model::endpoint::Assignment;
 
@@ -71,7 +71,7 @@ pub(super) fn cluster(at: &At<'_>, config: &pb::Cluster) -> Option<Resource> {
             .unwrap_or(CLEANUP),
         breakers: breakers(at, config)?,
         outliers: match &config.outlier_detection {
-            Some(outliers) => Some(outlier(&at.field("outlier_detection"), outliers)?),
+            Some(outliers) => Some(outlier::detection(&at.field("outlier_detection"), outliers)?),
             None => None,
         },
         tls,
@@ -270,50 +270,6 @@ fn breakers(at: &At<'_>, config: &pb::Cluster) -> Option<[Thresholds; 2]> {
         }
     }
     Some(all)
-}
-
-fn outlier(at: &At<'_>, config: &pb::OutlierDetection) -> Option<OutlierDetection> {
-    const SECOND: Duration = Duration::from_secs(1);
-    let base = at.field("base_ejection_time").duration(config.base_ejection_time);
-    let base = base.unwrap_or(SECOND * 30);
-    let percent = |name: &str, value: Option<u32>, default: u32| {
-        let value = value.unwrap_or(default);
-        at.field(name).expect(value <= 100, "is a percentage: at most 100").map(|()| value)
-    };
-    Some(OutlierDetection {
-        consecutive_5xx: config.consecutive_5xx.unwrap_or(5),
-        enforcing_consecutive_5xx: percent(
-            "enforcing_consecutive_5xx",
-            config.enforcing_consecutive_5xx,
-            100,
-        )?,
-        consecutive_gateway_failure: config.consecutive_gateway_failure.unwrap_or(5),
-        enforcing_consecutive_gateway_failure: percent(
-            "enforcing_consecutive_gateway_failure",
-            config.enforcing_consecutive_gateway_failure,
-            0,
-        )?,
-        split_external_local_origin_errors: config.split_external_local_origin_errors,
-        consecutive_local_origin_failure: config.consecutive_local_origin_failure.unwrap_or(5),
-        enforcing_consecutive_local_origin_failure: percent(
-            "enforcing_consecutive_local_origin_failure",
-            config.enforcing_consecutive_local_origin_failure,
-            100,
-        )?,
-        interval: at.field("interval").duration(config.interval).unwrap_or(SECOND * 10),
-        base_ejection_time: base,
-        max_ejection_time: at
-            .field("max_ejection_time")
-            .duration(config.max_ejection_time)
-            .unwrap_or(SECOND * 300)
-            .max(base),
-        max_ejection_time_jitter: at
-            .field("max_ejection_time_jitter")
-            .duration(config.max_ejection_time_jitter)
-            .unwrap_or_default(),
-        max_ejection_percent: percent("max_ejection_percent", config.max_ejection_percent, 10)?,
-        uneject_by_check: config.successful_active_health_check_uneject_host.unwrap_or(true),
-    })
 }
 
 fn keepalive(config: &pb::Cluster) -> Option<TcpKeepalive> {

@@ -19,6 +19,7 @@ mod http_manager;
 mod listener;
 mod listener_filters;
 mod matcher;
+mod outlier;
 mod retry;
 mod route;
 mod route_action;
