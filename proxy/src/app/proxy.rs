@@ -86,6 +86,7 @@ impl Proxy {
             queue,
             bootstrap.node.cluster.as_str().into(),
         );
+        let own = Arc::clone(&context.own);
         let state = State {
             options: serde_json::json!({
                 "concurrency": workers.len(),
@@ -103,7 +104,7 @@ impl Proxy {
             started: Instant::now(),
             published: AtomicBool::new(false),
             draining: AtomicBool::new(false),
-            failing: AtomicBool::new(false),
+            own,
             quit: Notify::new(),
             drain: Notify::new(),
             drain_inbound: Notify::new(),
@@ -371,6 +372,6 @@ async fn register_when_ready(
     while state.waiting_for().is_some() && !drain.is_draining() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let well = || !state.failing.load(Ordering::Relaxed);
+    let well = || !state.own.is_failing();
     register::run(workload, channel, drain, well).await;
 }

@@ -22,7 +22,7 @@ use crate::cluster::{Clusters, view};
 use crate::model::Name;
 use crate::model::listener::Address;
 use crate::model::tls::{Secret, SecretKind};
-use crate::serve::Server;
+use crate::serve::{Own, Server};
 use crate::telemetry::access_log::Sinks;
 use crate::telemetry::stats::Registry;
 use crate::tls::PeerIdentity;
@@ -44,7 +44,7 @@ pub(super) struct State {
     /// The first snapshot is in force.
     pub(super) published: AtomicBool,
     pub(super) draining: AtomicBool,
-    pub(super) failing: AtomicBool,
+    pub(super) own: Arc<Own>,
     pub(super) quit: Notify,
     pub(super) drain: Notify,
     /// Only what comes in is drained.
@@ -103,7 +103,7 @@ impl State {
 
 impl Source for State {
     fn readiness(&self) -> Readiness {
-        let leaving = self.draining.load(Ordering::Relaxed) || self.failing.load(Ordering::Relaxed);
+        let leaving = self.draining.load(Ordering::Relaxed) || self.own.is_failing();
         let waiting_for: Vec<String> = self.waiting_for().into_iter().collect();
         let state = match (leaving, waiting_for.is_empty()) {
             (true, _) => ServerState::Draining,
@@ -175,7 +175,7 @@ impl Source for State {
     }
 
     fn fail_health_check(&self, fail: bool) {
-        self.failing.store(fail, Ordering::Relaxed);
+        self.own.fail(fail);
     }
 
     fn deregister(&self) {

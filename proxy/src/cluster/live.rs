@@ -230,6 +230,12 @@ impl Cluster {
         self.set.load().endpoints.to_vec()
     }
 
+    /// Endpoints that may be picked (healthy or degraded), and all of them.
+    pub fn availability(&self) -> (u32, u32) {
+        let counts = self.set.load().counts;
+        (counts.healthy + counts.degraded, counts.all)
+    }
+
     /// Whether DNS has answered once, where endpoints are found by DNS.
     pub(super) fn is_resolved(&self) -> bool {
         self.asked.load(Ordering::Relaxed)

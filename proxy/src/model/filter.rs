@@ -42,6 +42,8 @@ pub enum FilterKind {
     Cors(Option<Arc<Cors>>),
     /// `stateful_session.v3.StatefulSession`
     StatefulSession(Arc<StatefulSession>),
+    /// `health_check.v3.HealthCheck`
+    HealthCheck(Arc<HealthCheckFilter>),
     /// `buffer.v3.Buffer`: bytes of a request body at most.
     Buffer(u32),
     /// `jwt_authn.v3.JwtAuthentication`
@@ -178,6 +180,20 @@ pub enum SessionState {
     },
     /// In a header of this name.
     Header(HeaderName),
+}
+
+/// `health_check.v3.HealthCheck`
+#[derive(Clone, Debug, Default)]
+pub struct HealthCheckFilter {
+    /// Health checks go on to the upstream, unless this proxy is told to fail.
+    pub pass_through: bool,
+    /// The upstream's answer is kept for so long.
+    pub cache_time: Option<Duration>,
+    /// Percent of the endpoints that have to be well, by cluster. Looked at where nothing is passed
+    /// on.
+    pub clusters: Vec<(Name, u32)>,
+    /// Requests that match all of them are health checks.
+    pub headers: Vec<HeaderMatcher>,
 }
 
 /// `cors.v3.CorsPolicy`

@@ -40,4 +40,4 @@ mod tunnel;
 mod upgrade;
 
 pub use listener::ListenerError;
-pub use server::{Context, ListenerView, Server};
+pub use server::{Context, ListenerView, Own, Server};

@@ -81,7 +81,7 @@ pub(super) fn finish(exchange: &mut Exchange) {
         exchange.flag(Reason::DownstreamTermination);
     }
     let stats = &exchange.connection.http.stats;
-    stats.end(exchange.facts.status, took);
+    stats.end(exchange.facts.status, took, exchange.facts.health_check);
     if let (Some(cluster), Some(status)) = (&exchange.facts.cluster, exchange.facts.status)
         && exchange.facts.attempts > 0
     {

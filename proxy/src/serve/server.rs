@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use tokio::runtime::Handle;
 
 use super::handover::Unbound;
@@ -36,7 +37,35 @@ pub struct Context {
     pub spans: SpanQueue,
     /// `node.cluster` of this proxy, for rate limits.
     pub node_cluster: Name,
+    /// How this proxy presents itself to health checks.
+    pub own: Arc<Own>,
     connections: AtomicU64,
+}
+
+/// How this proxy presents itself to health checks.
+#[derive(Debug)]
+pub struct Own {
+    /// `node.cluster`, as a header's value.
+    pub service: HeaderValue,
+    failing: AtomicBool,
+}
+
+impl Own {
+    /// Well, under the name of this service (`node.cluster`).
+    pub fn new(service: &str) -> Arc<Self> {
+        let service = HeaderValue::from_str(service).unwrap_or(HeaderValue::from_static(""));
+        Arc::new(Self { service, failing: AtomicBool::new(false) })
+    }
+
+    /// Fail health checks from now on, or no more (the admin's `/healthcheck/fail` and `ok`).
+    pub fn fail(&self, fail: bool) {
+        self.failing.store(fail, Ordering::Relaxed);
+    }
+
+    /// Whether it was told to fail.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
 }
 
 impl Context {
@@ -48,8 +77,8 @@ impl Context {
         spans: SpanQueue,
         node_cluster: Name,
     ) -> Arc<Self> {
-        let connections = AtomicU64::new(0);
-        Arc::new(Self { clusters, registry, sinks, spans, node_cluster, connections })
+        let (own, connections) = (Own::new(&node_cluster), AtomicU64::new(0));
+        Arc::new(Self { clusters, registry, sinks, spans, node_cluster, own, connections })
     }
 
     pub(super) fn next_connection_id(&self) -> u64 {

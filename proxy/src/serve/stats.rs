@@ -147,19 +147,22 @@ impl HttpStats {
         self.downstream_rq_active.add(1);
     }
 
-    /// A request ends. None: it was never answered.
-    pub(super) fn end(&self, status: Option<StatusCode>, took: Duration) {
+    /// A request ends. None: it was never answered. What health checks are answered is no statistic.
+    pub(super) fn end(&self, status: Option<StatusCode>, took: Duration, health_check: bool) {
         self.downstream_rq_active.add(-1);
         let Some(status) = status else {
             self.downstream_rq_rx_reset.inc();
             return;
         };
+        self.downstream_rq_time.record(took.as_secs_f64() * 1000.0);
+        if health_check {
+            return;
+        }
         self.downstream_rq_completed.inc();
         let class = usize::from(status.as_u16() / 100).saturating_sub(1);
         if let Some(counter) = self.downstream_rq_class.get(class) {
             counter.inc();
         }
-        self.downstream_rq_time.record(took.as_secs_f64() * 1000.0);
     }
 }
 

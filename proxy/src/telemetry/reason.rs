@@ -83,6 +83,10 @@ pub enum Reason {
     FaultInjected,
     /// Answered for the upstream: a CORS preflight.
     Preflight,
+    /// A health check, answered by the filter: well.
+    HealthCheck,
+    /// The same, not well.
+    FailedHealthCheck,
     /// The proxy is shutting down.
     Draining,
     /// The route answers by itself.
@@ -114,6 +118,7 @@ impl Reason {
             Self::RateLimitService => "RLSE",
             Self::FaultInjected => "FI",
             Self::ExternalDenied => "UAEX",
+            Self::FailedHealthCheck => "LH",
             Self::DownstreamRequestTimeout
             | Self::Denied
             | Self::RequestTooLarge
@@ -124,6 +129,7 @@ impl Reason {
             | Self::InvalidOrigin
             | Self::RequestHeadersTimeout
             | Self::Preflight
+            | Self::HealthCheck
             | Self::Draining
             | Self::MaxDuration
             | Self::DirectResponse
@@ -178,6 +184,8 @@ impl Reason {
             Self::UpgradeRefused => "upgrade_failed",
             Self::FaultInjected => "fault_filter_abort",
             Self::Preflight => "cors_response",
+            Self::HealthCheck => "health_check_ok",
+            Self::FailedHealthCheck => "health_check_failed",
             Self::Draining => "draining",
             Self::DirectResponse => "direct_response",
             Self::Redirect => "redirect",
@@ -281,6 +289,7 @@ pub fn long_flag(flag: &'static str) -> &'static str {
         "RLSE" => "RateLimitServiceError",
         "FI" => "FaultInjected",
         "UAEX" => "UnauthorizedExternalService",
+        "LH" => "FailedLocalHealthCheck",
         "DI" => "DelayInjected",
         "DT" => "DurationTimeout",
         other => other,

@@ -23,6 +23,7 @@ mod fault;
 mod global_limit;
 mod grpc_stats;
 mod grpc_web;
+mod health_check;
 mod jwt;
 mod mutate;
 mod rate_limit;
@@ -32,6 +33,7 @@ mod stateful_session;
 mod whole;
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Request, Response};
 
@@ -68,6 +70,7 @@ enum Stats {
     RateLimit(rate_limit::RateLimitStats),
     Fault(fault::FaultStats),
     Cors(cors::CorsStats),
+    HealthCheck(health_check::Cache),
     Jwt(jwt::JwtStats),
     Csrf(csrf::CsrfStats),
     Adaptive(Scope),
@@ -129,6 +132,8 @@ pub(super) enum OnReply {
     Bandwidth(bandwidth::Limited),
     /// Headers that an authorization service wants.
     Changes(Vec<Change>),
+    /// It is a health check; an answer of the upstream is kept for so long.
+    Checked(Option<Duration>),
 }
 
 impl Notes {
@@ -326,6 +331,9 @@ async fn one(
             let asked = (&**config, None);
             return Box::pin(global_limit::check(exchange, asked, routed, request)).await;
         }
+        (FilterKind::HealthCheck(config), Stats::HealthCheck(cache)) => {
+            return Ok(health_check::check(exchange, config, cache, request));
+        }
         (FilterKind::StatefulSession(config), _) => {
             stateful_session::find(exchange, config, request)
         }
@@ -421,6 +429,7 @@ async fn noted(
     what: OnReply,
     mut response: Response<AnswerBody>,
 ) -> Response<AnswerBody> {
+    let status = response.status();
     let map = response.headers_mut();
     match (what, &filter.stats) {
         (OnReply::Cors(origin, policy), _) => cors::allow(&origin, &policy, map),
@@ -432,6 +441,9 @@ async fn noted(
         (OnReply::Add(headers, ours), _) => global_limit::add(&headers, ours, map),
         (OnReply::Limited(config), _) => {
             headers::change(exchange, std::iter::once(&config.response_headers), map);
+        }
+        (OnReply::Checked(time), Stats::HealthCheck(cache)) => {
+            health_check::checked(exchange, (cache, time), (status, map));
         }
         (OnReply::Outstanding(one), _) => return adaptive::measure(one, response),
         (OnReply::Admitted(config), Stats::Admission(stats)) => {
@@ -490,6 +502,7 @@ impl Stats {
             FilterKind::Fault(_) => Self::Fault(fault::FaultStats::new(scope)),
             FilterKind::Cors(_) => Self::Cors(cors::CorsStats::new(scope)),
             FilterKind::StatefulSession(_) => Self::None,
+            FilterKind::HealthCheck(_) => Self::HealthCheck(health_check::Cache::default()),
             FilterKind::Jwt(config) => Self::Jwt(jwt::JwtStats::new(scope, &config.stat_prefix)),
             FilterKind::GrpcWeb => Self::GrpcWeb(grpc_stats::Known::default()),
             FilterKind::AdaptiveConcurrency(_) => Self::Adaptive(scope.clone()),

@@ -8,6 +8,7 @@ pub(super) mod describe;
 mod ext_authz;
 mod fault;
 mod global_rate_limit;
+mod health_check;
 mod jwt;
 mod mutation;
 mod protection;
@@ -102,6 +103,9 @@ fn one(at: &At<'_>, packed: &Any) -> Option<Option<Override>> {
         return found.map(Some);
     }
     match settings(at, &packed) {
+        Known::Filter(Some(FilterKind::HealthCheck(_))) => {
+            at.refuse("this filter has no settings of a route")
+        }
         Known::Filter(kind) => kind.map(|kind| Some(Override::Settings(kind))),
         Known::Harmless => Some(None),
         Known::No if optional => Some(None),
@@ -155,6 +159,7 @@ fn settings(at: &At<'_>, packed: &Any) -> Known<FilterKind> {
         "decompressor.v3.Decompressor" => compression::decompressor(at, packed),
         "csrf.v3.CsrfPolicy" => protection::csrf(at, packed),
         "bandwidth_limit.v3.BandwidthLimit" => protection::bandwidth(at, packed),
+        "health_check.v3.HealthCheck" => health_check::filter(at, packed),
         "buffer.v3.Buffer" => buffer::filter(at, packed),
         "rbac.v3.RBAC" => rbac::filter(at, packed),
         "stateful_session.v3.StatefulSession" => session::filter(at, packed),
