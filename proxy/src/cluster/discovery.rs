@@ -34,9 +34,12 @@ enum Answer {
 /// Resolves the names of a cluster for as long as it lives.
 pub(super) async fn run(cluster: Weak<Cluster>, dns: Dns) {
     let mut resolver = None;
+    let mut failures = 0;
     loop {
         let Some(names) = cluster.upgrade().map(|cluster| cluster.names()) else { return };
-        let wait = round(&cluster, &dns, names, &mut resolver).await;
+        let (failed, wait) = round(&cluster, &dns, names, &mut resolver).await;
+        failures = if failed { failures + 1 } else { 0 };
+        let wait = pause(&dns, (failures, wait), fastrand::u64(..));
         // The wait holds the cluster: whoever replaces it aborts this task.
         let Some(cluster) = cluster.upgrade() else { return };
         let renamed = cluster.renamed.notified();
@@ -52,7 +55,7 @@ async fn round(
     dns: &Dns,
     before: Names,
     resolver: &mut Option<TokioResolver>,
-) -> Duration {
+) -> (bool, Duration) {
     let asked: Vec<Name> = before.keys().map(|(name, _)| Name::clone(name)).collect();
     let answers = match &*resolver {
         Some(resolver) => ask(resolver, &asked).await,
@@ -61,7 +64,8 @@ async fn round(
             Err(error) => without_resolver(&asked, &error),
         },
     };
-    if answers.values().any(|answer| matches!(answer, Answer::Failed(_))) {
+    let failed = answers.values().any(|answer| matches!(answer, Answer::Failed(_)));
+    if failed {
         // The system's configuration may have changed: read it again next time.
         *resolver = None;
     }
@@ -69,7 +73,23 @@ async fn round(
     if let Some(cluster) = cluster.upgrade() {
         publish(&cluster, names, &answers);
     }
-    wait
+    (failed, wait)
+}
+
+/// How long until the next lookup: `wait`, or sooner or later after so many `failures` in a row.
+fn pause(dns: &Dns, (failures, wait): (u32, Duration), random: u64) -> Duration {
+    let part = |limit: Duration, random: u64| {
+        let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        Duration::from_millis(random.checked_rem(millis).unwrap_or(0))
+    };
+    match dns.failure_rate {
+        Some((base, max)) if failures > 0 => {
+            let ceiling = base.saturating_mul(1 << (failures - 1).min(30)).min(max);
+            let least = Duration::from_millis(1);
+            wait.min(part(ceiling, random)).max(least)
+        }
+        _ => wait + part(dns.jitter, random),
+    }
 }
 
 fn publish(cluster: &Cluster, names: Names, answers: &HashMap<Name, Answer>) {
@@ -177,7 +197,7 @@ mod tests {
     use super::*;
 
     fn dns(respect_ttl: bool) -> Dns {
-        Dns { refresh_rate: Duration::from_secs(5), respect_ttl, family: DnsFamily::Auto }
+        Dns { respect_ttl, ..Dns::default() }
     }
 
     fn names(addresses: &[&str]) -> Names {
@@ -206,6 +226,23 @@ mod tests {
             (before.clone(), Duration::from_secs(5))
         );
         assert_eq!(digest(before, &answered(Answer::Nothing), &dns(true)).0, names(&[]));
+    }
+
+    #[test]
+    fn failures_in_a_row_back_off_and_jitter_spreads() {
+        let second = Duration::from_secs(1);
+        let plain = Dns::default();
+        assert_eq!(pause(&plain, (3, second * 5), 77), second * 5);
+        let dns = Dns { failure_rate: Some((second, second * 10)), ..Dns::default() };
+        assert_eq!(pause(&dns, (0, second * 5), 77), second * 5);
+        for (failures, ceiling) in [(1, 1000), (2, 2000), (4, 5000), (40, 5000)] {
+            for random in [0, 12_345, u64::MAX] {
+                let found = pause(&dns, (failures, second * 5), random);
+                assert!(found <= Duration::from_millis(ceiling), "{failures}: {found:?}");
+            }
+        }
+        let spread = Dns { jitter: second, ..Dns::default() };
+        assert_eq!(pause(&spread, (0, second * 5), 1_250), Duration::from_millis(5_250));
     }
 
     #[test]

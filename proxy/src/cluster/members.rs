@@ -10,6 +10,7 @@ use super::Cluster;
 use super::clock;
 use super::endpoint::{Endpoint, Flags, Host};
 use super::live::State;
+use super::pool::Pool;
 use super::set::{EndpointSet, Locality};
 use super::spread::Layout;
 use super::subset::SubsetIndex;
@@ -84,6 +85,10 @@ impl Cluster {
             self.keep_while_healthy(endpoint, &mut localities);
         }
         self.publish(&state.assignment, &localities, changed);
+        if changed && self.config.close_on_set_change {
+            let pools = before.endpoints.iter().flat_map(|endpoint| endpoint.host.pools());
+            pools.for_each(Pool::let_go);
+        }
         self.inbox.changed();
     }
 

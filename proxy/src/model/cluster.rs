@@ -178,8 +178,26 @@ pub struct Dns {
     pub refresh_rate: Duration,
     /// Look up again when the record's TTL ends.
     pub respect_ttl: bool,
+    /// After failures: between this and that, doubled with each one in a row, and then a random
+    /// part of it. None: `refresh_rate`.
+    pub failure_rate: Option<(Duration, Duration)>,
+    /// Random extra before the next lookup, up to so much. Default 0.
+    pub jitter: Duration,
     /// Which families.
     pub family: DnsFamily,
+}
+
+impl Default for Dns {
+    /// Envoy's defaults.
+    fn default() -> Self {
+        Self {
+            refresh_rate: Duration::from_secs(5),
+            respect_ttl: false,
+            failure_rate: None,
+            jitter: Duration::ZERO,
+            family: DnsFamily::Auto,
+        }
+    }
 }
 
 /// `dns_lookup_family`

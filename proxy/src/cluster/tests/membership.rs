@@ -124,8 +124,7 @@ async fn connections_to_an_ejected_endpoint_are_closed_where_that_is_on() {
 #[tokio::test]
 async fn names_are_resolved() {
     let backend = Backend::http1(async |_| ok("hello")).await;
-    let dns =
-        Dns { refresh_rate: Duration::from_secs(5), respect_ttl: false, family: DnsFamily::V4Only };
+    let dns = Dns { family: DnsFamily::V4Only, ..Dns::default() };
     for (discovery, host) in [
         (Discovery::StrictDns(dns.clone()), "localhost"),
         (Discovery::LogicalDns(dns), "127.0.0.1"),

@@ -59,7 +59,7 @@ pub(super) fn cluster(at: &At<'_>, config: &pb::Cluster) -> Option<Resource> {
         close_on_health_failure: config.close_connections_on_host_health_failure,
         fail_on_panic: balancing.fail_on_panic,
         balancing,
-        close_on_set_change: false,
+        close_on_set_change: lb.is_some_and(|lb| lb.close_connections_on_host_set_change),
         health_check: health_check::one(&at.field("health_checks"), &config.health_checks, http2)?
             .map(Arc::new),
         ignore_unchecked: lb.is_some_and(|lb| lb.ignore_new_hosts_until_first_hc),
@@ -106,6 +106,14 @@ fn discovery(at: &At<'_>, config: &pb::Cluster) -> Option<Discovery> {
                 .duration(config.dns_refresh_rate)
                 .unwrap_or(DNS_REFRESH),
             respect_ttl: config.respect_dns_ttl,
+            failure_rate: match &config.dns_failure_refresh_rate {
+                Some(rate) => Some(failure_rate(
+                    &at.field("dns_failure_refresh_rate"),
+                    (rate.base_interval, rate.max_interval),
+                )?),
+                None => None,
+            },
+            jitter: at.field("dns_jitter").duration(config.dns_jitter).unwrap_or_default(),
             family: family(config.dns_lookup_family()),
         })
     };
@@ -116,6 +124,19 @@ fn discovery(at: &At<'_>, config: &pb::Cluster) -> Option<Discovery> {
         Type::OriginalDst => Some(Discovery::OriginalDst),
         Type::Eds => eds(at, config).map(Discovery::Eds),
     }
+}
+
+/// `RefreshRate`: base, and maximum, which is ten times as much where it is not said.
+fn failure_rate(
+    at: &At<'_>,
+    (base, max): (Option<prost_types::Duration>, Option<prost_types::Duration>),
+) -> Option<(Duration, Duration)> {
+    let base_at = at.field("base_interval");
+    let base = base_at.duration(base_at.required(base)?.into())?;
+    base_at.expect(base >= Duration::from_millis(1), "must be at least 1 ms")?;
+    let max = at.field("max_interval").limit(max, Some(base.saturating_mul(10)))?;
+    at.field("max_interval").expect(max >= base, "must not be less than base_interval")?;
+    Some((base, max))
 }
 
 fn eds(at: &At<'_>, config: &pb::Cluster) -> Option<Name> {
@@ -177,6 +198,14 @@ fn dns_cluster(at: &At<'_>, packed: &Any) -> Option<Discovery> {
     let dns = Dns {
         refresh_rate: rate.unwrap_or(DNS_REFRESH),
         respect_ttl: config.respect_dns_ttl,
+        failure_rate: match &config.dns_failure_refresh_rate {
+            Some(rate) => Some(failure_rate(
+                &at.field("dns_failure_refresh_rate"),
+                (rate.base_interval, rate.max_interval),
+            )?),
+            None => None,
+        },
+        jitter: at.field("dns_jitter").duration(config.dns_jitter).unwrap_or_default(),
         family: match config.dns_lookup_family() {
             Family::Unspecified | Family::Auto => DnsFamily::Auto,
             Family::V4Only => DnsFamily::V4Only,

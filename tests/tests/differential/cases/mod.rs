@@ -11,6 +11,7 @@ mod grpc_web;
 mod header_mutation;
 mod forwarding;
 mod headers;
+mod health;
 mod jwt;
 mod protocols;
 mod rbac_matcher;
