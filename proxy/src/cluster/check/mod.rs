@@ -85,8 +85,11 @@ pub(super) async fn run(cluster: Arc<Cluster>, config: Arc<HealthCheck>) {
         due: BinaryHeap::new(),
         running: FuturesUnordered::new(),
     };
+    let mut woken = true;
     loop {
-        checks.meet();
+        if woken {
+            checks.meet();
+        }
         let passive = checks.cluster.inbox.take();
         let mut results: Vec<(Key, Finding)> =
             passive.iter().map(|host| (key(host), Finding::Failed(Failure::Passive))).collect();
@@ -97,11 +100,12 @@ pub(super) async fn run(cluster: Arc<Cluster>, config: Arc<HealthCheck>) {
         let next = checks.start_due(Instant::now());
         let timer = tokio::time::sleep_until(next.into());
         let Checks { cluster, running, .. } = &mut checks;
-        let done = tokio::select! {
-            () = cluster.inbox.wake.notified() => None,
-            Some(done) = running.next() => Some(done),
-            () = timer => None,
+        let (told, done) = tokio::select! {
+            () = cluster.inbox.wake.notified() => (true, None),
+            Some(done) = running.next() => (false, Some(done)),
+            () = timer => (false, None),
         };
+        woken = told;
         let results: Vec<_> = done.and_then(|done| checks.finish(done)).into_iter().collect();
         checks.digest(&results);
     }
@@ -217,13 +221,14 @@ impl Checks {
             return;
         }
         let mut failed = Vec::new();
-        let mut changed = false;
+        let (mut changed, mut first) = (false, false);
         for (key, finding) in results {
             let Some(target) = self.targets.get_mut(key) else { continue };
             let Some(stats) = &self.cluster.check_stats else { continue };
             count(stats, *finding);
             let flags = &target.endpoint.host.flags;
             let failing = flags.has(Flags::FAILED_ACTIVE);
+            first |= target.session.first;
             let step = target.session.take(&self.config, flags, *finding);
             self.cluster.log(&self.config, &target.endpoint, &step.events);
             changed |= step.transition == Transition::Changed;
@@ -249,7 +254,9 @@ impl Checks {
             self.cluster.lay_out_again();
         }
         failed.iter().for_each(|endpoint| self.cluster.leave(endpoint));
-        self.tell();
+        if changed || first {
+            self.tell();
+        }
     }
 
     /// The gauges, and whether everybody was checked once.

@@ -116,7 +116,13 @@ async fn the_health_check_filter() -> anyhow::Result<()> {
     crate::differential::same(Part {
         cases: cases(),
         filters: FILTERS,
-        metrics: &["http.http.downstream_rq"],
+        metrics: &[
+            "http.http.downstream_rq_total",
+            "http.http.downstream_rq_completed",
+            "http.http.downstream_rq_2xx",
+            "http.http.downstream_rq_4xx",
+            "http.http.downstream_rq_5xx",
+        ],
         ..Part::default()
     })
     .await

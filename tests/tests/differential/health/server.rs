@@ -1,5 +1,5 @@
-//! A server that answers health checks by a script, one step a check, and then hangs; whatever else
-//! it is asked it answers well.
+//! A server that answers health checks by a script, one step a check, and then hangs; a step that
+//! ends in `!` is never over. Whatever else it is asked it answers well.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 /// Ends when it is dropped.
 pub(super) struct Server {
     pub(super) address: SocketAddr,
+    shared: Shared,
     task: JoinHandle<()>,
 }
 
@@ -39,6 +40,7 @@ impl Server {
         let mut steps: VecDeque<String> = script.split_whitespace().map(str::to_owned).collect();
         let tcp = steps.pop_front_if(|step| step == "tcp").is_some();
         let shared = Shared { index, steps: Arc::new(Mutex::new(steps)) };
+        let kept = shared.clone();
         let task = tokio::spawn(async move {
             let mut open = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
@@ -48,7 +50,12 @@ impl Server {
                 });
             }
         });
-        Ok(Self { address, task })
+        Ok(Self { address, shared: kept, task })
+    }
+
+    /// Another script from now on.
+    pub(super) fn set(&self, script: &str) {
+        *self.shared.lock() = script.split_whitespace().map(str::to_owned).collect();
     }
 }
 
@@ -64,7 +71,11 @@ impl Shared {
     }
 
     fn next(&self) -> String {
-        self.lock().pop_front().unwrap_or_else(|| "hang".to_owned())
+        let mut steps = self.lock();
+        match steps.front().and_then(|step| step.strip_suffix('!')) {
+            Some(ever) => ever.to_owned(),
+            None => steps.pop_front().unwrap_or_else(|| "hang".to_owned()),
+        }
     }
 
     /// `PING` is asked, and the step is what is answered.
