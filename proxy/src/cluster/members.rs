@@ -79,10 +79,10 @@ impl Cluster {
         let mut localities: Vec<Locality> =
             state.assignment.localities.iter().map(locality).collect();
         let removed = std::mem::take(&mut builder.known);
-        let changed = builder.changed || !removed.is_empty();
+        let mut changed = builder.changed;
         // In the order that they had.
         for endpoint in before.endpoints.iter().filter(|at| removed.contains_key(&at.address)) {
-            self.keep_while_healthy(endpoint, &mut localities);
+            changed |= !self.keep_while_healthy(endpoint, &mut localities);
         }
         self.publish(&state.assignment, &localities, changed);
         if changed && self.config.close_on_set_change {
@@ -93,14 +93,14 @@ impl Cluster {
     }
 
     /// An endpoint that the control plane removed, and that active checks find well, may still be
-    /// needed: it stays until one fails, as in Envoy.
-    fn keep_while_healthy(&self, endpoint: &Arc<Endpoint>, localities: &mut Vec<Locality>) {
+    /// needed: it stays until one fails, as in Envoy. False: it goes.
+    fn keep_while_healthy(&self, endpoint: &Arc<Endpoint>, localities: &mut Vec<Locality>) -> bool {
         let dynamic = matches!(self.config.discovery, Discovery::Eds(_) | Discovery::StrictDns(_));
         let checked = self.config.health_check.is_some() && !endpoint.check.disabled;
         let well =
             !endpoint.host.flags.has(Flags::FAILED_ACTIVE) && endpoint.health != Health::Unhealthy;
         if !(dynamic && checked && well) || self.config.remove_healthy {
-            return;
+            return false;
         }
         endpoint.host.flags.set(Flags::PENDING_REMOVAL);
         let same =
@@ -114,6 +114,7 @@ impl Cluster {
                 endpoints: vec![Arc::clone(endpoint)],
             }),
         }
+        true
     }
 
     fn publish(&self, assignment: &Assignment, localities: &[Locality], changed: bool) {

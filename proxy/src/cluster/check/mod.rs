@@ -342,7 +342,7 @@ impl Probe {
     }
 
     fn is_tls(&self) -> bool {
-        self.connector.config.tls.is_some()
+        self.connector.config.tls_of(self.endpoint.socket).is_some()
     }
 }
 

@@ -328,6 +328,15 @@ fn balance() -> Vec<Case> {
             )
         },
         Case {
+            cluster: "common_lb_config: {healthy_panic_threshold: {value: 50}, zone_aware_lb_config: {fail_traffic_on_panic: true}}",
+            asks: vec![("/", 12, "?")],
+            then: "?",
+            ..plain(
+                "fail-on-panic",
+                vec![("", "health_status: UNHEALTHY"), ("", "health_status: UNHEALTHY"), ("", "")],
+            )
+        },
+        Case {
             cluster: "load_assignment: {policy: {weighted_priority_health: true, overprovisioning_factor: 200}}",
             asks: vec![("/", 12, "?")],
             ..plain(
