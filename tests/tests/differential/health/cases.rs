@@ -284,7 +284,7 @@ fn traffic() -> Vec<Case> {
 }
 
 fn plain(name: &'static str, endpoints: Vec<(&'static str, &'static str)>) -> Case {
-    Case { name, endpoints, check: "none", state: "?", ..Case::default() }
+    Case { name, endpoints, check: "none", ..Case::default() }
 }
 
 fn balance() -> Vec<Case> {
