@@ -1,7 +1,5 @@
 //! Endpoints of a cluster (`envoy.config.endpoint.v3`).
 
-use std::time::Duration;
-
 use super::Name;
 use super::health_check::CheckTarget;
 use super::listener::Address;
@@ -18,8 +16,6 @@ pub struct Assignment {
     pub overprovisioning_factor: u32,
     /// The health of a priority is measured by the weights of its endpoints, not by their number.
     pub weighted_priority_health: bool,
-    /// `endpoint_stale_after`: without news for so long, all of it is dropped.
-    pub stale_after: Option<Duration>,
 }
 
 /// `Policy.DropOverload`

@@ -43,9 +43,6 @@ pub(super) fn assignment(
             .and_then(|policy| policy.overprovisioning_factor)
             .unwrap_or(140),
         weighted_priority_health: policy.is_some_and(|policy| policy.weighted_priority_health),
-        stale_after: drops_at
-            .field("endpoint_stale_after")
-            .limit(policy.and_then(|policy| policy.endpoint_stale_after), None),
     })
 }
 
