@@ -104,6 +104,10 @@ impl Cluster {
 impl Endpoint {
     fn view(&self) -> EndpointView {
         let counters = self.counters();
+        let (rates, ejections) = {
+            let ejection = self.host.ejection();
+            (ejection.rates, ejection.count())
+        };
         EndpointView {
             address: Name::clone(&self.address_text),
             hostname: Name::clone(&self.hostname),
@@ -112,8 +116,8 @@ impl Endpoint {
             locality: (*self.locality).clone(),
             health: self.health,
             found: self.host.flags.findings(),
-            rates: self.host.ejection().rates,
-            ejections: self.host.ejection().count(),
+            rates,
+            ejections,
             cx_active: counters.cx_active.load(Ordering::Relaxed),
             cx_connect_fail: counters.cx_connect_fail.load(Ordering::Relaxed),
             cx_total: counters.cx_total.load(Ordering::Relaxed),

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use super::super::exchange::Exchange;
 use super::super::read;
 use super::super::reply::Answer;
-use super::OnReply;
+use super::{OnReply, Stats};
 use crate::cluster::Live;
 use crate::http::body::RequestBody;
 use crate::model::filter::HealthCheckFilter;
@@ -53,7 +53,6 @@ pub(super) fn check(
 ) -> Option<Answer> {
     let view = read::view(request);
     if !config.headers.iter().all(|wanted| wanted.matches(&view)) {
-        exchange.notes.on_reply(OnReply::TellFailure);
         return None;
     }
     exchange.facts.health_check = true;
@@ -114,9 +113,15 @@ pub(super) fn checked(
     map.insert(CHECKED, own.service.clone());
 }
 
-/// This proxy is told to fail: whoever checks what is behind it learns so at once.
-pub(super) fn tell_failure(exchange: &Exchange, map: &mut HeaderMap) {
-    if exchange.connection.http.context.own.is_failing() {
+/// This proxy is told to fail: whoever checks what is behind it learns so at once. Said by every
+/// filter of this kind for which the request is no health check.
+pub(super) fn tell_failure(exchange: &Exchange, notes: &[(usize, OnReply)], map: &mut HeaderMap) {
+    let checked = |place: usize| {
+        notes.iter().any(|(at, note)| *at == place && matches!(note, OnReply::Checked(_)))
+    };
+    let filters = exchange.connection.http.filters.iter().enumerate();
+    let mut others = filters.filter(|(_, one)| matches!(one.stats, Stats::HealthCheck(_)));
+    if others.any(|(place, _)| !checked(place)) {
         map.insert(IMMEDIATE_FAIL, TRUE);
     }
 }

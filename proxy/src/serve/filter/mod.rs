@@ -408,6 +408,9 @@ pub(super) async fn reply(
     let connection = Arc::clone(&exchange.connection);
     let filters = &connection.http.filters;
     let mut left = std::mem::take(&mut exchange.notes.on_reply);
+    if connection.http.context.own.is_failing() {
+        health_check::tell_failure(exchange, &left, response.headers_mut());
+    }
     for (at, filter) in filters.iter().enumerate().rev() {
         while let Some((_, what)) = left.pop_if(|(of, _)| *of == at) {
             response = noted(exchange, (filters, filter), what, response).await;
