@@ -99,13 +99,13 @@ impl Cluster {
         workshop: &Workshop<'_>,
     ) -> Self {
         let before = before.filter(|before| before.config.stat_name == config.stat_name);
+        let scope = ClusterStats::scope(workshop.registry, &config.stat_name);
         let (stats, breakers) = match before {
             Some(before) => {
                 before.breakers.set(&config.breakers);
                 (Arc::clone(&before.stats), Arc::clone(&before.breakers))
             }
             None => {
-                let scope = ClusterStats::scope(workshop.registry, &config.stat_name);
                 let stats = ClusterStats::new(workshop.registry, &config.stat_name);
                 (Arc::new(stats), Arc::new(Breakers::new(&config.breakers, &scope)))
             }
@@ -120,14 +120,8 @@ impl Cluster {
                 workshop.secrets,
             )),
         };
-        let check_stats = config.health_check.as_ref().map(|_| {
-            let scope = ClusterStats::scope(workshop.registry, &config.stat_name);
-            Arc::new(CheckStats::new(&scope))
-        });
-        let outlier_stats = config.outliers.as_ref().map(|_| {
-            let scope = ClusterStats::scope(workshop.registry, &config.stat_name);
-            Arc::new(OutlierStats::new(&scope))
-        });
+        let check_stats = config.health_check.as_ref().map(|_| Arc::new(CheckStats::new(&scope)));
+        let outlier_stats = config.outliers.as_ref().map(|_| Arc::new(OutlierStats::new(&scope)));
         let by_dns = matches!(config.discovery, Discovery::StrictDns(_) | Discovery::LogicalDns(_));
         let cluster = Self {
             config,
