@@ -70,10 +70,11 @@ impl Endpoint {
         }
     }
 
-    /// It does not count among the endpoints of its priority: never checked so far, or it asked to
-    /// be left alone at once.
+    /// It does not count among the endpoints of its priority: it is going away, was never checked
+    /// so far, or asked to be left alone at once.
     pub fn is_excluded(&self) -> bool {
-        self.host.flags.has(Flags::PENDING_ACTIVE | Flags::EXCLUDED)
+        self.health == Health::Draining
+            || self.host.flags.has(Flags::PENDING_ACTIVE | Flags::EXCLUDED)
     }
 
     /// Counters for the admin's `/clusters`.

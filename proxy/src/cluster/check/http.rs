@@ -1,8 +1,8 @@
 //! A check by HTTP request.
 
 use bytes::Bytes;
-use http::header::{HOST, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::header::{CONTENT_LENGTH, HOST, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 
@@ -42,6 +42,11 @@ fn request(probe: &Probe, config: &HttpCheck) -> Result<Request<Full<Bytes>>, ht
         .header(HOST, probe.host(&config.host))
         .header(USER_AGENT, AGENT)
         .body(Full::new(Bytes::copy_from_slice(&config.send)))?;
+    // Servers may wait for content that these methods usually have (RFC 9110 section 8.6).
+    let bodiless = [Method::GET, Method::HEAD, Method::OPTIONS, Method::DELETE, Method::TRACE];
+    if !bodiless.contains(&config.method) {
+        request.headers_mut().insert(CONTENT_LENGTH, config.send.len().into());
+    }
     super::change(&config.headers, request.headers_mut());
     Ok(request)
 }

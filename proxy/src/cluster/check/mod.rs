@@ -138,6 +138,8 @@ struct Target {
     kept: Option<Kept>,
     /// The appointment that holds; older ones in the heap do not.
     appointment: u64,
+    /// It asked to be left alone, as far as that was taken into account.
+    excluded: bool,
 }
 
 struct Done {
@@ -171,7 +173,9 @@ impl Checks {
             let appointment = fastrand::u64(..);
             let session = Session::new();
             let endpoint = Arc::clone(endpoint);
-            self.targets.insert(key, Target { endpoint, session, kept: None, appointment });
+            let excluded = false;
+            let target = Target { endpoint, session, kept: None, appointment, excluded };
+            self.targets.insert(key, target);
             let wait = self.config.intervals.first(fastrand::u64(..));
             self.due.push(Reverse((now + wait, key, appointment)));
         }
@@ -231,7 +235,9 @@ impl Checks {
             first |= target.session.first;
             let step = target.session.take(&self.config, flags, *finding);
             self.cluster.log(&self.config, &target.endpoint, &step.events);
-            changed |= step.transition == Transition::Changed;
+            let excluded = flags.has(Flags::EXCLUDED);
+            changed |= step.transition == Transition::Changed || excluded != target.excluded;
+            target.excluded = excluded;
             let well = !matches!(finding, Finding::Failed(_));
             if well && !flags.has(Flags::FAILED_ACTIVE) {
                 if failing {

@@ -81,7 +81,7 @@ async fn both_fail_when_they_are_told_to() -> anyhow::Result<()> {
     let (theirs, ours) = tokio::try_join!(play(Kind::Envoy), play(Kind::Pillion))?;
     assert_eq!(theirs, ours);
     assert_eq!(theirs[0], " /own 200 shop -");
-    assert_eq!(theirs[3], "/healthcheck/fail /own 503 shop -");
+    assert_eq!(theirs[3], "/healthcheck/fail /own 503 shop true");
     assert_eq!(theirs[5], "/healthcheck/fail /other 200 - true");
     Ok(())
 }
