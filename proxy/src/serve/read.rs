@@ -12,8 +12,10 @@ use super::exchange::Exchange;
 use super::filter;
 use super::guarded;
 use super::reply::{self, Answer};
+use super::stats::HttpStats;
 use super::upgrade;
 use crate::http::body::RequestBody;
+use crate::http::guard::Verdict;
 use crate::http::path::{Normalized, normalize};
 use crate::http::request_id;
 use crate::http::{forwarded, hop, target};
@@ -60,18 +62,7 @@ pub(super) fn accept(
     let manager = &*connection.http.manager;
     let mut request = request;
     if let Some(verdict) = guarded::verdict(&connection.refused, &request) {
-        let stats = &connection.http.stats;
-        let reason = match verdict.status {
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Reason::HeadersTooLarge,
-            StatusCode::REQUEST_TIMEOUT => Reason::RequestHeadersTimeout,
-            _ => Reason::DownstreamProtocolError,
-        };
-        if reason == Reason::RequestHeadersTimeout {
-            stats.downstream_rq_header_timeout.inc();
-        } else {
-            stats.downstream_cx_protocol_error.inc();
-        }
-        return Err(Refusal::downstream(reason, verdict.status, verdict.why));
+        return Err(refused(&verdict, &connection.http.stats));
     }
     exchange.upgrade = upgrade::take(&mut request);
     let (parts, body) = request.into_parts();
@@ -118,6 +109,21 @@ pub(super) fn accept(
     }
     super::record::keep_head(exchange, &request);
     Ok(Accepted::Request(request))
+}
+
+/// What the guard found wrong with the head, counted.
+fn refused(verdict: &Verdict, stats: &HttpStats) -> Refusal {
+    let reason = match verdict.status {
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Reason::HeadersTooLarge,
+        StatusCode::REQUEST_TIMEOUT => Reason::RequestHeadersTimeout,
+        _ => Reason::DownstreamProtocolError,
+    };
+    if reason == Reason::RequestHeadersTimeout {
+        stats.downstream_rq_header_timeout.inc();
+    } else {
+        stats.downstream_cx_protocol_error.inc();
+    }
+    Refusal::downstream(reason, verdict.status, verdict.why)
 }
 
 /// HTTP/1.0 needs no host; some do, behind us.

@@ -103,10 +103,10 @@ fn clusters(live: &Live, config: &HealthCheckFilter) -> (StatusCode, &'static st
 /// What the answer to a health check carries; the upstream's own is kept for `cache_time`.
 pub(super) fn checked(
     exchange: &Exchange,
-    (cache, cache_time): (Option<&Cache>, Option<Duration>),
+    (cache, cache_time): (&Cache, Option<Duration>),
     (status, map): (StatusCode, &mut HeaderMap),
 ) {
-    if let (Some(cache), Some(time)) = (cache, cache_time) {
+    if let Some(time) = cache_time {
         cache.put(status, map.contains_key(DEGRADED), Instant::now() + time);
     }
     let own = &exchange.connection.http.context.own;

@@ -3,19 +3,19 @@
 
 mod access_log;
 mod balancing;
-mod ext_authz;
 mod compressor;
+mod ext_authz;
 mod failures;
 mod filters;
+mod forwarding;
 mod grpc_web;
 mod header_mutation;
-mod forwarding;
 mod headers;
 mod health;
 mod jwt;
 mod protocols;
-mod rbac_matcher;
 mod rate_limits;
+mod rbac_matcher;
 mod retries;
 mod routing;
 mod tls;

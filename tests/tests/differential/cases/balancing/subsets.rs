@@ -150,13 +150,17 @@ async fn subsets_are_the_same() -> anyhow::Result<()> {
         cases: cases(),
         manager: MANAGER,
         clusters: with_servers(&clusters()),
+        // Envoy counts how many subsets there are for each of its threads, the main one included.
         metrics: &[
-            "cluster.none.lb_subsets_",
-            "cluster.default.lb_subsets_",
-            "cluster.empty-default.lb_subsets_",
-            "cluster.lists.lb_subsets_",
-            "cluster.panic-any.lb_subsets_",
-            "cluster.typed.lb_subsets_",
+            "cluster.none.lb_subsets_fallback",
+            "cluster.default.lb_subsets_selected",
+            "cluster.empty-default.lb_subsets_selected",
+            "cluster.empty-default.lb_subsets_fallback",
+            "cluster.lists.lb_subsets_selected",
+            "cluster.lists.lb_subsets_fallback",
+            "cluster.panic-any.lb_subsets_fallback",
+            "cluster.typed.lb_subsets_selected",
+            "cluster.typed.lb_subsets_fallback",
         ],
         ..Part::default()
     })
