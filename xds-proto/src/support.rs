@@ -3,6 +3,8 @@
 //! The marks are options in the `.proto` files (`pillion.support.v1`). [`check`] finds what a
 //! message sets that is refused; [`table`] lists every mark, for the published support table.
 
+mod markdown;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::LazyLock;
@@ -15,6 +17,7 @@ use prost_reflect::{
 use prost_types::Any;
 
 use crate::descriptors;
+pub use markdown::markdown;
 
 /// The mark of a field, or of a message as a packed extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

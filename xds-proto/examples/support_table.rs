@@ -1,0 +1,5 @@
+//! Prints the support table, which is `docs/support.md`.
+
+fn main() {
+    print!("{}", pillion_xds::support::markdown());
+}
