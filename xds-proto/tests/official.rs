@@ -24,8 +24,11 @@ const PINS: &[&str] = &["xds-protos==1.85.0", "protobuf==7.36.2"];
 fn ours() -> FileDescriptorSet {
     let mut set = FileDescriptorSet::decode(pillion_xds::descriptors::file_descriptor_set())
         .expect("the embedded descriptors decode");
+    // Peak EWMA is contrib in Envoy, and not in the package.
+    let elsewhere =
+        ["google.protobuf", "envoy.extensions.load_balancing_policies.peak_ewma.v3alpha"];
     set.file.retain(|file| {
-        !file.package().starts_with("pillion.") && file.package() != "google.protobuf"
+        !file.package().starts_with("pillion.") && !elsewhere.contains(&file.package())
     });
     set
 }

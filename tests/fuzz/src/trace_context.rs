@@ -26,5 +26,7 @@ pub(super) fn target(data: &[u8]) {
     let mut next = HeaderMap::new();
     context.inject(&mut next);
     let again = TraceContext::extract(&next).expect("what we write can be read");
-    assert_eq!(again, context);
+    // Who spoke B3 is told in both ways, and the first of them counts.
+    let known = |one: &TraceContext| (one.trace_id, one.span_id, one.sampled, one.state.clone());
+    assert_eq!(known(&again), known(&context));
 }

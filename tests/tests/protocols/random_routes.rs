@@ -378,7 +378,8 @@ fn smaller(case: &Case) -> Vec<Case> {
     all
 }
 
-const DOMAINS: [&str; 16] = [
+// A wildcard in the middle is a letter to Envoy and refused by us.
+const DOMAINS: [&str; 15] = [
     "a.test",
     "b.a.test",
     "A.test",
@@ -393,7 +394,6 @@ const DOMAINS: [&str; 16] = [
     "*.test:80",
     "a",
     "test",
-    "a.*:80",
     "*a",
 ];
 const HOSTS: [&str; 18] = [

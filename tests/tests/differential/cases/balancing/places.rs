@@ -126,6 +126,12 @@ async fn places_are_the_same() -> anyhow::Result<()> {
         manager: MANAGER,
         clusters: with_servers(&clusters()),
         bootstrap: BOOTSTRAP,
+        on_purpose: &[(
+            "an-aggregate-of-an-aggregate",
+            "headers",
+            "an aggregate in an aggregate stands for its clusters; Envoy finds no hosts of its own in \
+             it, and passes over it",
+        )],
         ..Part::default()
     })
     .await
