@@ -21,6 +21,16 @@ use venv::Venv;
 /// xds-protos of the gRPC release that the other tests run against.
 const PINS: &[&str] = &["xds-protos==1.85.0", "protobuf==7.36.2"];
 
+/// What Envoy 1.40 has, which the other tests run, and the package does not have yet.
+const NEWER: &[&str] = &[
+    "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig.",
+    "envoy.extensions.filters.http.adaptive_concurrency.v3.GradientControllerConfig.\
+     ConcurrencyLimitCalculationParams.min_concurrency_limit: no such field",
+    "envoy.extensions.filters.http.bandwidth_limit.v3.BandwidthLimit.NamedBucket",
+    "envoy.extensions.filters.http.bandwidth_limit.v3.BandwidthLimit.named_bucket_",
+    "envoy.extensions.load_balancing_policies.override_host.v3.OverrideHost.selected_host_key: no such field",
+];
+
 fn ours() -> FileDescriptorSet {
     let mut set = FileDescriptorSet::decode(pillion_xds::descriptors::file_descriptor_set())
         .expect("the embedded descriptors decode");
@@ -52,7 +62,8 @@ fn our_protos_agree_with_the_official_ones() {
         }
         Err(missing) => panic!("the official descriptors cannot be had: {missing}"),
     };
-    let (found, counts) = differences(&ours, &official);
+    let (mut found, counts) = differences(&ours, &official);
+    found.retain(|text| !NEWER.iter().any(|start| text.starts_with(start)));
     assert!(found.is_empty(), "{} differences:\n{}", found.len(), found.join("\n"));
     assert!(
         counts.messages > 500 && counts.fields > 2000 && counts.enums > 50 && counts.services > 6,
