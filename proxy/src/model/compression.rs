@@ -107,6 +107,8 @@ pub struct Direction {
 /// What a route says about a compressor.
 #[derive(Clone, Debug, Default)]
 pub struct CompressorRoute {
+    /// It compresses nothing here.
+    pub disabled: bool,
     /// Overrides [`Compressor::remove_accept_encoding`].
     pub remove_accept_encoding: Option<bool>,
     /// Another library.

@@ -10,8 +10,8 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Body as _;
 
 use super::super::body::AnswerBody;
-use super::Filter;
 use super::accept_encoding::{self, Choice};
+use super::{Filter, Routed, effective};
 use crate::http::body::{BodyError, RequestBody};
 use crate::http::compression::Encoder;
 use crate::http::transform::{Change, Changed};
@@ -46,7 +46,8 @@ impl CompressStats {
     pub(super) fn new(scope: &Scope, config: &Compressor) -> Self {
         let prefix = format!("compressor.{}.{}", config.name, config.library.coding().stat());
         let of = if config.response_named { format!("{prefix}.response") } else { prefix.clone() };
-        let counter = |name: &str| scope.counter(&format!("{of}.{name}"));
+        // What `accept-encoding` said has no direction.
+        let counter = |name: &str| scope.counter(&format!("{prefix}.{name}"));
         Self {
             request: Arc::new(DirectionStats::new(scope, &format!("{prefix}.request"))),
             response: Arc::new(DirectionStats::new(scope, &of)),
@@ -80,6 +81,8 @@ pub(crate) struct Asked {
     config: Arc<Compressor>,
     library: Library,
     accept: Option<HeaderValue>,
+    /// Off on this route; the others still see that it is there.
+    disabled: bool,
 }
 
 /// Compresses the request, where that is configured, and remembers what the answer may be.
@@ -96,7 +99,8 @@ pub(super) fn request(
     if config.response.enabled && remove.unwrap_or(config.remove_accept_encoding) {
         request.headers_mut().remove(ACCEPT_ENCODING);
     }
-    if let Some(direction) = &config.request {
+    let disabled = route.is_some_and(|route| route.disabled);
+    if let Some(direction) = config.request.as_ref().filter(|_| !disabled) {
         let fits = !matches!(request.body(), RequestBody::Empty)
             && direction.enabled
             && long_enough(request.headers(), direction, &stats.request)
@@ -112,22 +116,24 @@ pub(super) fn request(
             }
             _ => stats.request.not_compressed.inc(),
         }
+    } else {
+        stats.request.not_compressed.inc();
     }
-    Asked { config: Arc::clone(config), library, accept }
+    Asked { config: Arc::clone(config), library, accept, disabled }
 }
 
 /// Compresses the answer, if the client takes that and the answer is worth it.
 pub(super) fn response(
     asked: &Asked,
     stats: &CompressStats,
-    filters: &[Filter],
+    (filters, routed): (&[Filter], Routed<'_>),
     mut response: Response<AnswerBody>,
 ) -> Response<AnswerBody> {
     let config = &asked.config;
     let direction = &config.response;
     let status = response.status();
     let map = response.headers();
-    let big = direction.enabled && long_enough(map, direction, &stats.response);
+    let big = direction.enabled && !asked.disabled && long_enough(map, direction, &stats.response);
     let compressible = big
         && of_type(map, direction)
         && !has_token(map.get(CACHE_CONTROL), "no-transform")
@@ -136,7 +142,7 @@ pub(super) fn response(
         && !config.uncompressible.contains(&status);
     let goes = big
         && !response.body().is_end_stream()
-        && accepted(asked, stats, filters, response.headers())
+        && accepted(asked, stats, (filters, routed), response.headers())
         && compressible;
     let encoder = if goes { Encoder::new(&asked.library).ok() } else { None };
     if compressible {
@@ -215,7 +221,12 @@ fn vary(map: &mut HeaderMap) {
 }
 
 /// Whether this compressor is the one that the client gets, of all that the chain has.
-fn accepted(asked: &Asked, stats: &CompressStats, filters: &[Filter], map: &HeaderMap) -> bool {
+fn accepted(
+    asked: &Asked,
+    stats: &CompressStats,
+    (filters, routed): (&[Filter], Routed<'_>),
+    map: &HeaderMap,
+) -> bool {
     let Some(accept) = asked.accept.as_ref().and_then(|accept| accept.to_str().ok()) else {
         stats.no_accept_header.inc();
         return false;
@@ -224,6 +235,9 @@ fn accepted(asked: &Asked, stats: &CompressStats, filters: &[Filter], map: &Head
     let mut have: Vec<(&str, bool)> = Vec::new();
     for filter in filters {
         let FilterKind::Compressor(config) = &filter.config.kind else { continue };
+        if effective(filter, routed).is_none() {
+            continue;
+        }
         let coding = config.library.coding().name();
         let typed = kind.is_empty() || config.response.types.iter().any(|wanted| wanted == kind);
         if typed && have.iter().all(|(there, _)| *there != coding) {

@@ -172,7 +172,8 @@ fn descriptors(
     let rules = describe::rules(own, host, config.stage, routed);
     let described = rules.into_iter().filter_map(|rule| {
         let entries = describe::entries(exchange, &rule.actions, routed, request)?;
-        let hits = match &rule.hits {
+        // As in Envoy, rules of the route itself have no hits of their own.
+        let hits = match rule.hits.as_ref().filter(|_| !own.is_empty()) {
             None => None,
             Some(Hits::Number(number)) => Some(*number),
             Some(Hits::Format(format)) => Some(number(exchange, format, request)?),

@@ -86,8 +86,11 @@ pub(super) fn request(
     let method = known.method(exchange, "grpc", name, config.upstream_time)?;
     if !matches!(request.body(), RequestBody::Empty) {
         let body = std::mem::replace(request.body_mut(), RequestBody::Empty);
-        let counts =
-            Frames { counter: method.request_messages.clone(), left: Left::default(), call: None };
+        let counts = Frames {
+            counter: Some(method.request_messages.clone()),
+            left: Left::default(),
+            call: None,
+        };
         *request.body_mut() = RequestBody::Boxed(Changed::boxed(body.boxed(), counts));
     }
     Some(Call { method, since: Instant::now() })
@@ -100,10 +103,10 @@ pub(super) fn response(call: Call, response: Response<AnswerBody>) -> Response<A
     }
     // What is no gRPC has no messages.
     let ours = response.status() == http::StatusCode::OK && grpc::is_grpc(response.headers());
-    if response.body().is_end_stream() || !ours {
+    if response.body().is_end_stream() {
         return response;
     }
-    let counter = call.method.response_messages.clone();
+    let counter = ours.then(|| call.method.response_messages.clone());
     let counts = Frames { counter, left: Left::default(), call: Some(call) };
     response.map(|body| AnswerBody::Boxed(Changed::boxed(body.boxed(), counts)))
 }
@@ -160,7 +163,8 @@ impl Call {
 
 /// Counts frames that go by.
 struct Frames {
-    counter: Counter,
+    /// None: they are not counted.
+    counter: Option<Counter>,
     left: Left,
     call: Option<Call>,
 }
@@ -195,7 +199,9 @@ impl Left {
 
 impl Change for Frames {
     fn data(&mut self, piece: &[u8], _more: bool, out: &mut BytesMut) -> Result<(), BodyError> {
-        self.counter.add(self.left.count(piece));
+        if let Some(counter) = &self.counter {
+            counter.add(self.left.count(piece));
+        }
         out.extend_from_slice(piece);
         Ok(())
     }

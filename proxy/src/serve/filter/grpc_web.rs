@@ -146,7 +146,7 @@ pub(super) async fn response(
         return Response::from_parts(head, AnswerBody::Empty);
     }
     // Whoever answered did not mean to speak gRPC: what it says becomes the message.
-    let said = begin_of(body).await;
+    let said = begin_of(body, call).await;
     let status = match head.status {
         StatusCode::OK => 2,
         other => grpc::status_of(other),
@@ -168,13 +168,19 @@ fn is_answer(head: &http::response::Parts, empty: bool) -> bool {
     head.status == StatusCode::OK && (grpc::is_grpc(&head.headers) || web)
 }
 
-async fn begin_of(mut body: AnswerBody) -> Bytes {
+async fn begin_of(mut body: AnswerBody, mut call: Option<Call>) -> Bytes {
     let mut said = BytesMut::new();
     while said.len() < LONGEST_MESSAGE
         && let Some(Ok(frame)) = body.frame().await
     {
         if let Some(data) = frame.data_ref() {
             said.extend_from_slice(data);
+        }
+        let status = frame.trailers_ref().and_then(|trailers| trailers.get(STATUS));
+        if let Some(status) = status
+            && let Some(call) = call.take()
+        {
+            call.end(status.to_str().unwrap_or(""));
         }
     }
     said.truncate(LONGEST_MESSAGE);

@@ -458,7 +458,8 @@ async fn noted(
         }
         (OnReply::GrpcStats(call), _) => return grpc_stats::response(call, response),
         (OnReply::Compress(asked), Stats::Compress(stats)) => {
-            return compress::response(&asked, stats, filters, response);
+            let routed = Routed::again(exchange);
+            return compress::response(&asked, stats, (filters, routed), response);
         }
         (OnReply::Decompress, Stats::Decompress(stats)) => {
             if let FilterKind::Decompressor(config) = &filter.config.kind {

@@ -217,7 +217,7 @@ fn global() -> Vec<Case> {
                 {name: mine, match: {prefix: /mine}, route: {cluster: b},
                     typed_per_filter_config: {envoy.filters.http.ratelimit: {
                         '@type': type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimitPerRoute, domain: other,
-                        rate_limits: [{actions: [{generic_key: {descriptor_value: mine}}]}]}}},
+                        rate_limits: [{hits_addend: {number: 5}, actions: [{generic_key: {descriptor_value: mine}}]}]}}},
                 {name: rest, match: {prefix: /}, route: {cluster: b}}],
             rate_limits: [{actions: [{generic_key: {descriptor_value: host}}]}]}",
         )
@@ -291,7 +291,7 @@ fn local() -> Vec<Case> {
         .ask(get("/r").header("x-user", "root"), "200 - r b")
         .ask(get("/r").header("x-user", "root"), "429 RL r b")
         .ask(get("/r").header("x-user", "me"), "200 - r b")
-        .ask(get("/rest"), "200 - r b"),
+        .ask(get("/other"), "429 RL rest b"),
         Case::new(
             "a bucket of every connection",
             "{routes: [{name: r, match: {prefix: /}, route: {cluster: b}}], typed_per_filter_config: {local: {

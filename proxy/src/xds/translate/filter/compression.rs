@@ -50,13 +50,17 @@ pub(super) fn per_route(at: &At<'_>, packed: &Any) -> Option<Override> {
     use pb::compressor_per_route::Override as Kind;
     let config: pb::CompressorPerRoute = common::unpack(at, packed)?;
     match &config.r#override {
-        Some(Kind::Disabled(true)) => Some(Override::Off),
+        Some(Kind::Disabled(true)) => {
+            let made = CompressorRoute { disabled: true, ..CompressorRoute::default() };
+            Some(Override::Settings(FilterKind::CompressorRoute(Arc::new(made))))
+        }
         Some(Kind::Disabled(false)) => at.field("disabled").refuse("expected true"),
         None => at.refuse("expected disabled or overrides"),
         Some(Kind::Overrides(config)) => {
             let at = at.field("overrides");
             let response = config.response_direction_config.as_ref();
             Some(Override::Settings(FilterKind::CompressorRoute(Arc::new(CompressorRoute {
+                disabled: false,
                 remove_accept_encoding: response.and_then(|c| c.remove_accept_encoding_header),
                 library: match &config.compressor_library {
                     Some(given) => Some(library(&at.field("compressor_library"), Some(given))?),

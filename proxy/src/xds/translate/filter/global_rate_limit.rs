@@ -70,15 +70,9 @@ fn any_status(at: &At<'_>, status: Option<&kinds::HttpStatus>) -> Option<StatusC
 }
 
 pub(super) fn per_route(at: &At<'_>, packed: &Any) -> Option<Override> {
-    use pb::rate_limit_per_route::OverrideOptions;
     let config: pb::RateLimitPerRoute = common::unpack(at, packed)?;
-    // The newer field counts its values from one.
-    let host = match config.override_option() {
-        OverrideOptions::Default => config.vh_rate_limits,
-        newer => newer as i32 - 1,
-    };
     let made = GlobalRateLimitRoute {
-        host: describe::host_limits(host),
+        host: describe::host_limits(config.vh_rate_limits),
         rules: at.field("rate_limits").each(&config.rate_limits, describe::rule),
         domain: (!config.domain.is_empty()).then(|| config.domain.as_str().into()),
     };
