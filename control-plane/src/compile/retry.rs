@@ -105,14 +105,15 @@ fn policy(retry_on: String, retries: u32, per_try_timeout: Option<Duration>) -> 
         retry_on,
         num_retries: Some(retries),
         per_try_timeout: per_try_timeout.map(duration),
-        // The next try goes elsewhere, if there is an elsewhere.
+        // The next try goes elsewhere, if there is an elsewhere: of two endpoints the one that failed is
+        // drawn eleven times running once in 2000.
         retry_host_predicate: vec![RetryHostPredicate {
             name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
             config_type: Some(retry_host_predicate::ConfigType::TypedConfig(pack(
                 &PreviousHostsPredicate::default(),
             ))),
         }],
-        host_selection_retry_max_attempts: 3,
+        host_selection_retry_max_attempts: 10,
         retriable_headers: vec![HeaderMatcher {
             name: RETRIABLE_HEADER.to_owned(),
             header_match_specifier: Some(HeaderMatchSpecifier::PresentMatch(true)),
