@@ -29,22 +29,45 @@ pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> anyhow::Result<Vec<u
     Ok(answer)
 }
 
-/// Sends these bytes to a server of bytes, says that there are no more, and reads to the end. That
-/// may be nothing.
+/// Sends these bytes to a server of bytes, reads until what came ends with `until` or the other side closes, says that
+/// there is no more, and reads to the end. What came may be nothing. Without `until` it says so at once.
 ///
 /// # Errors
 /// When there is no connection, or no end.
-pub async fn talk(address: SocketAddr, bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
+pub async fn talk(
+    address: SocketAddr,
+    bytes: &[u8],
+    until: Option<&[u8]>,
+) -> anyhow::Result<Vec<u8>> {
     let talk = async {
         let mut stream = TcpStream::connect(address).await?;
         // The other side may have closed already.
         let _ = stream.write_all(bytes).await;
-        let _ = stream.shutdown().await;
         let mut answer = Vec::new();
+        while until.is_some_and(|until| !answer.ends_with(until)) {
+            match stream.read_buf(&mut answer).await {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        let _ = stream.shutdown().await;
         let _ = stream.read_to_end(&mut answer).await;
         Ok::<_, std::io::Error>(answer)
     };
     Ok(timeout(LIMIT, talk).await.context("no end in time")??)
+}
+
+/// A connection to a server that speaks first, once it spoke.
+///
+/// # Errors
+/// When there is no connection, or nothing came.
+pub async fn hold(address: SocketAddr) -> anyhow::Result<TcpStream> {
+    let hold = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.read_exact(&mut [0]).await?;
+        Ok::<_, std::io::Error>(stream)
+    };
+    Ok(timeout(LIMIT, hold).await.context("the server does not speak")??)
 }
 
 /// Reads what [`exchange`] got as one answer. Interim answers (1xx) before it are skipped. Header

@@ -206,7 +206,7 @@ impl Cluster {
         if over {
             self.stats.upstream_cx_overflow.inc();
         }
-        self.connector.connect(endpoint, behalf, place).await
+        self.connector.connect(endpoint, behalf.as_told_by(&self.config), place).await
     }
 
     /// Its endpoints are those that connections or requests name.
@@ -258,7 +258,10 @@ impl Cluster {
             connector: Arc::clone(&self.connector),
             wanted,
             priority: options.priority,
-            fit: Fit { sni: options.sni.filter(|_| by_request), behalf: options.behalf },
+            fit: Fit {
+                sni: options.sni.filter(|_| by_request),
+                behalf: options.behalf.as_told_by(&self.config),
+            },
             at: super::worker().min(self.workers) * 2 + http2,
         }
     }

@@ -7,6 +7,7 @@ use super::Name;
 use super::balancing::{Balancer, Balancing};
 use super::health_check::HealthCheck;
 use super::metadata::{Fields, Metadata, TRANSPORT_SOCKET_MATCH, has_all};
+use super::proxy_protocol;
 use super::tls::UpstreamTls;
 
 /// A group of endpoints that do the same job, and how to use them.
@@ -49,6 +50,8 @@ pub struct Cluster {
     pub outliers: Option<OutlierDetection>,
     /// How often unused endpoints of ORIGINAL_DST are forgotten. Default 5 s.
     pub cleanup_interval: Duration,
+    /// Connections begin with a PROXY header, before any TLS.
+    pub proxy_header: Option<Arc<proxy_protocol::Header>>,
     /// TLS to the endpoints. None: plain text.
     pub tls: Option<Arc<UpstreamTls>>,
     /// The same for endpoints whose metadata match, in the order in which they are tried.
@@ -99,6 +102,7 @@ impl Default for Cluster {
             http2: Http2Options::default(),
             buffer_limit: 1 << 20,
             tcp_keepalive: None,
+            proxy_header: None,
         }
     }
 }

@@ -10,6 +10,8 @@ use ipnet::IpNet;
 use super::Name;
 use super::access_log::{AccessLog, LogMoments};
 use super::http::HttpManager;
+use super::network_filter::NetworkFilter;
+use super::proxy_protocol;
 use super::tls::DownstreamTls;
 
 /// Where a listener binds or a connection goes.
@@ -43,7 +45,7 @@ pub enum Direction {
 }
 
 /// One listening socket and what happens to its connections.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Listener {
     /// Unique name; metrics use `stat_prefix`.
     pub name: Name,
@@ -51,6 +53,11 @@ pub struct Listener {
     pub address: Address,
     /// `::` takes IPv4 connections too (`ipv4_compat`).
     pub dual_stack: bool,
+    /// Where it binds besides (`additional_addresses`), each with its own `dual_stack`.
+    pub additional: Vec<(Address, bool)>,
+    /// All of its configuration but the filter chains, as a number: listeners that agree on it differ in filter chains
+    /// only.
+    pub frame: u128,
     /// Connections to foreign addresses are taken (TPROXY), which needs CAP_NET_ADMIN.
     pub transparent: bool,
     /// Metric prefix: `listener.<stat_prefix>.`; Envoy's default is the address with `:` as `_`.
@@ -71,6 +78,8 @@ pub struct Listener {
     pub inspect_timeout: Duration,
     /// After the timeout: go on with what is known (true) or close (false).
     pub continue_on_inspect_timeout: bool,
+    /// A PROXY header says who the client is. None: connections have none.
+    pub proxy_protocol: Option<proxy_protocol::Accept>,
     /// Connections of endpoints come from the client's address, their packets with this mark
     /// (`original_src`; 0: none).
     pub original_src: Option<u32>,
@@ -78,7 +87,7 @@ pub struct Listener {
     pub buffer_limit: u32,
     /// Length of the accept queue. Default 1024.
     pub backlog: u32,
-    /// Listener access logs: connections that no filter chain took.
+    /// Written when a connection ends, whatever became of it.
     pub access_log: Vec<AccessLog>,
 }
 
@@ -138,7 +147,7 @@ pub enum SourceType {
 }
 
 /// What is done with the connections of one kind.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub struct FilterChain {
     /// For logs and dumps.
     pub name: Name,
@@ -148,8 +157,12 @@ pub struct FilterChain {
     pub tls: Option<Arc<DownstreamTls>>,
     /// How long the TLS handshake may take. Zero: for ever. Envoy's default: no limit; ours 15 s.
     pub transport_connect_timeout: Duration,
+    /// What is asked before the last filter has the connection, in order.
+    pub filters: Vec<NetworkFilter>,
     /// The last filter.
     pub terminal: Terminal,
+    /// All of its configuration, as a number: chains that agree on it are the same.
+    pub fingerprint: u128,
 }
 
 /// The network filter that ends a chain.
@@ -168,6 +181,10 @@ pub struct TcpProxy {
     pub stat_prefix: Name,
     /// Clusters with their weights; one entry for a plain `cluster`.
     pub clusters: Vec<(Name, u32)>,
+    /// The server name of the client's TLS hello decides instead, where there is one.
+    pub by_sni: Option<BySni>,
+    /// Ring hash and Maglev pick by the client's address (`hash_policy`).
+    pub hash_source: bool,
     /// Close after so long without a byte either way. Default 1 h; None: never.
     pub idle_timeout: Option<Duration>,
     /// Close so long after the connection was made, whatever it does.
@@ -178,4 +195,27 @@ pub struct TcpProxy {
     pub access_log: Vec<AccessLog>,
     /// When else.
     pub log_moments: LogMoments,
+}
+
+/// What the server name of a TLS hello means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BySni {
+    /// It is the name of the cluster (`sni_cluster`).
+    Cluster,
+    /// It is the host to go to, at this port (`sni_dynamic_forward_proxy`); the cluster looks it up.
+    Host(u16),
+}
+
+impl PartialEq for FilterChain {
+    fn eq(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint
+    }
+}
+
+impl PartialEq for Listener {
+    fn eq(&self, other: &Self) -> bool {
+        self.frame == other.frame
+            && self.filter_chains == other.filter_chains
+            && self.default_filter_chain == other.default_filter_chain
+    }
 }

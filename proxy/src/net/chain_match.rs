@@ -5,7 +5,7 @@
 //! the very port, a chain without a port is out, even if the former then fails on something else
 //! (Envoy, "Filter chain match").
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -112,10 +112,13 @@ fn first_protocol(wanted: &[String], offered: &[String]) -> Option<usize> {
     Some(offered.len() - at)
 }
 
+/// What Envoy takes for loopback: not the rest of 127.0.0.0/8.
+const HOME: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
 fn is_local(facts: &ConnectionFacts<'_>) -> bool {
     match (facts.source, facts.destination) {
         (Some(source), destination) => {
-            source.ip().is_loopback()
+            HOME.contains(&source.ip())
                 || destination.is_some_and(|destination| destination.ip() == source.ip())
         }
         (None, _) => true,

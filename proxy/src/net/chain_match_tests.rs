@@ -9,6 +9,8 @@ fn chain(name: &str, change: impl FnOnce(&mut ChainMatch)) -> Arc<FilterChain> {
     let tcp = TcpProxy {
         stat_prefix: "x".into(),
         clusters: vec![("x".into(), 1)],
+        by_sni: None,
+        hash_source: false,
         idle_timeout: None,
         max_connection_duration: None,
         max_connect_attempts: 1,
@@ -20,7 +22,9 @@ fn chain(name: &str, change: impl FnOnce(&mut ChainMatch)) -> Arc<FilterChain> {
         matches,
         tls: None,
         transport_connect_timeout: Duration::ZERO,
+        filters: Vec::new(),
         terminal: Terminal::Tcp(Arc::new(tcp)),
+        fingerprint: 0,
     })
 }
 
@@ -32,12 +36,15 @@ fn listener(filter_chains: Vec<Arc<FilterChain>>) -> Listener {
         bind_to_port: true,
         use_original_dst: false,
         dual_stack: false,
+        additional: Vec::new(),
+        frame: 0,
         transparent: false,
         direction: Direction::Inbound,
         filter_chains,
         default_filter_chain: None,
         inspect: Inspect::default(),
         original_src: None,
+        proxy_protocol: None,
         inspect_timeout: Duration::ZERO,
         continue_on_inspect_timeout: false,
         buffer_limit: 1 << 20,
@@ -205,6 +212,8 @@ fn local_is_loopback_or_the_same_address() {
     ]);
     let from = |source| chosen(&chains, &Facts { source, ..PLAIN });
     assert_eq!(from("127.0.0.1:1"), "local");
+    assert_eq!(from("127.0.0.9:1"), "external");
+    assert_eq!(from("[::1]:1"), "local");
     assert_eq!(from("10.0.0.1:1"), "local");
     assert_eq!(from("10.0.0.2:1"), "external");
     assert_eq!(from("a unix socket"), "local");

@@ -30,6 +30,8 @@ pub struct CopyOptions {
     pub idle: Option<Duration>,
     /// So long after its start, whatever happens. None: never.
     pub max_duration: Option<Duration>,
+    /// Most bytes that are buffered from downstream, and from upstream. None: 256 KiB.
+    pub buffers: Option<(usize, usize)>,
 }
 
 /// Why copying ended.
@@ -67,7 +69,7 @@ pub struct Copied {
 /// completes. When one side ends, the other's writing half is shut down and the rest goes on.
 ///
 /// `progress` is told of bytes as they are written: the side that they came from, and how many.
-/// A connection without traffic holds no buffer; a busy one has up to 256 KiB each way. TLS that
+/// A connection without traffic holds no buffer; a busy one has up to [`CopyOptions::buffers`] each way. TLS that
 /// ends without `close_notify` counts as ended.
 pub async fn bidirectional<A, B>(
     downstream: &mut A,
@@ -85,7 +87,9 @@ where
     let mut idle = pin!(options.idle.map(|idle| sleep_until(start + idle)));
     let mut whole = pin!(options.max_duration.map(|most| sleep_until(start + most)));
     let mut last = start;
-    let (mut up, mut down) = (Half::new(Side::Downstream), Half::new(Side::Upstream));
+    let (up_most, down_most) = options.buffers.unwrap_or((SIZES[2], SIZES[2]));
+    let mut up = Half::new(Side::Downstream, up_most);
+    let mut down = Half::new(Side::Upstream, down_most);
     let end = poll_fn(|cx| {
         let before = up.activity + down.activity;
         let sent = up.poll(cx, downstream, upstream, &mut progress);
@@ -120,6 +124,7 @@ struct Half {
     state: State,
     buffer: BytesMut,
     size: usize,
+    most: usize,
     bytes: u64,
     // Counts everything that moved; compared, never shown.
     activity: u64,
@@ -135,12 +140,14 @@ enum State {
 }
 
 impl Half {
-    fn new(from: Side) -> Self {
+    fn new(from: Side, most: usize) -> Self {
+        let most = most.max(1);
         Self {
             from,
             state: State::Copying,
             buffer: BytesMut::new(),
-            size: SIZES[0],
+            size: SIZES[0].min(most),
+            most,
             bytes: 0,
             activity: 0,
             unflushed: false,
@@ -235,7 +242,7 @@ impl Half {
                 self.activity += 1;
                 if read >= self.size {
                     let larger = SIZES.into_iter().find(|size| *size > self.size);
-                    self.size = larger.unwrap_or(self.size);
+                    self.size = larger.unwrap_or(self.size).min(self.most);
                 }
                 Poll::Ready(Ok(()))
             }

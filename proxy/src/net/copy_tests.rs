@@ -89,7 +89,8 @@ fn streams() -> (DuplexStream, DuplexStream, DuplexStream, DuplexStream) {
 #[tokio::test]
 async fn idle_counts_from_the_last_byte_either_way() {
     let (mut client, mut down, mut up, mut server) = streams();
-    let options = CopyOptions { idle: Some(Duration::from_secs(2)), max_duration: None };
+    let options =
+        CopyOptions { idle: Some(Duration::from_secs(2)), max_duration: None, buffers: None };
     let copy = tokio::spawn(async move {
         bidirectional(&mut down, &mut up, options, pending(), |_, _| {}).await
     });
@@ -125,7 +126,8 @@ async fn the_idle_timer_is_moved_when_it_fires_too_early() {
 async fn a_half_closed_connection_is_not_kept_for_ever() {
     let (mut client, mut down, mut up, _server) = streams();
     client.shutdown().await.unwrap();
-    let options = CopyOptions { idle: Some(Duration::from_millis(50)), max_duration: None };
+    let options =
+        CopyOptions { idle: Some(Duration::from_millis(50)), max_duration: None, buffers: None };
     let copied = bidirectional(&mut down, &mut up, options, pending(), |_, _| {}).await;
     assert!(matches!(copied.end, CopyEnd::Idle), "{copied:?}");
 }
@@ -141,6 +143,7 @@ async fn a_busy_connection_ends_at_its_longest_duration_and_when_told() {
     let options = CopyOptions {
         idle: Some(Duration::from_secs(10)),
         max_duration: Some(Duration::from_millis(200)),
+        buffers: None,
     };
     let copied = bidirectional(&mut down, &mut up, options, pending(), |_, _| {}).await;
     assert!(matches!(copied.end, CopyEnd::MaxDuration), "{copied:?}");
@@ -176,7 +179,7 @@ async fn progress_is_told_as_it_happens() {
 #[test]
 fn buffers_grow_while_filled_and_vanish_when_idle() {
     let mut cx = Context::from_waker(std::task::Waker::noop());
-    let mut half = Half::new(Side::Downstream);
+    let mut half = Half::new(Side::Downstream, SIZES[2]);
     let mut full = tokio::io::repeat(7);
     for want in [1 << 10, 16 << 10, 256 << 10, 256 << 10] {
         assert_eq!(half.size, want);

@@ -12,6 +12,7 @@ pub mod listen;
 pub mod original_dst;
 pub mod pass;
 pub mod peek;
+pub mod proxy_protocol;
 pub mod rlimit;
 pub mod sniff;
 

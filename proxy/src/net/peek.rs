@@ -5,12 +5,13 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, recv};
-use tokio::io::{Interest, Ready};
+use tokio::io::{AsyncReadExt, Interest, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::Io;
 use super::io::Socket;
+use super::proxy_protocol::{self, Found};
 use super::sniff::{LIMIT, Sniffed, inspect};
 use crate::model::listener::Inspect;
 
@@ -30,19 +31,47 @@ pub async fn peek(io: &Io, what: Inspect, limit: Duration) -> io::Result<Sniffed
         return Ok(Sniffed::default());
     }
     let mut known = inspect(&[], what);
-    let look = look(io, what, &mut known);
-    if limit.is_zero() {
-        look.await?;
-    } else if let Ok(looked) = timeout(limit, look).await {
-        looked?;
-    }
+    let mut decide = |bytes: &[u8], ended| decide(bytes, what, &mut known, ended);
+    within(limit, look(io, &mut decide)).await?;
     Ok(known)
 }
 
-async fn look(io: &Io, what: Inspect, known: &mut Sniffed) -> io::Result<()> {
+/// Takes a PROXY header off a new connection, and nothing of what comes after it. Waits for the client as [`peek`] does;
+/// a client that closes before that is `Undecided`.
+///
+/// # Errors
+/// The connection was reset; [`io::ErrorKind::TimedOut`] after `limit`.
+pub async fn take_proxy_header(io: &mut Io, limit: Duration) -> io::Result<Found> {
+    let (mut found, mut closed) = (Found::Undecided, false);
+    let mut decide = |bytes: &[u8], ended| {
+        found = proxy_protocol::parse(bytes);
+        closed = ended || bytes.len() >= LIMIT;
+        closed || found != Found::Undecided
+    };
+    within(limit, look(io, &mut decide)).await?;
+    if found == Found::Undecided && !closed {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    if let Found::Whole(header) = &found {
+        // All of it is there.
+        io.read_exact(&mut vec![0; header.length]).await?;
+    }
+    Ok(found)
+}
+
+/// Zero: as long as it takes.
+async fn within(limit: Duration, look: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    if limit.is_zero() {
+        return look.await;
+    }
+    timeout(limit, look).await.unwrap_or(Ok(()))
+}
+
+/// Until `decide` is content with the bytes; it is told whether there will be no more.
+async fn look(io: &Io, decide: &mut impl FnMut(&[u8], bool) -> bool) -> io::Result<()> {
     let mut buffer = vec![0; FIRST_LOOK];
     let mut seen = first(io, &mut buffer).await?;
-    if decide(&buffer[..seen], what, known, seen == 0) {
+    if decide(&buffer[..seen], seen == 0) {
         return Ok(());
     }
     // To wait for more than what is there, readiness has to be cleared. On the stream itself that
@@ -63,7 +92,7 @@ async fn look(io: &Io, what: Inspect, known: &mut Sniffed) -> io::Result<()> {
         };
         let ended = now <= seen;
         seen = now;
-        if decide(&buffer[..seen], what, known, ended) {
+        if decide(&buffer[..seen], ended) {
             return Ok(());
         }
     }
@@ -125,7 +154,7 @@ fn peek_into(io: &Io, buffer: &mut [u8]) -> io::Result<Option<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncWriteExt;
 
     use super::*;
     use crate::model::listener::{Address, Transport};
@@ -193,6 +222,24 @@ mod tests {
             let sniffed = timeout(LONG, sniffed).await.unwrap().unwrap();
             assert_eq!((sniffed.http, sniffed.need_more), (None, false));
         }
+    }
+
+    #[tokio::test]
+    async fn a_proxy_header_is_taken_and_what_follows_is_left() {
+        let (mut client, mut server) = pair().await;
+        let writing = async move {
+            for part in ["PROXY TCP4 192.0.2.1 192.0.2.2 ", "7 8\r", "\nGET"] {
+                client.write_all(part.as_bytes()).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            client
+        };
+        let (_client, found) = tokio::join!(writing, take_proxy_header(&mut server, LONG));
+        let Found::Whole(header) = found.unwrap() else { panic!("no header") };
+        assert_eq!(header.ends.unwrap().0, "192.0.2.1:7".parse().unwrap());
+        let mut rest = [0; 3];
+        server.read_exact(&mut rest).await.unwrap();
+        assert_eq!(&rest, b"GET");
     }
 
     #[tokio::test]

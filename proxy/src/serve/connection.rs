@@ -77,7 +77,7 @@ pub(crate) struct Ends {
 impl Ends {
     /// What upstream connections tell of this one.
     pub(crate) fn behalf(&self) -> Behalf {
-        Behalf { source: self.source }
+        Behalf { source: self.source, ends: socket(&self.remote).zip(socket(&self.local)) }
     }
 
     /// Where the connection was going: before any redirection, where that is known.
@@ -236,6 +236,11 @@ impl Connection {
     /// Address of the peer.
     pub(crate) fn remote_ip(&self) -> Option<IpAddr> {
         socket(&self.ends.remote).map(|address| address.ip())
+    }
+
+    /// Address of the peer itself, whomever it says that it speaks for.
+    pub(crate) fn direct_ip(&self) -> Option<IpAddr> {
+        socket(&self.ends.direct).map(|address| address.ip())
     }
 
     /// Port that the peer connected to.

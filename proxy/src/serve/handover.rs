@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 use super::listener::{Listener, ListenerError};
-use crate::model::listener::Address;
+use super::server::gone;
+use crate::model::listener::{self as model, Address};
 use crate::model::{Map, Name, Snapshot};
+use crate::net::drain::Drain;
 
 type ByAddress = rpds::HashTrieMapSync<SocketAddr, Arc<Listener>, foldhash::fast::RandomState>;
 
@@ -38,31 +40,48 @@ impl Unbound {
         found.cloned()
     }
 
-    /// Takes a listener in, in place of an earlier one of its name.
-    pub(super) fn put(&self, listener: Listener) {
+    /// The listener of a name.
+    pub(super) fn get(&self, name: &Name) -> Option<Arc<Listener>> {
+        self.by_name.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// What connections to some of them wait for.
+    pub(super) fn drains(&self, which: impl Fn(&model::Listener) -> bool) -> Vec<Arc<Drain>> {
+        let by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        let those = by_name.values().filter(|one| which(&one.config));
+        those.flat_map(|one| one.drains().map(Arc::clone)).collect()
+    }
+
+    /// Takes a listener in, in place of an earlier one of its name. Returns what has to end of that one.
+    pub(super) fn put(&self, listener: Listener) -> Vec<Arc<Drain>> {
         let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
         let mut by_address = ByAddress::clone(&self.by_address.load());
         let name = Arc::clone(&listener.config.name);
         let listener = Arc::new(listener);
+        let mut over = Vec::new();
         if let Some(old) = by_name.get(&name) {
             forget(&mut by_address, old);
+            over = gone(old, &listener);
         }
         if let Address::Socket(address) = listener.config.address {
             by_address.insert_mut(address, Arc::clone(&listener));
         }
         by_name.insert_mut(name, listener);
         self.by_address.store(Arc::new(by_address));
+        over
     }
 
-    /// Takes one away. Connections that it got stay until they end.
-    pub(super) fn remove(&self, name: &Name) {
+    /// Takes one away. Returns what has to end.
+    pub(super) fn remove(&self, name: &Name) -> Vec<Arc<Drain>> {
         let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = by_name.get(name).cloned() {
             let mut by_address = ByAddress::clone(&self.by_address.load());
             forget(&mut by_address, &old);
             by_name.remove_mut(name);
             self.by_address.store(Arc::new(by_address));
+            return old.drains().map(Arc::clone).collect();
         }
+        Vec::new()
     }
 
     /// Whether there is one of this name.

@@ -1,19 +1,24 @@
 //! Step two, identify: who is at the other end, and which filter chain is theirs.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::connection::{self, Ends, socket};
 use super::listener::{Chain, Listener, Terminal};
+use super::network_filter::{self, Denied};
 use super::speak_first::{self, Ahead};
-use super::tcp;
+use super::tcp::{self, Begun, Told};
 use crate::model::Name;
 use crate::model::listener::Address;
+use crate::model::proxy_protocol::Version;
 use crate::net::chain_match::{ConnectionFacts, select};
 use crate::net::drain::Watch;
-use crate::net::peek::peek;
+use crate::net::peek::{peek, take_proxy_header};
+use crate::net::proxy_protocol::{Found, Read};
 use crate::net::sniff::Sniffed;
-use crate::net::{Io, Source};
+use crate::net::{Io, Source, unmapped};
 use crate::tls::{self, PeerIdentity};
 
 /// A connection that was accepted.
@@ -25,48 +30,80 @@ pub(super) struct Arrival {
     pub(super) original_dst: Option<SocketAddr>,
 }
 
-/// Serve one accepted socket until it closes.
-pub(super) async fn serve(listener: Arc<Listener>, arrival: Arrival, drain: Watch) {
-    listener.stats.downstream_cx_total.inc();
-    let _active = listener.stats.downstream_cx_active.guard();
-    let _guard = drain.guard();
-    if let Some((chain, ends, io, ahead)) = identify(&listener, arrival).await {
-        match &chain.terminal {
-            Terminal::Http(http) => {
-                connection::serve_http(Arc::clone(http), ends, io, drain).await;
-            }
-            Terminal::Tcp(proxy) => tcp::serve(proxy, &ends, (io, ahead), drain).await,
-        }
-    }
-    listener.stats.downstream_cx_destroy.inc();
+/// A connection that knows where it belongs.
+struct Identified {
+    chain: Arc<Chain>,
+    io: Io,
+    ahead: Option<tcp::Upstream>,
 }
 
-type Identified = (Arc<Chain>, Ends, Io, Option<tcp::Upstream>);
-
-/// Look at a new connection, choose its filter chain, and finish its TLS handshake. None: it is
-/// closed; why is counted and logged.
-async fn identify(listener: &Listener, arrival: Arrival) -> Option<Identified> {
-    let (mut ends, io) = meet(listener, arrival)?;
-    let (sniffed, ahead) = inspect(listener, &io, &ends).await?;
-    let chain = choose(listener, &sniffed, &ends)?;
-    let ahead = ahead.filter(|(of, _)| Arc::ptr_eq(of, &chain)).map(|(_, upstream)| upstream);
-    ends.sni = sniffed.sni;
-    ends.chain = Arc::clone(&chain.config.name);
-    let Some(config) = &chain.tls else { return Some((chain, ends, io, ahead)) };
-    let io = handshake(listener, &chain, io, Arc::clone(&config.load())).await?;
-    ends.tls_version = io.tls_version();
-    ends.tls = io.tls_facts();
-    ends.sni = io.sni().map(str::to_owned).or(ends.sni);
-    if !io.peer_certificates().is_empty() {
-        ends.peer = Some(PeerIdentity::from_der(io.peer_certificates()));
+/// Serve one accepted socket until it closes.
+pub(super) async fn serve(listener: Arc<Listener>, arrival: Arrival, drain: Watch) {
+    let begun = Begun::now();
+    let guard = drain.guard();
+    let Some((mut ends, io)) = meet(&listener, arrival) else { return };
+    let before = listener.stats.downstream_pre_cx_active.guard();
+    let chosen = Box::pin(prepare(&listener, &mut ends, io)).await;
+    drop(before);
+    let told = match chosen {
+        Ok((chain, io, ahead)) => {
+            let stats = &listener.stats;
+            stats.downstream_cx_total.inc();
+            let _active = stats.downstream_cx_active.guard();
+            // From here on it ends with its chain, which may live longer than this version of the listener.
+            let watch = chain.drain.watch();
+            let _guard = watch.guard();
+            drop(guard);
+            let told = match secure(&listener, &chain, (&mut ends, io)).await {
+                Some(io) => run(Identified { chain, io, ahead }, &ends, watch).await,
+                None => Told::default(),
+            };
+            stats.downstream_cx_destroy.inc();
+            stats.downstream_cx_length_ms.record(begun.elapsed().as_secs_f64() * 1000.0);
+            told
+        }
+        Err(told) => told,
+    };
+    if listener.logger.is_enabled() {
+        listener.logger.log(&tcp::record_of(&ends, &told, &begun));
     }
-    Some((chain, ends, io, ahead))
+}
+
+/// Hand a connection to its chain.
+async fn run(found: Identified, ends: &Ends, drain: Watch) -> Told {
+    let Identified { chain, io, ahead } = found;
+    let _places = match network_filter::pass(&chain.gates, ends, Instant::now()) {
+        Ok(places) => places,
+        Err(denied) => return turn_away(&chain, ends, (denied, &drain)).await,
+    };
+    match &chain.terminal {
+        Terminal::Http(http) => {
+            connection::serve_http(Arc::clone(http), ends.clone(), io, drain).await;
+            Told::default()
+        }
+        Terminal::Tcp(proxy) => tcp::serve(proxy, ends, (io, ahead), drain).await,
+    }
+}
+
+async fn turn_away(chain: &Chain, ends: &Ends, (denied, drain): (Denied, &Watch)) -> Told {
+    tracing::debug!(remote = %ends.remote, chain = %ends.chain, why = denied.why, "connection denied");
+    if !denied.after.is_zero() {
+        tokio::select! {
+            () = tokio::time::sleep(denied.after) => {}
+            () = drain.closing() => {}
+        }
+    }
+    let told = Told::denied(denied.why);
+    if let Terminal::Tcp(proxy) = &chain.terminal {
+        tcp::denied(proxy, ends, &told);
+    }
+    told
 }
 
 /// What is known before the first byte.
 fn meet(listener: &Listener, arrival: Arrival) -> Option<(Ends, Io)> {
     let Arrival { io, remote, original_dst } = arrival;
-    let mut ends = Ends {
+    let ends = Ends {
         direct: remote.clone(),
         remote,
         local: io.local_address().ok()?,
@@ -79,11 +116,100 @@ fn meet(listener: &Listener, arrival: Arrival) -> Option<(Ends, Io)> {
         listener: Arc::clone(&listener.config.name),
         source: None,
     };
+    Some((ends, io))
+}
+
+/// What listener filters do, and then the filter chain.
+async fn prepare(
+    listener: &Listener,
+    ends: &mut Ends,
+    mut io: Io,
+) -> Result<(Arc<Chain>, Io, Option<tcp::Upstream>), Told> {
+    unwrap_header(listener, ends, &mut io).await.ok_or_else(Told::default)?;
     if let Some(mark) = listener.config.original_src {
         let client = socket(&ends.remote);
         ends.source = client.map(|client| Source { address: client.ip(), mark });
     }
-    Some((ends, io))
+    let (sniffed, ahead) = inspect(listener, &io, ends).await.ok_or_else(Told::default)?;
+    let Some(chain) = choose(listener, &sniffed, ends) else {
+        return Err(Told::without_chain());
+    };
+    ends.sni = sniffed.sni;
+    ends.chain = Arc::clone(&chain.config.name);
+    let ahead = ahead.filter(|(of, _)| Arc::ptr_eq(of, &chain)).map(|(_, upstream)| upstream);
+    Ok((chain, io, ahead))
+}
+
+/// The PROXY header, where the listener takes one. None: the connection is closed.
+async fn unwrap_header(listener: &Listener, ends: &mut Ends, io: &mut Io) -> Option<()> {
+    let (Some(accept), Some(stats)) = (&listener.config.proxy_protocol, &listener.proxy_protocol)
+    else {
+        return Some(());
+    };
+    let refuse = |why: &str| {
+        let name = &listener.config.name;
+        tracing::debug!(listener = %name, remote = %ends.direct, why, "PROXY header");
+    };
+    match take_proxy_header(io, listener.config.inspect_timeout).await {
+        Ok(Found::Whole(Read { version, ends: said, .. })) => {
+            let taken = match version {
+                Version::V1 => accept.v1,
+                Version::V2 => accept.v2,
+            };
+            stats.found(version);
+            if !taken {
+                stats.disallowed(version);
+                refuse("its version is not taken here");
+                return None;
+            }
+            if let Some((client, destination)) = said {
+                ends.remote = Address::Socket(unmapped(client));
+                ends.local = Address::Socket(unmapped(destination));
+                ends.original_dst = None;
+            }
+            Some(())
+        }
+        Ok(Found::Bad(version, why)) => {
+            stats.bad(version);
+            stats.error.inc();
+            refuse(why);
+            None
+        }
+        Ok(Found::No) if accept.optional => {
+            stats.not_found_allowed.inc();
+            Some(())
+        }
+        Ok(Found::No) => {
+            stats.not_found_disallowed.inc();
+            stats.error.inc();
+            refuse("there is none");
+            None
+        }
+        Ok(Found::Undecided) => {
+            listener.stats.downstream_listener_filter_remote_close.inc();
+            None
+        }
+        Err(error) => {
+            if error.kind() == io::ErrorKind::TimedOut {
+                listener.stats.downstream_pre_cx_timeout.inc();
+            }
+            // What came of a header is no beginning of anything else.
+            (accept.optional && listener.config.continue_on_inspect_timeout).then_some(())
+        }
+    }
+}
+
+/// Finish the TLS handshake of the chain, if there is any.
+async fn secure(listener: &Listener, chain: &Chain, (ends, io): (&mut Ends, Io)) -> Option<Io> {
+    let Some(config) = &chain.tls else { return Some(io) };
+    let io = handshake(listener, chain, io, Arc::clone(&config.load())).await?;
+    ends.tls_version = io.tls_version();
+    ends.tls = io.tls_facts();
+    ends.sni = io.sni().map(str::to_owned).or_else(|| ends.sni.take());
+    if !io.peer_certificates().is_empty() {
+        ends.peer = Some(PeerIdentity::from_der(io.peer_certificates()));
+    }
+    Some(io)
 }
 
 /// What the first bytes show; and the connection of a chain that was dialled meanwhile, with what
@@ -143,10 +269,13 @@ async fn handshake(
     } else {
         match tokio::time::timeout(limit, accepting).await {
             Ok(accepted) => accepted,
-            Err(_) => Err(std::io::Error::new(
-                std::io::ErrorKind::TimedOut,
-                "the TLS handshake took longer than transport_socket_connect_timeout",
-            )),
+            Err(_) => {
+                listener.stats.downstream_cx_transport_socket_connect_timeout.inc();
+                Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the TLS handshake took longer than transport_socket_connect_timeout",
+                ))
+            }
         }
     };
     match accepted {

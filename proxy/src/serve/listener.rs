@@ -6,11 +6,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::filter::{self, Filter};
+use super::network_filter::{self, Gate};
 use super::server::Context;
-use super::stats::{HttpStats, ListenerStats, TcpStats};
+use super::stats::{HttpStats, ListenerStats, ProxyProtocolStats, TcpStats};
 use crate::model::http::HttpManager;
 use crate::model::listener::{self as model, Address, Direction};
 use crate::model::{Map, Name, tls::Secret};
+use crate::net::drain::Drain;
 use crate::telemetry::access_log::Logger;
 use crate::telemetry::trace::Tracer;
 use crate::tls::{self, PeerIdentity, TlsError};
@@ -72,7 +74,11 @@ impl std::error::Error for ListenerError {}
 pub(super) struct Listener {
     pub(super) config: Arc<model::Listener>,
     pub(super) stats: ListenerStats,
-    chains: Vec<Arc<Chain>>,
+    /// What is written about every connection.
+    pub(super) logger: Logger,
+    pub(super) proxy_protocol: Option<ProxyProtocolStats>,
+    /// As configured, and as it lives: longer than this version of the listener, if the next has the same.
+    chains: Vec<(Arc<model::FilterChain>, Arc<Chain>)>,
     /// Chains whose certificates cannot be used. Their connections are closed; those of the others are served.
     pub(super) broken: Vec<ListenerError>,
 }
@@ -83,7 +89,10 @@ pub(super) struct Chain {
     pub(super) config: Arc<model::FilterChain>,
     /// Replaced when a certificate is renewed; connections keep what they began with.
     pub(super) tls: Option<ArcSwap<rustls::ServerConfig>>,
+    pub(super) gates: Vec<Gate>,
     pub(super) terminal: Terminal,
+    /// Of its connections. Begins when the chain goes.
+    pub(super) drain: Arc<Drain>,
 }
 
 /// What serves the connections of a chain.
@@ -113,6 +122,8 @@ pub(crate) struct Http {
 pub(super) struct Tcp {
     pub(super) context: Arc<Context>,
     pub(super) config: Arc<model::TcpProxy>,
+    /// Of the listener: most bytes that are buffered from a client.
+    pub(super) buffer_limit: u32,
     pub(super) stats: TcpStats,
     pub(super) logger: Logger,
     /// Our own certificate.
@@ -127,29 +138,40 @@ impl Http {
 }
 
 impl Listener {
-    /// Make everything that the listener's connections will need. One bad certificate does not take the others with
-    /// it.
+    /// Make everything that the listener's connections will need. Of an earlier version that differs in filter chains
+    /// only, those stay that are the same. One bad certificate does not take the others with it.
     ///
     /// # Errors
     /// A secret is missing or unusable, and no chain can do without it.
     pub(super) fn new(
         config: Arc<model::Listener>,
+        before: Option<&Self>,
         secrets: &Map<Arc<Secret>>,
         context: &Arc<Context>,
     ) -> Result<Self, ListenerError> {
+        let before = before.filter(|before| before.config.frame == config.frame);
         let stats = ListenerStats::new(&context.registry, &config.stat_prefix);
         let all = config.filter_chains.iter().chain(&config.default_filter_chain);
         let (mut chains, mut broken) = (Vec::new(), Vec::new());
         for chain in all {
+            if let Some(same) = before.and_then(|before| before.same_chain(chain)) {
+                chains.push((Arc::clone(chain), same));
+                continue;
+            }
             match Chain::new(&config, chain, secrets, context) {
-                Ok(chain) => chains.push(Arc::new(chain)),
+                Ok(made) => chains.push((Arc::clone(chain), Arc::new(made))),
                 Err(error) => broken.push(error),
             }
         }
         if chains.is_empty() && !broken.is_empty() {
             return Err(broken.swap_remove(0));
         }
-        Ok(Self { config, stats, chains, broken })
+        let logger = Logger::new(&config.access_log, &context.sinks);
+        let proxy_protocol = config
+            .proxy_protocol
+            .as_ref()
+            .map(|accept| ProxyProtocolStats::new(&context.registry, &config.stat_prefix, accept));
+        Ok(Self { config, stats, logger, proxy_protocol, chains, broken })
     }
 
     /// How many chains serve.
@@ -166,13 +188,25 @@ impl Listener {
     /// The chain for connections that show nothing, if it copies bytes in plain text.
     pub(super) fn blind_chain(&self) -> Option<&Arc<Chain>> {
         let default = self.config.default_filter_chain.as_ref()?;
-        let chain = self.chains.iter().find(|chain| Arc::ptr_eq(&chain.config, default))?;
+        let (_, chain) = self.chains.iter().find(|(config, _)| Arc::ptr_eq(config, default))?;
         (chain.tls.is_none() && matches!(chain.terminal, Terminal::Tcp(_))).then_some(chain)
     }
 
     /// The living side of a chain of this listener's configuration.
     pub(super) fn chain(&self, config: &Arc<model::FilterChain>) -> Option<Arc<Chain>> {
-        self.chains.iter().find(|chain| Arc::ptr_eq(&chain.config, config)).cloned()
+        let (_, chain) = self.chains.iter().find(|(one, _)| Arc::ptr_eq(one, config))?;
+        Some(Arc::clone(chain))
+    }
+
+    /// The living side of a chain that is configured the same.
+    fn same_chain(&self, config: &model::FilterChain) -> Option<Arc<Chain>> {
+        let (_, chain) = self.chains.iter().find(|(one, _)| **one == *config)?;
+        Some(Arc::clone(chain))
+    }
+
+    /// What the connections of each chain wait for.
+    pub(super) fn drains(&self) -> impl Iterator<Item = &Arc<Drain>> {
+        self.chains.iter().map(|(_, chain)| &chain.drain)
     }
 
     /// Take renewed certificates into use. A chain whose secret is unusable goes on with what it has; the first of
@@ -182,7 +216,7 @@ impl Listener {
     /// A secret is unusable.
     pub(super) fn renew(&self, secrets: &Map<Arc<Secret>>) -> Result<(), ListenerError> {
         let mut first = Ok(());
-        for chain in &self.chains {
+        for (_, chain) in &self.chains {
             if let (Some(config), Some(current)) = (&chain.config.tls, &chain.tls) {
                 match tls::server_config(config, secrets) {
                     Ok(renewed) => current.store(renewed),
@@ -233,11 +267,18 @@ impl Chain {
                 context: Arc::clone(context),
                 stats: TcpStats::new(&context.registry, &proxy.stat_prefix),
                 logger: Logger::new(&proxy.access_log, &context.sinks),
+                buffer_limit: listener.buffer_limit,
                 config: Arc::clone(proxy),
                 local: local(config, secrets),
             })),
         };
-        Ok(Self { config: Arc::clone(config), tls: server_config.map(ArcSwap::new), terminal })
+        Ok(Self {
+            config: Arc::clone(config),
+            tls: server_config.map(ArcSwap::new),
+            gates: network_filter::all(&config.filters, &context.registry),
+            terminal,
+            drain: Arc::default(),
+        })
     }
 }
 

@@ -28,6 +28,7 @@ mod identify;
 mod lifetime;
 mod listener;
 mod mirror;
+mod network_filter;
 mod read;
 mod record;
 mod redirects;

@@ -102,8 +102,18 @@ pub struct Server {
 #[derive(Debug)]
 struct Running {
     live: Arc<ArcSwap<Listener>>,
-    socket: Arc<net::Listener>,
+    /// Each with the address that was asked for; the listener's main one is the first.
+    sockets: Vec<(Address, Arc<net::Listener>)>,
+    /// Of the accepting, and of connections that have no filter chain yet.
     drain: Arc<Drain>,
+}
+
+impl Running {
+    /// Everything that has to end before the listener is gone.
+    fn drains(&self) -> Vec<Arc<Drain>> {
+        let live = self.live.load();
+        live.drains().chain([&self.drain]).map(Arc::clone).collect()
+    }
 }
 
 /// `listener_manager.`
@@ -111,6 +121,7 @@ struct Running {
 struct ManagerStats {
     added: Counter,
     modified: Counter,
+    in_place: Counter,
     removed: Counter,
     create_failure: Counter,
     active: Gauge,
@@ -134,6 +145,7 @@ impl Server {
         let stats = ManagerStats {
             added: scope.counter("listener_added"),
             modified: scope.counter("listener_modified"),
+            in_place: scope.counter("listener_in_place_updated"),
             removed: scope.counter("listener_removed"),
             create_failure: scope.counter("listener_create_failure"),
             active: scope.gauge("total_listeners_active"),
@@ -152,11 +164,11 @@ impl Server {
             match snapshot.listeners.get(&name) {
                 None => {
                     self.remove(&name);
-                    self.unbound.remove(&name);
+                    self.retire(self.unbound.remove(&name));
                 }
                 Some(config) => {
                     let before = errors.len();
-                    let made = Listener::new(Arc::clone(config), &snapshot.secrets, &self.context);
+                    let made = self.make(config, snapshot);
                     match made {
                         Ok(mut listener) => {
                             errors.append(&mut listener.broken);
@@ -188,7 +200,7 @@ impl Server {
             if whole.contains(name) || self.unbound.contains(name) {
                 continue;
             }
-            match Listener::new(Arc::clone(config), &snapshot.secrets, &self.context) {
+            match self.make(config, snapshot) {
                 Ok(mut listener) => {
                     errors.append(&mut listener.broken);
                     let served = |now: &Running| now.live.load().served();
@@ -204,14 +216,27 @@ impl Server {
         errors
     }
 
+    /// A new version of a listener, with what it has in common with the one that serves.
+    fn make(
+        &self,
+        config: &Arc<model::Listener>,
+        snapshot: &Snapshot,
+    ) -> Result<Listener, ListenerError> {
+        let running = self.lock().get(&config.name).map(|one| one.live.load_full());
+        let before = running.or_else(|| self.unbound.get(&config.name));
+        Listener::new(Arc::clone(config), before.as_deref(), &snapshot.secrets, &self.context)
+    }
+
     /// Where everything is bound.
     pub fn listeners(&self) -> Vec<ListenerView> {
         let running = self.lock();
         let mut views: Vec<_> = running
             .iter()
-            .map(|(name, one)| ListenerView {
-                name: Arc::clone(name),
-                address: one.socket.address().clone(),
+            .flat_map(|(name, one)| {
+                one.sockets.iter().map(|(_, socket)| ListenerView {
+                    name: Arc::clone(name),
+                    address: socket.address().clone(),
+                })
             })
             .collect();
         views.sort_by(|a, b| a.name.cmp(&b.name));
@@ -220,11 +245,14 @@ impl Server {
 
     /// The bound sockets, each with the name of its listener and the address that it was given.
     pub fn sockets(&self) -> Vec<(Name, Address, Arc<net::Listener>)> {
-        let socket = |(name, one): (&Name, &Running)| {
-            let asked = one.live.load().config.address.clone();
-            (Arc::clone(name), asked, Arc::clone(&one.socket))
-        };
-        self.lock().iter().map(socket).collect()
+        let running = self.lock();
+        let all = running.iter().flat_map(|(name, one)| {
+            let socket = |(asked, socket): &(Address, Arc<net::Listener>)| {
+                (Arc::clone(name), asked.clone(), Arc::clone(socket))
+            };
+            one.sockets.iter().map(socket)
+        });
+        all.collect()
     }
 
     /// Stop accepting, let connections finish for at most `limit`, close what is left. Returns how
@@ -243,18 +271,23 @@ impl Server {
 
     /// The same, only for listeners with `traffic_direction: INBOUND`.
     pub async fn drain_inbound(&self, limit: Duration) -> usize {
-        let inbound = |one: &Running| one.live.load().config.direction == Direction::Inbound;
-        self.drain_those(inbound, limit).await
+        self.drain_those(|config| config.direction == Direction::Inbound, limit).await
     }
 
-    async fn drain_those(&self, which: impl Fn(&Running) -> bool, limit: Duration) -> usize {
+    async fn drain_those(
+        &self,
+        which: impl Fn(&model::Listener) -> bool,
+        limit: Duration,
+    ) -> usize {
         let leaving: Vec<_> = {
             let mut running = self.lock();
-            let leaving = running.extract_if(|_, one| which(one)).map(|(_, one)| one).collect();
+            let leaves = |one: &Running| which(&one.live.load().config);
+            let leaving = running.extract_if(|_, one| leaves(one)).map(|(_, one)| one).collect();
             self.stats.active.set(i64::try_from(running.len()).unwrap_or(i64::MAX));
             leaving
         };
-        let drains: Vec<_> = leaving.iter().map(|one| Arc::clone(&one.drain)).collect();
+        let mut drains: Vec<_> = leaving.iter().flat_map(Running::drains).collect();
+        drains.extend(self.unbound.drains(which));
         // Closes the sockets, once each worker's accept loop has seen the drain.
         for drain in &drains {
             drain.start();
@@ -282,11 +315,11 @@ impl Server {
     fn place(&self, listener: Listener) -> Result<(), ListenerError> {
         let name = Arc::clone(&listener.config.name);
         if listener.config.bind_to_port {
-            self.unbound.remove(&name);
+            self.retire(self.unbound.remove(&name));
             return self.put(listener);
         }
         self.remove(&name);
-        self.unbound.put(listener);
+        self.retire(self.unbound.put(listener));
         Ok(())
     }
 
@@ -297,36 +330,60 @@ impl Server {
             && is_same_socket(&current.live.load().config, &listener.config)
         {
             self.stats.modified.inc();
-            // The socket stays; connections of the old version finish in their own time.
-            let old = std::mem::replace(&mut current.drain, Arc::new(Drain::new()));
-            current.live = Arc::new(ArcSwap::from_pointee(listener));
-            self.accept(current).map_err(|error| bind_error(&current.live.load(), error))?;
-            self.retire(old);
+            let before = current.live.load_full();
+            let only_chains = before.config.frame == listener.config.frame;
+            let gone = gone(&before, &listener);
+            if only_chains {
+                self.stats.in_place.inc();
+                current.live.store(Arc::new(listener));
+            } else {
+                // The sockets stay; connections of the old version finish in their own time.
+                let old = std::mem::replace(&mut current.drain, Arc::new(Drain::new()));
+                current.live = Arc::new(ArcSwap::from_pointee(listener));
+                self.accept(current).map_err(|error| bind_error(&current.live.load(), error))?;
+                self.retire(vec![old]);
+            }
+            self.retire(gone);
             return Ok(());
         }
-        let config = &listener.config;
-        let options = ListenOptions {
-            backlog: config.backlog,
-            dual_stack: config.dual_stack,
-            transparent: config.transparent,
-        };
-        let socket = self
-            .inherited
-            .listen(&name, &config.address, &options)
-            .map_err(|error| bind_error(&listener, error))?;
-        let new = Running {
-            live: Arc::new(ArcSwap::from_pointee(listener)),
-            socket: Arc::new(socket),
-            drain: Arc::new(Drain::new()),
-        };
+        let sockets = self.bind(&listener.config)?;
+        let live = Arc::new(ArcSwap::from_pointee(listener));
+        let new = Running { live, sockets, drain: Arc::new(Drain::new()) };
         self.accept(&new).map_err(|error| bind_error(&new.live.load(), error))?;
         self.stats.added.inc();
-        tracing::info!(listener = %name, address = %new.socket.address(), "listening");
+        for (_, socket) in &new.sockets {
+            tracing::info!(listener = %name, address = %socket.address(), "listening");
+        }
         if let Some(old) = running.insert(name, new) {
-            self.retire(old.drain);
+            self.retire(old.drains());
         }
         self.stats.active.set(i64::try_from(running.len()).unwrap_or(i64::MAX));
         Ok(())
+    }
+
+    /// Listen at all of a listener's addresses.
+    fn bind(
+        &self,
+        config: &model::Listener,
+    ) -> Result<Vec<(Address, Arc<net::Listener>)>, ListenerError> {
+        let main = (&config.address, config.dual_stack);
+        let more = config.additional.iter().map(|(address, dual_stack)| (address, *dual_stack));
+        let mut sockets = Vec::new();
+        for (address, dual_stack) in [main].into_iter().chain(more) {
+            let options = ListenOptions {
+                backlog: config.backlog,
+                dual_stack,
+                transparent: config.transparent,
+            };
+            let socket = self.inherited.listen(&config.name, address, &options);
+            let socket = socket.map_err(|error| ListenerError::Bind {
+                name: Arc::clone(&config.name),
+                address: address.clone(),
+                error,
+            })?;
+            sockets.push((address.clone(), Arc::new(socket)));
+        }
+        Ok(sockets)
     }
 
     fn remove(&self, name: &Name) {
@@ -334,18 +391,24 @@ impl Server {
         if let Some(old) = running.remove(name) {
             self.stats.removed.inc();
             self.stats.active.set(i64::try_from(running.len()).unwrap_or(i64::MAX));
-            self.retire(old.drain);
+            self.retire(old.drains());
         }
     }
 
-    /// Let the connections of a listener that went finish.
-    fn retire(&self, drain: Arc<Drain>) {
-        drain.start();
+    /// Let the connections of a listener, or of filter chains, that went finish.
+    fn retire(&self, drains: Vec<Arc<Drain>>) {
+        if drains.is_empty() {
+            return;
+        }
+        for drain in &drains {
+            drain.start();
+        }
         let draining = self.stats.draining.guard();
         if let Some(worker) = self.workers.first() {
             worker.spawn(async move {
                 let _draining = draining;
-                drain.run(LISTENER_DRAIN).await;
+                let ends = drains.iter().map(|drain| drain.run(LISTENER_DRAIN));
+                futures_util::future::join_all(ends).await;
             });
         }
     }
@@ -364,10 +427,12 @@ impl Server {
         for worker in &self.workers {
             // Registers the socket with that worker's poll.
             let _inside = worker.enter();
-            let acceptor = running.socket.acceptor()?;
-            let owners =
-                Owners { bound: Arc::clone(&running.live), unbound: Arc::clone(&self.unbound) };
-            worker.spawn(accept_loop(acceptor, owners, Arc::clone(&running.drain)));
+            for (_, socket) in &running.sockets {
+                let acceptor = socket.acceptor()?;
+                let owners =
+                    Owners { bound: Arc::clone(&running.live), unbound: Arc::clone(&self.unbound) };
+                worker.spawn(accept_loop(acceptor, owners, Arc::clone(&running.drain)));
+            }
         }
         Ok(())
     }
@@ -398,8 +463,14 @@ impl Owners {
 }
 
 fn is_same_socket(one: &model::Listener, other: &model::Listener) -> bool {
-    (&one.address, one.dual_stack, one.transparent)
-        == (&other.address, other.dual_stack, other.transparent)
+    (&one.address, one.dual_stack, one.transparent, &one.additional)
+        == (&other.address, other.dual_stack, other.transparent, &other.additional)
+}
+
+/// Chains of the older version that the newer does not have any more.
+pub(super) fn gone(older: &Listener, newer: &Listener) -> Vec<Arc<Drain>> {
+    let kept: Vec<_> = newer.drains().map(Arc::as_ptr).collect();
+    older.drains().filter(|drain| !kept.contains(&Arc::as_ptr(drain))).map(Arc::clone).collect()
 }
 
 async fn accept_loop(mut acceptor: Acceptor, owners: Owners, drain: Arc<Drain>) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{StatusCode, Version};
 
 use crate::model::Name;
+use crate::model::proxy_protocol::{Accept, Version as Written};
 use crate::telemetry::stats::{Counter, Gauge, GaugeGuard, Histogram, Registry, Scope};
 
 /// `http.<stat_prefix>.`
@@ -182,6 +183,10 @@ pub(super) struct ListenerStats {
     pub(super) downstream_cx_active: Gauge,
     pub(super) downstream_cx_destroy: Counter,
     pub(super) downstream_pre_cx_timeout: Counter,
+    pub(super) downstream_pre_cx_active: Gauge,
+    pub(super) downstream_cx_length_ms: Histogram,
+    pub(super) downstream_listener_filter_remote_close: Counter,
+    pub(super) downstream_cx_transport_socket_connect_timeout: Counter,
     pub(super) no_filter_chain_match: Counter,
     pub(super) ssl_handshake: Counter,
     pub(super) ssl_connection_error: Counter,
@@ -197,6 +202,12 @@ impl ListenerStats {
             downstream_cx_active: scope.gauge("downstream_cx_active"),
             downstream_cx_destroy: scope.counter("downstream_cx_destroy"),
             downstream_pre_cx_timeout: scope.counter("downstream_pre_cx_timeout"),
+            downstream_pre_cx_active: scope.gauge("downstream_pre_cx_active"),
+            downstream_cx_length_ms: scope.histogram("downstream_cx_length_ms"),
+            downstream_listener_filter_remote_close: scope
+                .counter("downstream_listener_filter_remote_close"),
+            downstream_cx_transport_socket_connect_timeout: scope
+                .counter("downstream_cx_transport_socket_connect_timeout"),
             no_filter_chain_match: scope.counter("no_filter_chain_match"),
             ssl_handshake: scope.counter("ssl.handshake"),
             ssl_connection_error: scope.counter("ssl.connection_error"),
@@ -210,6 +221,57 @@ impl ListenerStats {
         if cause != "connection_error" {
             self.scope.counter(&format!("ssl.{cause}")).inc();
         }
+    }
+}
+
+/// `proxy_proto.[<stat_prefix>.]`, and one counter of the listener's.
+#[derive(Debug)]
+pub(super) struct ProxyProtocolStats {
+    pub(super) error: Counter,
+    pub(super) not_found_allowed: Counter,
+    pub(super) not_found_disallowed: Counter,
+    v1: [Counter; 3],
+    v2: [Counter; 3],
+}
+
+impl ProxyProtocolStats {
+    pub(super) fn new(registry: &Registry, listener: &Name, accept: &Accept) -> Self {
+        let label = ("envoy_listener_address", Arc::clone(listener));
+        let prefix = Some(&accept.stat_prefix).filter(|prefix| !prefix.is_empty());
+        let prefix = prefix.map(|prefix| ("envoy_proxy_protocol_prefix", Arc::clone(prefix)));
+        let scope = registry.scope("proxy_proto", prefix);
+        let version = |version: &str| {
+            ["found", "disallowed", "error"]
+                .map(|name| scope.counter(&format!("versions.{version}.{name}")))
+        };
+        Self {
+            error: registry
+                .scope("listener", Some(label))
+                .counter("downstream_cx_proxy_proto_error"),
+            not_found_allowed: scope.counter("not_found_allowed"),
+            not_found_disallowed: scope.counter("not_found_disallowed"),
+            v1: version("v1"),
+            v2: version("v2"),
+        }
+    }
+
+    fn of(&self, version: Written) -> &[Counter; 3] {
+        match version {
+            Written::V1 => &self.v1,
+            Written::V2 => &self.v2,
+        }
+    }
+
+    pub(super) fn found(&self, version: Written) {
+        self.of(version)[0].inc();
+    }
+
+    pub(super) fn disallowed(&self, version: Written) {
+        self.of(version)[1].inc();
+    }
+
+    pub(super) fn bad(&self, version: Written) {
+        self.of(version)[2].inc();
     }
 }
 

@@ -214,7 +214,7 @@ async fn inside(exchange: &Exchange, mut downstream: TokioIo<Upgraded>) -> u64 {
     let (http, ends) = (Arc::clone(&connection.http), connection.ends.clone());
     let serving = connection::serve_http(http, ends, Io::Unix(far), connection.drain.clone());
     // Its requests have time limits of their own.
-    let unlimited = CopyOptions { idle: None, max_duration: None };
+    let unlimited = CopyOptions { idle: None, max_duration: None, buffers: None };
     let stop = connection.drain.closing();
     let copying = copy::bidirectional(&mut downstream, &mut near, unlimited, stop, |_, _| {});
     let (copied, ()) = tokio::join!(copying, serving);

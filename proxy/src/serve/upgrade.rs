@@ -152,5 +152,6 @@ pub(super) fn options(exchange: &Exchange, plan: &Plan<'_>) -> CopyOptions {
     CopyOptions {
         idle: idle.filter(|idle| !idle.is_zero()),
         max_duration: plan.timeouts.max_stream.or(timeouts.max_stream_duration),
+        buffers: None,
     }
 }

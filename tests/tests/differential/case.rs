@@ -30,6 +30,10 @@ pub(crate) struct Request {
     pub(crate) ask: Ask,
     /// Sent instead of `ask`. `{case}` is replaced by the name of the case, `{host}` by its host.
     pub(crate) raw: Option<&'static str>,
+    /// Of a talk in bytes: it reads until what came ends so, before it says that there is no more.
+    pub(crate) until: Option<&'static str>,
+    /// Of a talk in bytes: another connection is open meanwhile.
+    pub(crate) beside: bool,
     /// The client's certificate and what it speaks in TLS; see [`super::world::Trust`].
     pub(crate) tls: Option<Client>,
 }
@@ -107,12 +111,25 @@ pub(crate) fn grpc(message: &str) -> Request {
 }
 
 pub(crate) fn request(method: Method, path: &str) -> Request {
-    Request { listener: "http", ask: Ask::new(method, path), raw: None, tls: None }
+    Request {
+        listener: "http",
+        ask: Ask::new(method, path),
+        raw: None,
+        until: None,
+        beside: false,
+        tls: None,
+    }
 }
 
 /// Exactly these bytes.
 pub(crate) fn raw(text: &'static str) -> Request {
     Request { raw: Some(text), ..get("/") }
+}
+
+/// These bytes, to a listener whose name starts with `tcp`; reads until what came ends with `until` or the other side
+/// closes, before it closes its own.
+pub(crate) fn talk(text: &'static str, until: &'static str) -> Request {
+    Request { until: Some(until), ..raw(text) }
 }
 
 impl Request {
@@ -148,6 +165,12 @@ impl Request {
 
     pub(crate) fn body(mut self, body: Vec<u8>) -> Self {
         self.ask.body = body;
+        self
+    }
+
+    /// While another connection to the same listener is open.
+    pub(crate) fn beside(mut self) -> Self {
+        self.beside = true;
         self
     }
 

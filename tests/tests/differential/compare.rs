@@ -90,7 +90,11 @@ fn on_purpose(part: &Part, name: &str, text: &str) -> bool {
 
 /// The proxy itself answered, because something failed.
 fn failed_here(observed: &Observed) -> bool {
-    let from_backend = observed.answer.as_ref().is_some_and(|a| a.header("x-endpoint").is_some());
+    // A talk in bytes has no status, and nothing in it is a proxy's own.
+    let from_backend = observed
+        .answer
+        .as_ref()
+        .is_some_and(|answer| answer.status == 0 || answer.header("x-endpoint").is_some());
     let spelled_out = |details: &str| details == "direct_response";
     let configured = observed.log.as_ref().is_some_and(|log| spelled_out(&log.details));
     !from_backend && !configured

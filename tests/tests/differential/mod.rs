@@ -85,6 +85,9 @@ async fn same(mut part: Part) -> anyhow::Result<()> {
     // A choice of cases moves only some of them.
     if std::env::var_os("PILLION_CASES").is_none() {
         lines.extend(metrics::differences(&their_metrics, &our_metrics, &part));
+        if their_metrics.is_empty() && !part.metrics.is_empty() {
+            lines.push("metrics: none of Envoy's moved".to_owned());
+        }
     }
     assert!(lines.is_empty(), "{} in {} requests:\n{}", lines.len(), ours.len(), lines.join("\n"));
     Ok(())

@@ -102,7 +102,9 @@ async fn send(world: &World, name: &str, request: &Request) -> anyhow::Result<An
     let address = world.listener(request.listener)?;
     if let Some(text) = request.raw {
         if request.listener.starts_with("tcp") {
-            let body = raw::talk(address, text.as_bytes()).await?;
+            let _beside = if request.beside { Some(raw::hold(address).await?) } else { None };
+            let body =
+                raw::talk(address, text.as_bytes(), request.until.map(str::as_bytes)).await?;
             return Ok(Answer { body, ..Answer::default() });
         }
         let text = text.replace("{case}", name).replace("{host}", &request.ask.host);

@@ -1,6 +1,7 @@
 //! Making connections to endpoints: TCP or a Unix socket, TLS, and the HTTP that is spoken on top.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use http::Version;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::connection::{Connection, ConnectionPermit, Wire};
@@ -91,6 +93,7 @@ impl Connector {
             && own.http2 == other.http2
             && own.buffer_limit == other.buffer_limit
             && own.tcp_keepalive == other.tcp_keepalive
+            && own.proxy_header == other.proxy_header
             && own.close_on_health_failure == other.close_on_health_failure
             // Whoever learns from answers does so by the configuration of the connection.
             && (own.balancer == other.balancer
@@ -154,7 +157,7 @@ impl Connector {
     ) -> Result<Io, Refusal> {
         let options =
             ConnectOptions { timeout: PROBE, keepalive: self.config.tcp_keepalive, source: None };
-        let io = net::connect(address, &options).await.map_err(|error| {
+        let io = self.begin(address, &options, None).await.map_err(|error| {
             let detail = format!("no connection to {address} for a health check: {error}");
             Refusal::upstream(Reason::ConnectFailure, Sent::No, detail)
         })?;
@@ -279,7 +282,8 @@ impl Connector {
             keepalive: self.config.tcp_keepalive,
             source: fit.behalf.source,
         };
-        let io = net::connect(&endpoint.address, &options).await.map_err(|error| {
+        let begun = self.begin(&endpoint.address, &options, fit.behalf.ends).await;
+        let io = begun.map_err(|error| {
             if error.kind() == io::ErrorKind::TimedOut {
                 return self.timed_out(endpoint);
             }
@@ -298,6 +302,20 @@ impl Connector {
             }
             _ => Ok(io),
         }
+    }
+
+    /// A connection without TLS, on which the PROXY header is sent.
+    async fn begin(
+        &self,
+        address: &Address,
+        options: &ConnectOptions,
+        ends: Option<(SocketAddr, SocketAddr)>,
+    ) -> io::Result<Io> {
+        let mut io = net::connect(address, options).await?;
+        if let Some(header) = &self.config.proxy_header {
+            io.write_all(&net::proxy_protocol::write(header, ends)).await?;
+        }
+        Ok(io)
     }
 
     async fn handshake(

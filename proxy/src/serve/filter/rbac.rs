@@ -41,11 +41,10 @@ pub(super) fn check(
 ) -> Result<(), Refusal> {
     let connection = &exchange.connection;
     let ends = &connection.ends;
-    let direct = connection.remote_ip();
     let subject = Subject {
         request: Some(read::view(request)),
-        remote: exchange.facts.client.or(direct),
-        direct,
+        remote: exchange.facts.client.or_else(|| connection.remote_ip()),
+        direct: connection.direct_ip(),
         destination: ends.original_dst.or_else(|| socket(&ends.local)),
         server_name: ends.sni.as_deref(),
         peer: ends.peer.as_ref(),

@@ -11,7 +11,9 @@ use pillion_xds::envoy::extensions::clusters::{common::dns::v3 as dns_common, dn
 use prost_types::Any;
 
 use super::at::At;
-use super::{Resource, balancer, common, endpoint, health_check, outlier, tls, upstream_http};
+use super::{
+    Resource, balancer, common, endpoint, health_check, outlier, proxy_header, tls, upstream_http,
+};
 use crate::model::Name;
 use crate::model::cluster::{
     Cluster, Discovery, Dns, DnsFamily, Forward, Protocol, RetryBudget, SocketMatch, TcpKeepalive,
@@ -41,9 +43,9 @@ pub(super) fn cluster(at: &At<'_>, config: &pb::Cluster) -> Option<Resource> {
     let lb = config.common_lb_config.as_ref();
     let (balancer, balancing) = balancer::balancer(at, config)?;
     let panic = lb.and_then(|lb| lb.healthy_panic_threshold.as_ref());
-    let tls = match &config.transport_socket {
-        Some(socket) => tls::upstream(&at.field("transport_socket"), socket)?,
-        None => None,
+    let (proxy_header, tls) = match &config.transport_socket {
+        Some(socket) => proxy_header::upstream(&at.field("transport_socket"), socket)?,
+        None => (None, None),
     };
     let http2 = upstream.protocol != Protocol::Http1;
     let made = Cluster {
@@ -74,6 +76,7 @@ pub(super) fn cluster(at: &At<'_>, config: &pb::Cluster) -> Option<Resource> {
             Some(outliers) => Some(outlier::detection(&at.field("outlier_detection"), outliers)?),
             None => None,
         },
+        proxy_header,
         tls,
         socket_matches: socket_matches(&at.field("transport_socket_matches"), config),
         protocol: upstream.protocol,

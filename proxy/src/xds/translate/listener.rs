@@ -6,10 +6,13 @@ use std::time::Duration;
 use pillion_xds::envoy::config::core::v3::TrafficDirection;
 use pillion_xds::envoy::config::listener::v3 as pb;
 
+use prost::Message;
+use xxhash_rust::xxh64::xxh64;
+
 use super::at::At;
-use super::{access_log, common, http_manager, listener_filters, tcp_proxy, tls};
+use super::{access_log, common, listener_filters, network_filter, tls};
 use crate::model::listener::{
-    ChainMatch, Direction, FilterChain, Listener, SourceType, Terminal, Transport,
+    Address, ChainMatch, Direction, FilterChain, Listener, SourceType, Transport,
 };
 
 /// Envoy's default for `listener_filters_timeout`.
@@ -44,6 +47,8 @@ pub(super) fn listener(at: &At<'_>, config: &pb::Listener) -> Option<Listener> {
     Some(Listener {
         name: config.name.as_str().into(),
         stat_prefix: stat_prefix.into(),
+        frame: fingerprint(&frame(config)),
+        additional: additional(at, config),
         bind_to_port: config.bind_to_port != Some(false),
         use_original_dst: config.use_original_dst == Some(true),
         dual_stack: common::is_dual_stack(config.address.as_ref()),
@@ -56,6 +61,7 @@ pub(super) fn listener(at: &At<'_>, config: &pb::Listener) -> Option<Listener> {
         filter_chains,
         default_filter_chain: default,
         original_src: filters.original_src,
+        proxy_protocol: filters.proxy_protocol,
         inspect: filters.inspect,
         inspect_timeout: at
             .field("listener_filters_timeout")
@@ -66,6 +72,27 @@ pub(super) fn listener(at: &At<'_>, config: &pb::Listener) -> Option<Listener> {
         backlog: config.tcp_backlog_size.unwrap_or(1024),
         access_log: access_log::all(&at.field("access_log"), &config.access_log),
         address,
+    })
+}
+
+/// All but the filter chains.
+fn frame(config: &pb::Listener) -> pb::Listener {
+    let mut frame = config.clone();
+    frame.filter_chains.clear();
+    frame.default_filter_chain = None;
+    frame
+}
+
+/// The same for the same bytes. (Messages that differ in the order of a map only are taken for different ones.)
+fn fingerprint(message: &impl Message) -> u128 {
+    let bytes = message.encode_to_vec();
+    u128::from(xxh64(&bytes, 0)) << 64 | u128::from(xxh64(&bytes, 1))
+}
+
+fn additional(at: &At<'_>, config: &pb::Listener) -> Vec<(Address, bool)> {
+    at.field("additional_addresses").each(&config.additional_addresses, |at, one| {
+        let address = common::address(&at.field("address"), one.address.as_ref())?;
+        Some((address, common::is_dual_stack(one.address.as_ref())))
     })
 }
 
@@ -96,6 +123,7 @@ fn chain(at: &At<'_>, config: &pb::FilterChain) -> Option<Arc<FilterChain>> {
         Some(socket) => tls::downstream(&at.field("transport_socket"), socket)?,
         None => None,
     };
+    let filters = network_filter::all(&at.field("filters"), &config.filters)?;
     Some(Arc::new(FilterChain {
         name: config.name.as_str().into(),
         matches,
@@ -104,32 +132,10 @@ fn chain(at: &At<'_>, config: &pb::FilterChain) -> Option<Arc<FilterChain>> {
             .field("transport_socket_connect_timeout")
             .duration(config.transport_socket_connect_timeout)
             .unwrap_or(HANDSHAKE_TIMEOUT),
-        terminal: terminal(&at.field("filters"), &config.filters)?,
+        filters: filters.filters,
+        terminal: filters.terminal,
+        fingerprint: fingerprint(config),
     }))
-}
-
-fn terminal(at: &At<'_>, filters: &[pb::Filter]) -> Option<Terminal> {
-    use pb::filter::ConfigType;
-    let [filter] = filters else {
-        let count = filters.len();
-        return at.refuse(format!("expected one network filter, found {count}"));
-    };
-    let filter_at = at.index(0);
-    let at = filter_at.field("typed_config");
-    let Some(ConfigType::TypedConfig(packed)) = &filter.config_type else {
-        return at.refuse("is missing");
-    };
-    match common::type_of(packed) {
-        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
-            let manager = common::unpack(&at, packed)?;
-            http_manager::manager(&at, &manager).map(|made| Terminal::Http(Arc::new(made)))
-        }
-        "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => {
-            let proxy = common::unpack(&at, packed)?;
-            tcp_proxy::tcp_proxy(&at, &proxy).map(|made| Terminal::Tcp(Arc::new(made)))
-        }
-        other => at.refuse(format!("network filter `{other}` is not supported")),
-    }
 }
 
 fn chain_match(at: &At<'_>, config: &pb::FilterChainMatch) -> Option<ChainMatch> {
@@ -161,7 +167,9 @@ fn chain_match(at: &At<'_>, config: &pb::FilterChainMatch) -> Option<ChainMatch>
         }),
         transport_protocol,
         application_protocols: config.application_protocols.clone(),
-        direct_source_prefix_ranges: Vec::new(),
+        direct_source_prefix_ranges: at
+            .field("direct_source_prefix_ranges")
+            .each(&config.direct_source_prefix_ranges, common::cidr),
         source_type: match config.source_type() {
             Source::Any => SourceType::Any,
             Source::SameIpOrLoopback => SourceType::SameIpOrLoopback,

@@ -3,6 +3,7 @@
 
 mod access_log;
 mod balancing;
+mod chains;
 mod compressor;
 mod ext_authz;
 mod failures;

@@ -25,6 +25,9 @@ use pillion_xds::envoy::config::route::v3::FilterConfig;
 use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 use prost_types::Any;
 
+pub(super) use rate_limit::rate;
+pub(super) use rbac::rules as rbac_rules;
+
 use super::at::At;
 use super::common;
 use crate::model::filter::{FilterKind, HttpFilter, Override, Overrides};

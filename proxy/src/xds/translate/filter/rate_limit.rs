@@ -74,7 +74,7 @@ pub(super) fn status(at: &At<'_>, status: Option<&kinds::HttpStatus>) -> Option<
     }
 }
 
-fn rate(at: &At<'_>, bucket: &kinds::TokenBucket) -> Option<Rate> {
+pub(in super::super) fn rate(at: &At<'_>, bucket: &kinds::TokenBucket) -> Option<Rate> {
     at.field("max_tokens").expect(bucket.max_tokens > 0, "expected at least 1")?;
     let per_fill = bucket.tokens_per_fill.unwrap_or(1);
     at.field("tokens_per_fill").expect(per_fill > 0, "expected at least 1")?;
