@@ -2,6 +2,7 @@
 
 mod feedback;
 pub mod files;
+mod kept;
 pub mod kubernetes;
 mod registrar;
 mod tokens;
@@ -129,6 +130,7 @@ pub struct ControlPlane {
     join_token: PathBuf,
     view: Arc<View>,
     stop: CancellationToken,
+    outdated: CancellationToken,
     servers: JoinSet<()>,
     /// Ends with the handle: everything that is not a server.
     _background: JoinSet<()>,
@@ -160,14 +162,7 @@ impl ControlPlane {
     ) -> Result<Self, StartError> {
         let store: Arc<dyn Store> = Arc::new(Embedded::open(&options.data_dir)?);
         let trust_domain: TrustDomain = intents.borrow().intent.mesh.trust_domain.parse()?;
-        let root = async {
-            match &cluster {
-                Some(cluster) => {
-                    cluster.root(store.as_ref(), &trust_domain, &options.data_dir).await
-                }
-                None => stored_root(store.as_ref(), &trust_domain),
-            }
-        };
+        let root = root_of(cluster.as_ref(), store.as_ref(), (&trust_domain, &options.data_dir));
         let root = waiting::meanwhile((&listeners, options), root).await??;
         let [xds, xds_tls, admin] =
             [again(&listeners.xds)?, again(&listeners.xds_tls)?, again(&listeners.admin)?];
@@ -193,8 +188,15 @@ impl ControlPlane {
             Arc::new(ServerCertificate::new(Arc::clone(&ca), server_names(options), now)?);
         files::write_ports(&options.data_dir.join(PORTS_FILE), listeners.addresses.into())?;
         let root_pem = certificates_pem(std::slice::from_ref(ca.root()));
-        let view = Arc::new(View::new((ca, ads), &publisher, stop.clone()));
+        let own_root = ca.root().clone();
+        let reach = cluster.as_ref().map(InCluster::reach);
+        let view = Arc::new(View::new((ca, ads), &publisher, (stop.clone(), reach)));
         let mut background = JoinSet::new();
+        let outdated = CancellationToken::new();
+        if let Some(cluster) = &cluster {
+            background.spawn(cluster.keep(&options.data_dir));
+            background.spawn(cluster.other_root(own_root, outdated.clone()));
+        }
         background.spawn(publisher.run());
         background.spawn(async move { registry.run_expiry().await });
         background.spawn(renew_certificate(Arc::clone(&certificate)));
@@ -212,7 +214,14 @@ impl ControlPlane {
             servers.spawn(cluster.work(root_pem, View::feedback(&view), stop.clone()));
         }
         let addresses = listeners.addresses;
-        Ok(Self { addresses, join_token, view, stop, servers, _background: background })
+        let _background = background;
+        Ok(Self { addresses, join_token, view, stop, outdated, servers, _background })
+    }
+
+    /// Waits, mostly for ever, until it has to be started anew: the cluster has another root certificate than the copy
+    /// that it was started with while the API was away.
+    pub async fn outdated(&self) {
+        self.outdated.cancelled().await;
     }
 
     /// Where it listens.
@@ -350,6 +359,18 @@ pub fn make_root(data_dir: &Path, trust_domain: &TrustDomain) -> Result<PathBuf,
     let ca = Ca::new(trust_domain.clone(), &root, crate::ca::DEFAULT_LEAF_TTL, SystemTime::now())?;
     write_root(data_dir, &ca)?;
     Ok(data_dir.join(ROOT_FILE))
+}
+
+/// The root that certificates are signed with: that of the cluster, or the stored one.
+async fn root_of(
+    cluster: Option<&InCluster>,
+    store: &dyn Store,
+    (trust_domain, data_dir): (&TrustDomain, &Path),
+) -> Result<RootMaterial, StartError> {
+    match cluster {
+        Some(cluster) => cluster.root(store, trust_domain, data_dir).await,
+        None => stored_root(store, trust_domain),
+    }
 }
 
 /// The stored root; made at the first start.

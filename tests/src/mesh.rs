@@ -297,6 +297,11 @@ impl Mesh {
         self.xds.address()
     }
 
+    /// The port of the administration pages.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin.address()
+    }
+
     /// The port of xDS over TLS.
     pub fn xds_tls(&self) -> SocketAddr {
         self.xds_tls.address()

@@ -45,6 +45,10 @@ const PAGES: &str = "\
 pub trait Source: Send + Sync + 'static {
     /// Why the control plane is not ready, if it is not.
     fn not_ready(&self) -> Option<String>;
+    /// What is not as it should be, although it is ready.
+    fn remark(&self) -> Option<String> {
+        None
+    }
     /// Everything in short.
     fn status(&self) -> Status;
     /// What is wrong with the configuration.
@@ -95,7 +99,10 @@ fn answer(method: &Method, uri: &http::Uri, source: &dyn Source) -> Response<Ful
         "/" => text(StatusCode::OK, PAGES.to_owned()),
         "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
         "/ready" => match source.not_ready() {
-            None => text(StatusCode::OK, "ready\n".to_owned()),
+            None => {
+                let more = source.remark().map(|remark| format!("{remark}\n"));
+                text(StatusCode::OK, format!("ready\n{}", more.unwrap_or_default()))
+            }
             Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
         },
         "/metrics" => text(StatusCode::OK, source.metrics()),

@@ -5,22 +5,22 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::files::{JOIN_TOKEN_FILE, write_atomically};
 use super::registrar::Workloads;
-use super::{StartError, stored_root};
+use super::{StartError, kept, stored_root};
 use crate::ca::{JoinToken, RootMaterial, certificates_pem, first_certificate, private_key_pem};
 use crate::identity::{Caller, SpiffeId, TrustDomain};
 use crate::intent::Parsed;
 use crate::source::kubernetes::feedback::Feedback;
-use crate::source::kubernetes::{Cluster, Followed, SharedRoot};
+use crate::source::kubernetes::{Cluster, Followed, Reach, SharedRoot};
 use crate::source::{Combined, Documents, combine};
-use crate::store::Store;
+use crate::store::{RootRecord, Store};
 
 /// Pause after a failure to reach the API server at the start.
 const RETRY: Duration = Duration::from_secs(2);
@@ -35,17 +35,19 @@ pub struct InCluster {
 }
 
 impl InCluster {
-    /// Reads everything once, and follows it from then on; together with what `files` say. Waits for the API server
-    /// as long as it takes: with half of what there is, sidecars would lose endpoints.
+    /// Reads everything once, and follows it from then on; together with what `files` say. Where the API cannot be
+    /// read, the last good state in `data_dir` is in force. Without one, it waits for the API server as long as it
+    /// takes: with half of what there is, sidecars would lose endpoints.
     ///
     /// # Errors
     /// When the system gives no random bytes.
     pub async fn follow(
         cluster: Cluster,
         files: Option<watch::Receiver<Documents>>,
+        data_dir: &Path,
     ) -> Result<(Self, watch::Receiver<Arc<Parsed>>), StartError> {
-        let mut followed = cluster.follow();
-        followed.synced().await;
+        let mut followed = cluster.follow(kept::load(data_dir, cluster.url()));
+        followed.serves().await;
         let (intents, combined) = combine(files, followed.view.clone());
         let mut random = [0; 4];
         aws_lc_rs::rand::fill(&mut random)
@@ -62,13 +64,61 @@ impl InCluster {
         trust_domain: &TrustDomain,
         data_dir: &Path,
     ) -> Result<RootMaterial, StartError> {
+        let mut reach = self.followed.reach.clone();
         loop {
+            let kept = reach.borrow_and_update().kept.is_some();
+            // A state that was kept came with this root.
+            if let Some(root) = if kept { store.root()? } else { None } {
+                tracing::warn!("uses the copy of Secret pillion-ca that was kept");
+                return Ok(RootMaterial { certificate: root.certificate, key: root.key });
+            }
             match self.shared_root(store, trust_domain).await? {
                 Ok(shared) => return take(&shared, store, data_dir),
                 Err(error) => tracing::warn!(error, "waits for the shared root certificate"),
             }
             tokio::time::sleep(RETRY).await;
         }
+    }
+
+    /// How it stands with the API.
+    pub(super) fn reach(&self) -> watch::Receiver<Reach> {
+        self.followed.reach.clone()
+    }
+
+    /// Cancels `outdated` when the root that this control plane signs with turns out not to be the one of the cluster: a
+    /// copy that was kept may be old. Looked at once, when the API answers.
+    pub(super) fn other_root(
+        &self,
+        own: CertificateDer<'static>,
+        outdated: CancellationToken,
+    ) -> impl Future<Output = ()> + use<> {
+        let (cluster, mut reach) = (self.cluster.clone(), self.followed.reach.clone());
+        async move {
+            let was_kept = reach.borrow().kept.is_some();
+            if !was_kept || reach.wait_for(|reach| reach.read).await.is_err() {
+                return;
+            }
+            let shared = loop {
+                match cluster.shared_root().await {
+                    Ok(shared) => break shared,
+                    Err(error) => tracing::warn!(error, "cannot compare the root certificate"),
+                }
+                tokio::time::sleep(RETRY).await;
+            };
+            let found = shared.and_then(|shared| first_certificate(shared.certificate.as_bytes()));
+            if found.is_some_and(|found| found != own.as_ref()) {
+                outdated.cancel();
+            }
+        }
+    }
+
+    /// Keeps what is known in `data_dir`, for ever.
+    pub(super) fn keep(&self, data_dir: &Path) -> impl Future<Output = ()> + use<> {
+        kept::keep(
+            data_dir.to_path_buf(),
+            self.cluster.url().to_owned(),
+            self.followed.kept.clone(),
+        )
     }
 
     /// Registered workloads and pods; of what is both, the pod is known better.
@@ -189,6 +239,8 @@ fn take(
     let key = PrivateKeyDer::from_pem_slice(shared.key.as_bytes())
         .map_err(|_| bad("root.key has no private key in PKCS#8 PEM"))?;
     let key = Zeroizing::new(key.secret_der().to_vec());
+    // For a start while the API is away.
+    store.put_root(RootRecord { certificate: certificate.clone(), key: key.clone() })?;
     if let Some(text) = &shared.join_token {
         let token = JoinToken::parse(text).map_err(|_| bad("join-token is no join token"))?;
         store.put_join_token(token.secret_sha256())?;

@@ -16,6 +16,7 @@ use crate::admin::{
 use crate::ca::Ca;
 use crate::inject::webhook::Health;
 use crate::intent::{Problem, Severity, Workload};
+use crate::source::kubernetes::Reach;
 use crate::source::kubernetes::feedback::Feedback;
 use crate::xds::session::{self, Dialect};
 use crate::xds::{AdsApi, Published, StreamView, node_to_json};
@@ -28,11 +29,17 @@ pub(crate) struct View {
     pub(crate) worlds: watch::Receiver<Published>,
     pub(crate) started: Instant,
     pub(crate) stopping: CancellationToken,
+    /// How it stands with the Kubernetes API, where there is one.
+    pub(crate) reach: Option<watch::Receiver<Reach>>,
 }
 
 impl Health for View {
     fn not_ready(&self) -> Option<String> {
         Source::not_ready(self)
+    }
+
+    fn remark(&self) -> Option<String> {
+        Self::remark(self)
     }
 
     fn metrics(&self) -> String {
@@ -50,10 +57,10 @@ impl View {
     pub(crate) fn new(
         (ca, ads): (Arc<Ca>, AdsApi),
         publisher: &Publisher,
-        stopping: CancellationToken,
+        (stopping, reach): (CancellationToken, Option<watch::Receiver<Reach>>),
     ) -> Self {
         let (state, worlds) = (publisher.state(), publisher.worlds());
-        Self { ca, ads, state, worlds, started: Instant::now(), stopping }
+        Self { ca, ads, state, worlds, started: Instant::now(), stopping, reach }
     }
 
     /// In one line, for the service manager.
@@ -63,9 +70,27 @@ impl View {
         let ready = state.workloads.values().filter(|w| w.ready).count();
         let all = state.workloads.len();
         let streams = self.ads.streams().len();
+        let remark = self.remark().map(|remark| format!("; {remark}")).unwrap_or_default();
         format!(
-            "{streams} connected, {ready} of {all} workloads ready, {errors} errors in the mesh"
+            "{streams} connected, {ready} of {all} workloads ready, {errors} errors in the mesh{remark}"
         )
+    }
+
+    fn remark(&self) -> Option<String> {
+        self.reach.as_ref()?.borrow().remark(SystemTime::now())
+    }
+
+    /// What is wrong with the mesh, and with where it is read from.
+    fn all_problems(&self) -> Arc<Vec<Problem>> {
+        let known = Arc::clone(&self.state.borrow().problems);
+        match self.remark() {
+            None => known,
+            Some(remark) => {
+                let mut all = known.as_ref().clone();
+                all.push(Problem::of_file(Severity::Warning, "--kubernetes", remark));
+                Arc::new(all)
+            }
+        }
     }
 }
 
@@ -90,6 +115,10 @@ impl Source for View {
         self.stopping.is_cancelled().then(|| "it is shutting down".to_owned())
     }
 
+    fn remark(&self) -> Option<String> {
+        Self::remark(self)
+    }
+
     fn status(&self) -> Status {
         let state = self.state.borrow().clone();
         let published = self.worlds.borrow().clone();
@@ -107,12 +136,12 @@ impl Source for View {
             uptime_seconds: self.started.elapsed().as_secs(),
             nodes: self.ads.streams().views().into_iter().map(node).collect(),
             workloads: state.workloads.values().map(|w| workload_status(w)).collect(),
-            problems: state.problems.iter().map(problem_status).collect(),
+            problems: self.all_problems().iter().map(problem_status).collect(),
         }
     }
 
     fn problems(&self) -> Arc<Vec<Problem>> {
-        Arc::clone(&self.state.borrow().problems)
+        self.all_problems()
     }
 
     fn metrics(&self) -> String {
@@ -132,8 +161,16 @@ impl Source for View {
             ("pillion_last_compile_seconds", "", state.compile_time.as_secs_f64()),
             ("pillion_root_expires_seconds", "", to_end.unwrap_or_default().as_secs_f64()),
         ];
+        let reach = self.reach.as_ref().map(|reach| reach.borrow().clone());
+        let of_api = reach.iter().flat_map(|reach| {
+            let number = |is: bool| if is { 1.0 } else { 0.0 };
+            [
+                ("pillion_kubernetes_reachable", "", number(reach.read && reach.away.is_none())),
+                ("pillion_kubernetes_kept_state", "", number(reach.kept.is_some())),
+            ]
+        });
         let mut last = "";
-        for (name, labels, value) in rows {
+        for (name, labels, value) in rows.into_iter().chain(of_api) {
             if name != last {
                 let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
                 let _ = writeln!(out, "# TYPE {name} {kind}");

@@ -143,15 +143,21 @@ pub async fn run(args: ControlPlaneArgs) -> anyhow::Result<ExitCode> {
     }
     let control_plane = ControlPlane::start_in(&options, sockets, intents, cluster).await?;
     announce(&control_plane, args.join_token_file.as_deref(), args.print_ports_file.as_deref())?;
-    let name = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-        () = attend(&manager, &control_plane) => "none",
+    let (name, code) = tokio::select! {
+        _ = terminate.recv() => ("SIGTERM", ExitCode::SUCCESS),
+        _ = interrupt.recv() => ("SIGINT", ExitCode::SUCCESS),
+        () = control_plane.outdated() => {
+            tracing::error!(
+                "Secret pillion-ca has another root certificate than the copy in --data-dir: has to start anew"
+            );
+            ("none", ExitCode::FAILURE)
+        }
+        () = attend(&manager, &control_plane) => ("none", ExitCode::SUCCESS),
     };
     manager.stopping();
     tracing::info!(signal = name, "shuts down");
     control_plane.stop().await;
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
 }
 
 /// Tells people and programs where it is.
@@ -218,7 +224,8 @@ async fn sources(
         .as_ref()
         .map(|config| source::watch::watch_documents(config).with_context(|| cannot(config)));
     let cluster = Cluster::find(args.kubernetes_namespace.clone()).await?;
-    let (cluster, intents) = InCluster::follow(cluster, watched.transpose()?).await?;
+    let (cluster, intents) =
+        InCluster::follow(cluster, watched.transpose()?, &args.data_dir).await?;
     Ok((intents, Some(cluster)))
 }
 

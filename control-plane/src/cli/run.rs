@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use super::demo::fleet::Ports;
+use super::demo::keeper::Keeper;
 use super::demo::own_program;
 use super::demo::process::{Phase, Probe, Process, Recipe, STOP_GRACE};
 use crate::intent::Restart;
@@ -62,8 +63,21 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<ExitCode> {
     }
     let mut command = Command::new(program);
     command.args(command_args).envs(plan.environment).kill_on_drop(true);
+    let keeper = Keeper::start(&own_program()).context("cannot start a keeper")?;
+    let alone = has_terminal();
+    if !alone {
+        // So that whatever it starts can be ended with it. In a terminal it has to be where the terminal is ours.
+        command.process_group(0);
+    }
     let code = match command.spawn() {
-        Ok(child) => code_of(attend(child, &mut signals).await?),
+        Ok(child) => {
+            // If we are killed, the command does not go on without its sidecar.
+            let _kept = child.id().map(|pid| match alone {
+                true => keeper.keep_alone(pid, STOP_GRACE),
+                false => keeper.keep(pid, STOP_GRACE),
+            });
+            code_of(attend(child, &mut signals).await?)
+        }
         Err(error) => {
             eprintln!("pillion: cannot run {}: {error}", program.display());
             let found = error.kind() != std::io::ErrorKind::NotFound;
@@ -184,11 +198,18 @@ async fn warm(sidecar: &Process) -> anyhow::Result<()> {
     }
 }
 
+/// Whether somebody sits in front of this command.
+fn has_terminal() -> bool {
+    std::io::stdin().is_terminal()
+        || std::io::stdout().is_terminal()
+        || std::io::stderr().is_terminal()
+}
+
 /// Signals that people and supervisors send. Those that a terminal sends to the whole group, the command gets from
 /// there.
 fn listen() -> std::io::Result<mpsc::UnboundedReceiver<Signal>> {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let terminal = std::io::stdin().is_terminal();
+    let terminal = has_terminal();
     for (kind, number, of_terminal) in [
         (SignalKind::terminate(), Signal::TERM, false),
         (SignalKind::hangup(), Signal::HUP, false),

@@ -32,7 +32,7 @@ use super::http_manager::dns_cache;
 use super::members::Wire;
 use super::node::Certificates;
 use super::proto::{duration, host_and_port, millis, over_ads, percent, pipe, text_struct};
-use super::shape::{Face, Shape, cluster_name};
+use super::shape::{BYTES, Face, Shape, cluster_name};
 use super::tls;
 use crate::intent::{self, AppProtocol, Service, ServicePort, TrafficPolicy};
 
@@ -114,6 +114,22 @@ pub(crate) fn of_port(
                 provider.as_ref().map(|provider| tls::upstream_grpc(provider, &ids));
         }
     }
+    cluster
+}
+
+/// The same for connections that are passed on as they are, with the same endpoints. Its TLS promises HTTP/2 only where
+/// the service speaks nothing else: what comes is the client's to say.
+pub(crate) fn of_port_for_bytes(
+    shape: &Shape,
+    service: &Service,
+    port: &ServicePort,
+    flavor: &Flavor,
+) -> Cluster {
+    let bytes = ServicePort { protocol: AppProtocol::Tcp, ..port.clone() };
+    let port = if port.protocol.is_http2() { port } else { &bytes };
+    let mut cluster = of_port(shape, service, port, flavor);
+    cluster.typed_extension_protocol_options.clear();
+    cluster.name.insert_str(0, BYTES);
     cluster
 }
 

@@ -30,6 +30,9 @@ pub(crate) struct Face {
     pub(crate) wires: BTreeMap<u16, Wire>,
 }
 
+/// What the name of a cluster for bytes begins with.
+pub(crate) const BYTES: &str = "bytes|";
+
 /// `service.namespace:port`, the name of clusters, of their endpoints, and of gRPC's listeners.
 pub(crate) fn cluster_name(service: &Name, port: u16) -> String {
     format!("{}.{}:{port}", service.name, service.namespace)
@@ -127,6 +130,24 @@ impl Shape {
             (None, Some(number)) => Err(format!("Service {name} has no port {number}")),
             (None, None) => Err(format!("Service {name} has several ports")),
         }
+    }
+
+    /// The same for connections that are passed on as they are: a service of requests has a cluster for them beside its
+    /// own, whose TLS does not say that HTTP/2 follows where it need not.
+    pub(crate) fn resolve_bytes(&self, target: &BackendTarget) -> Result<String, String> {
+        let name = self.resolve(target)?;
+        Ok(match self.service_port(&name) {
+            Some((_, port)) if port.protocol.is_http() => format!("{BYTES}{name}"),
+            _ => name,
+        })
+    }
+
+    /// Finds `service.namespace:port`.
+    pub(crate) fn service_port(&self, name: &str) -> Option<(&Service, &ServicePort)> {
+        let (host, number) = name.rsplit_once(':')?;
+        let (service, namespace) = host.split_once('.')?;
+        let service = self.intent.services.get(&Name::new(namespace, service))?;
+        Some((service, service.port(number.parse().ok()?)?))
     }
 
     pub(crate) fn service_policy(&self, service: &Name) -> Option<&TrafficPolicy> {

@@ -12,7 +12,7 @@ use super::members::{self, Members};
 use super::node::{Certificates, GatewayProxy, Node, NodeKind, Sidecar};
 use super::proto::resource;
 use super::routes::{self, OUTBOUND, Reader};
-use super::shape::{Client, Shape, cluster_name};
+use super::shape::{BYTES, Client, Shape, cluster_name};
 use super::{capture, external, gateway, grpc, http_manager, listeners};
 use crate::intent::{
     AppProtocol, Intent, Mtls, Name, Outbound, Problem, Service, ServicePort, TargetPort, Workload,
@@ -134,7 +134,7 @@ impl World {
                     found.push(message.to_owned());
                 }
                 for name in sidecar.upstream_ports.keys() {
-                    if self.service_port(name).is_none() {
+                    if self.shape.service_port(name).is_none() {
                         found.push(format!(
                             "UPSTREAM_PORTS names `{name}`, which is no port of a Service"
                         ));
@@ -222,7 +222,12 @@ impl World {
         let clusters = compiled.clusters(&self.shape, &flavor);
         let external = compiled.external(&self.shape);
         for name in &made.backends {
-            let endpoints = endpoints.and_then(|all| all.get(name));
+            let of = name.strip_prefix(BYTES).unwrap_or(name);
+            if let Some((service, port)) = self.shape.service_port(of).filter(|_| of != name) {
+                let cluster = clusters::of_port_for_bytes(&self.shape, service, port, &flavor);
+                set.insert(resource(ResourceType::Cluster, &cluster.name, &cluster));
+            }
+            let endpoints = endpoints.and_then(|all| all.get(of));
             let outside = external.get(name);
             for resource in clusters.get(name).into_iter().chain(endpoints).chain(outside) {
                 set.insert(Arc::clone(resource));
@@ -276,7 +281,7 @@ impl World {
             set.insert(resource(ResourceType::Listener, &listener.name, &listener));
         }
         for (name, local) in &sidecar.upstream_ports {
-            let Some(of) = self.service_port(name) else { continue };
+            let Some(of) = self.shape.service_port(name) else { continue };
             let listener = listeners::upstream(mesh, (node, sidecar), of, local);
             set.insert(resource(ResourceType::Listener, &listener.name, &listener));
             if of.1.protocol.is_http() {
@@ -331,14 +336,6 @@ impl World {
         };
         let port = service.ports.iter().find(leads_there).or_else(|| service.ports.first());
         port.map_or(AppProtocol::Http, |port| port.protocol)
-    }
-
-    /// Finds `service.namespace:port`.
-    fn service_port(&self, name: &str) -> Option<(&Service, &ServicePort)> {
-        let (host, number) = name.rsplit_once(':')?;
-        let (service, namespace) = host.split_once('.')?;
-        let service = self.intent().services.get(&Name::new(namespace, service))?;
-        Some((service, service.port(number.parse().ok()?)?))
     }
 }
 

@@ -33,6 +33,10 @@ const MAX_REVIEW: usize = 6 << 20;
 pub trait Health: Send + Sync + 'static {
     /// Why it is not ready, if it is not.
     fn not_ready(&self) -> Option<String>;
+    /// What is not as it should be, although it is ready.
+    fn remark(&self) -> Option<String> {
+        None
+    }
     /// Prometheus text.
     fn metrics(&self) -> String;
 }
@@ -101,7 +105,10 @@ async fn answer(request: Request<Incoming>, webhook: &Webhook) -> Response<Full<
     match request.uri().path() {
         "/healthz" if get => text(StatusCode::OK, "ok\n"),
         "/readyz" if get => match webhook.health.not_ready() {
-            None => text(StatusCode::OK, "ready\n"),
+            None => {
+                let more = webhook.health.remark().map(|remark| format!("{remark}\n"));
+                text(StatusCode::OK, format!("ready\n{}", more.unwrap_or_default()))
+            }
             Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
         },
         "/metrics" if get => text(StatusCode::OK, webhook.health.metrics()),

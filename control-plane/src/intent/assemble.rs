@@ -11,6 +11,7 @@ use super::http_route::{HttpRoute, RouteKind};
 use super::l4_route::{L4Kind, L4Route};
 use super::mesh::Mesh;
 use super::meta::{Kind, Name};
+use super::namespace::{self, Namespace};
 use super::policy::{Target, TrafficPolicy};
 use super::problem::{Problem, Severity};
 use super::process::Process;
@@ -24,6 +25,8 @@ use super::workload::Workload;
 pub struct Intent {
     /// The mesh; its defaults if none is written.
     pub mesh: Arc<Mesh>,
+    /// Namespaces whose labels are known, by name.
+    pub namespaces: BTreeMap<String, Arc<Namespace>>,
     /// Services.
     pub services: BTreeMap<Name, Arc<Service>>,
     /// Workloads that are written down (others register).
@@ -88,6 +91,7 @@ pub fn assemble(mut documents: Vec<Document>, problems: Vec<Problem>) -> Parsed 
         }
     }
     insert_all(&mut parsed, &kept);
+    namespace::choose(&mut parsed.intent);
     references::check(&mut parsed, &kept);
     grant::enforce(&mut parsed.intent);
     parsed.problems.sort();
@@ -102,6 +106,9 @@ fn insert_all(parsed: &mut Parsed, documents: &[Document]) {
         let name = document.id.name.clone();
         match &document.object {
             Object::Mesh(mesh) => meshes.push((document, mesh)),
+            Object::Namespace(namespace) => {
+                parsed.intent.namespaces.insert(name.name, Arc::clone(namespace));
+            }
             Object::Service(service) => {
                 parsed.intent.services.insert(name, Arc::clone(service));
             }

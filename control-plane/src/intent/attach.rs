@@ -39,7 +39,7 @@ fn allows(gateway: &Gateway, listener: &Listener, claim: Claim<'_>) -> bool {
     let from = match &listener.allowed {
         AllowedNamespaces::Same => *namespace == gateway.name.namespace,
         AllowedNamespaces::All => true,
-        AllowedNamespaces::Named(names) => names.contains(namespace),
+        AllowedNamespaces::Chosen { names, .. } => names.contains(namespace),
     };
     let fits = listener.protocol.kinds().contains(&claim.kind);
     let kinds = listener.allowed_kinds.as_ref();

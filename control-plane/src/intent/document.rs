@@ -13,6 +13,7 @@ use super::http_route::{HttpRoute, ParentRef};
 use super::l4_route::{L4Kind, L4Route};
 use super::mesh::Mesh;
 use super::meta::{Kind, Meta, Name};
+use super::namespace::Namespace;
 use super::policy::{Target, TrafficPolicy};
 use super::problem::{Problem, Severity, nearest};
 use super::process::Process;
@@ -83,6 +84,8 @@ impl Document {
 pub enum Object {
     /// A `Mesh`.
     Mesh(Arc<Mesh>),
+    /// A `Namespace`.
+    Namespace(Arc<Namespace>),
     /// A `Service`.
     Service(Arc<Service>),
     /// A `Workload`.
@@ -251,6 +254,9 @@ fn decode(cx: &mut Context, root: &At<'_>, kind: Kind) -> Option<(ObjectId, Obje
     let spec = if kind == Kind::Secret {
         object.ignore(&["type", "data", "stringData", "immutable"]);
         Some(root.clone())
+    } else if kind == Kind::Namespace {
+        object.ignore(&["spec"]);
+        Some(root.clone())
     } else {
         object.required(cx, "spec", |_, at| Some(at.clone()))
     };
@@ -258,6 +264,7 @@ fn decode(cx: &mut Context, root: &At<'_>, kind: Kind) -> Option<(ObjectId, Obje
     let (meta, spec) = (meta?, spec?);
     let decoded = match kind {
         Kind::Mesh => Object::Mesh(Arc::new(Mesh::decode(cx, &meta, &spec)?)),
+        Kind::Namespace => Object::Namespace(Arc::new(Namespace::of(&meta))),
         Kind::Service => Object::Service(Arc::new(Service::decode(cx, &meta, &spec)?)),
         Kind::Workload => Object::Workload(Arc::new(Workload::decode(cx, &meta, &spec)?)),
         Kind::Secret => Object::Secret(Arc::new(Secret::decode(cx, &meta, &spec)?)),

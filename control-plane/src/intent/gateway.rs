@@ -1,6 +1,6 @@
 //! `Gateway` (Gateway API v1): where traffic comes into the mesh, or to services without one.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::decode::{
@@ -10,6 +10,7 @@ use super::document::Referent;
 use super::hostname::hostname;
 use super::meta::{Meta, Name};
 use super::problem::nearest;
+use super::selector::{LabelSelector, label_selector};
 
 /// The `gatewayClassName` of our gateways.
 pub const GATEWAY_CLASS: &str = "pillion";
@@ -117,8 +118,13 @@ pub enum AllowedNamespaces {
     Same,
     /// All of them.
     All,
-    /// These.
-    Named(Vec<String>),
+    /// Those with such labels.
+    Chosen {
+        /// What their labels must be.
+        selector: LabelSelector,
+        /// Which of the namespaces that are known these are.
+        names: BTreeSet<String>,
+    },
 }
 
 /// A gateway that a route is attached to.
@@ -139,9 +145,6 @@ impl GatewayRef {
             && self.section.as_ref().is_none_or(|section| *section == listener.name)
     }
 }
-
-/// The one label that namespaces are chosen by here: every namespace bears its own name in it.
-const NAMESPACE_LABEL: &str = "kubernetes.io/metadata.name";
 
 impl Gateway {
     /// Whether it is ours.
@@ -340,37 +343,21 @@ fn allowed_namespaces(cx: &mut Context, at: &At<'_>) -> Option<AllowedNamespaces
     let mut object = Object::open(cx, at)?;
     let names = choice(&[("Same", From::Same), ("All", From::All), ("Selector", From::Selector)]);
     let from = object.optional(cx, "from", names).unwrap_or(From::Same);
-    let selector = object.optional(cx, "selector", namespace_selector);
+    let selector_at = object.field("selector");
+    let selector = object.optional(cx, "selector", label_selector);
     object.finish(cx);
-    Some(match from {
-        From::Same => AllowedNamespaces::Same,
-        From::All => AllowedNamespaces::All,
-        From::Selector => AllowedNamespaces::Named(selector.unwrap_or_default()),
+    Some(match (from, selector) {
+        (From::Same, _) => AllowedNamespaces::Same,
+        (From::All, _) => AllowedNamespaces::All,
+        (From::Selector, Some(selector)) => {
+            AllowedNamespaces::Chosen { selector, names: BTreeSet::new() }
+        }
+        // What is wrong with it was said.
+        (From::Selector, None) if selector_at.is_some() => return None,
+        (From::Selector, None) => {
+            return cx.error(at, "the field `selector` is missing: `from` is `Selector`");
+        }
     })
-}
-
-/// Namespaces are not read here, so only the label can be asked for that every one has.
-fn namespace_selector(cx: &mut Context, at: &At<'_>) -> Option<Vec<String>> {
-    let expected = format!(
-        "`matchLabels` with `{NAMESPACE_LABEL}`, or `matchExpressions` with that key and `In`"
-    );
-    let mut object = Object::open(cx, at)?;
-    let labels: BTreeMap<String, String> = object.map(cx, "matchLabels", text);
-    let expressions = object.list(cx, "matchExpressions", |cx, at| {
-        let mut object = Object::open(cx, at)?;
-        let key = object.required(cx, "key", text);
-        let operator = object.required(cx, "operator", text);
-        let values = object.list(cx, "values", dns_label);
-        object.finish(cx);
-        (key? == NAMESPACE_LABEL && operator? == "In").then_some(values)
-    });
-    object.finish(cx);
-    let label = labels.get(NAMESPACE_LABEL);
-    match (labels.len(), label, expressions.as_slice()) {
-        (1, Some(name), []) => Some(vec![name.clone()]),
-        (0, None, [values]) => Some(values.clone()),
-        _ => cx.expected(at, expected),
-    }
 }
 
 /// What listeners must be to each other.

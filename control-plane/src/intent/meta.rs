@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::decode::{At, Context, Object, any_text, dns_label, dns_name, text};
 
@@ -12,6 +12,8 @@ use super::decode::{At, Context, Object, any_text, dns_label, dns_name, text};
 pub enum Kind {
     /// `pillion.io/v1alpha1 Mesh`
     Mesh,
+    /// `v1 Namespace`
+    Namespace,
     /// `v1 Service`
     Service,
     /// `pillion.io/v1alpha1 Workload`
@@ -43,8 +45,9 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Mesh,
+        Self::Namespace,
         Self::Service,
         Self::Workload,
         Self::Secret,
@@ -64,6 +67,7 @@ impl Kind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Mesh => "Mesh",
+            Self::Namespace => "Namespace",
             Self::Service => "Service",
             Self::Workload => "Workload",
             Self::Secret => "Secret",
@@ -87,7 +91,7 @@ impl Kind {
             | Self::TrafficPolicy
             | Self::ExternalService
             | Self::Process => &["pillion.io/v1alpha1"],
-            Self::Service | Self::Secret => &["v1"],
+            Self::Namespace | Self::Service | Self::Secret => &["v1"],
             Self::Gateway | Self::HttpRoute => {
                 &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"]
             }
@@ -125,7 +129,7 @@ impl fmt::Display for Kind {
 }
 
 /// Namespace and name of an object.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Name {
     /// The namespace, `default` where none is written.
     pub namespace: String,

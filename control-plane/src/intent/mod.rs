@@ -4,8 +4,8 @@
 //! [`Intent`]. Both are pure, both name every problem with file, line, column, document, field and what was
 //! expected, and a bad document never takes another one with it.
 //!
-//! Kinds: `Mesh`, `Workload`, `TrafficPolicy`, `ExternalService`, `Process` of `pillion.io/v1alpha1`; `Service` and `Secret` (of
-//! type `kubernetes.io/tls`) of `v1`; `Gateway`, `HTTPRoute`, `GRPCRoute`, `TLSRoute`,
+//! Kinds: `Mesh`, `Workload`, `TrafficPolicy`, `ExternalService`, `Process` of `pillion.io/v1alpha1`; `Namespace`, `Service` and
+//! `Secret` (of type `kubernetes.io/tls`) of `v1`; `Gateway`, `HTTPRoute`, `GRPCRoute`, `TLSRoute`,
 //! `TCPRoute` and `ReferenceGrant` of `gateway.networking.k8s.io`. Fields that our own kinds do not have are errors. Fields that the
 //! others have and we do not know are warnings, and the known part is applied.
 
@@ -26,12 +26,14 @@ mod http_route;
 mod l4_route;
 mod mesh;
 mod meta;
+mod namespace;
 mod policy;
 mod problem;
 mod process;
 mod rate_limit;
 mod references;
 mod secret;
+mod selector;
 mod service;
 mod session;
 mod workload;
@@ -56,6 +58,7 @@ pub use http_route::{
 pub use l4_route::{L4Kind, L4Route};
 pub use mesh::{AccessLog, AccessLogFormat, Mesh, Mtls, Outbound, Tracing};
 pub use meta::{Kind, Name};
+pub use namespace::Namespace;
 pub(crate) use policy::RETRY_ON;
 pub use policy::{
     Algorithm, CircuitBreaker, HashOn, LoadBalancer, OutlierDetection, PolicyTimeouts, Retry,
@@ -66,6 +69,7 @@ pub use problem::{Cause, Problem, Severity};
 pub use process::{Limits, Process, Restart};
 pub use rate_limit::{LimitBy, RateLimit};
 pub use secret::{CertificateSource, PrivateKey, Secret};
+pub use selector::{LabelSelector, Operator, Requirement};
 pub use service::{AppProtocol, Service, ServicePort, TargetPort};
 pub use session::{Session, SessionBy};
 pub use workload::{Locality, Workload};

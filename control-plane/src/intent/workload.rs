@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
+use serde::{Deserialize, Serialize};
+
 use super::decode::{At, Context, Object, dns_label, port, text, whole};
 use super::meta::{Meta, Name};
 
 /// One running instance of a service: written as `pillion.io/v1alpha1 Workload`, or registered by its sidecar.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workload {
     /// Namespace and name; a registered one is named after its instance.
     pub name: Name,
@@ -39,7 +41,7 @@ pub struct Workload {
 }
 
 /// Where a workload runs. Empty parts are not known.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Locality {
     /// Region.
     pub region: String,

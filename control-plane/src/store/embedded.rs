@@ -95,6 +95,15 @@ impl Store for Embedded {
         })
     }
 
+    fn put_root(&self, root: RootRecord) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            let mut table = transaction.open_table(ROOT)?;
+            table.insert(ROOT_CERTIFICATE, root.certificate.as_slice())?;
+            table.insert(ROOT_KEY, root.key.as_slice())?;
+            Ok(())
+        })
+    }
+
     fn join_tokens(&self) -> Result<Vec<[u8; 32]>, StoreError> {
         self.read(|transaction| {
             let table = transaction.open_table(JOIN_TOKENS)?;
@@ -244,6 +253,8 @@ mod tests {
         let store = Embedded::open(dir.path()).unwrap();
         assert_eq!(store.put_root_if_absent(root(1)).unwrap(), root(1));
         assert_eq!(store.put_root_if_absent(root(2)).unwrap(), root(1));
+        store.put_root(root(3)).unwrap();
+        assert_eq!(store.root().unwrap(), Some(root(3)));
     }
 
     #[test]

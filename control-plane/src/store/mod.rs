@@ -29,6 +29,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// When the store cannot be read or written.
     fn put_root_if_absent(&self, root: RootRecord) -> Result<RootRecord, StoreError>;
 
+    /// Keeps `root` in place of one that is there already: it is made elsewhere, and this is a copy.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    fn put_root(&self, root: RootRecord) -> Result<(), StoreError>;
+
     /// The SHA-256 of each valid join token's secret. The secrets themselves are not kept.
     ///
     /// # Errors

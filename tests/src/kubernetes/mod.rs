@@ -1,6 +1,7 @@
 //! A pretended Kubernetes API: lists and watches with versions and bookmarks, patches, status, optimistic concurrency,
 //! token reviews; over TLS, as the real one. It can be killed, and forget its past.
 
+mod rules;
 mod server;
 mod store;
 
@@ -160,6 +161,11 @@ impl Kubernetes {
     /// Makes a token worthless.
     pub fn revoke(&self, token: &str) {
         self.api.tokens.lock().unwrap_or_else(PoisonError::into_inner).remove(token);
+    }
+
+    /// What clients wrote so far: each object as it was after it.
+    pub fn written(&self) -> Vec<Value> {
+        self.api.written.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Verb and resource of every request so far.

@@ -32,6 +32,8 @@ pub(super) struct Api {
     pub(super) tokens: Mutex<HashMap<String, (String, Vec<String>)>>,
     /// Verb, plural name (and subresource) of every request, in order.
     pub(super) requests: Mutex<Vec<(String, String)>>,
+    /// Every object that was written over HTTP, as it was then.
+    pub(super) written: Mutex<Vec<Value>>,
 }
 
 /// A request, taken apart.
@@ -50,6 +52,7 @@ impl Api {
             changed: watch::Sender::new(0),
             tokens: Mutex::default(),
             requests: Mutex::default(),
+            written: Mutex::default(),
         }
     }
 
@@ -120,6 +123,9 @@ impl Api {
             }
             _ => Err((405, "MethodNotAllowed")),
         })?;
+        if matches!(verb, "create" | "update" | "patch") {
+            self.note_written(&asked, done.clone());
+        }
         Ok(json_answer(if verb == "create" { 201 } else { 200 }, &done))
     }
 
@@ -198,6 +204,13 @@ impl Api {
     fn note(&self, verb: &str, resource: &str) {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         requests.push((verb.to_owned(), resource.to_owned()));
+    }
+
+    fn note_written(&self, asked: &Asked, mut object: Value) {
+        let (group, version, kind, ..) = *asked.kind;
+        object["apiVersion"] = api_version(group, version).into();
+        object["kind"] = kind.into();
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).push(object);
     }
 
     fn store(&self) -> MutexGuard<'_, Store> {

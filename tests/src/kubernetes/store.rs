@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::rules::wrong_status;
+
 /// The kinds that the cluster has: group, version, kind, plural name, whether it has namespaces.
 pub(super) const KINDS: &[(&str, &str, &str, &str, bool)] = &[
     ("", "v1", "Namespace", "namespaces", false),
@@ -32,6 +34,9 @@ pub(super) const KINDS: &[(&str, &str, &str, &str, bool)] = &[
     ("pillion.io", "v1alpha1", "Mesh", "meshes", true),
     ("pillion.io", "v1alpha1", "TrafficPolicy", "trafficpolicies", true),
 ];
+
+/// Groups whose kinds are defined by definitions that somebody installs.
+const DEFINED: [&str; 2] = ["gateway.networking.k8s.io", "pillion.io"];
 
 /// Why a request is refused: HTTP status and reason, as `metav1.Status` has them.
 pub(super) type Refused = (u16, &'static str);
@@ -99,6 +104,12 @@ impl Store {
         status: bool,
     ) -> Result<Value, Refused> {
         let known = self.objects.get(&key).ok_or((404, "NotFound"))?;
+        // Pods and Services have conditions of their own.
+        let defined = KINDS.iter().any(|kind| kind.3 == key.0 && DEFINED.contains(&kind.0));
+        if let Some(wrong) = wrong_status(&object).filter(|_| defined) {
+            eprintln!("refuses the status of {key:?}: {wrong}");
+            return Err((422, "Invalid"));
+        }
         let wanted = &object["metadata"]["resourceVersion"];
         if !wanted.is_null() && *wanted != known["metadata"]["resourceVersion"] {
             return Err((409, "Conflict"));

@@ -1,6 +1,7 @@
 //! The gateway of a mesh: listeners over xDS, mTLS to the services, an identity of its own.
 
 use http::Method;
+use pillion_tests::backend::{Backend, Speaks};
 use pillion_tests::ca::Ca;
 use pillion_tests::client::{self, Ask};
 use pillion_tests::mesh::{Beside, Mesh, reaches};
@@ -14,6 +15,54 @@ kind: Mesh
 metadata: {name: test}
 spec: {trustDomain: test.local, mtls: Strict, outbound: RegistryOnly}
 ";
+
+/// Two Services of HTTP, one by HTTP/2, that a TCPRoute leads to.
+const BYTES: &str = "apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {ports: [{name: http, port: 80, appProtocol: http}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web2}
+spec: {ports: [{name: h2, port: 80, appProtocol: kubernetes.io/h2c}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata: {name: web}
+spec: {parentRefs: [{name: front, sectionName: http1}], rules: [{backendRefs: [{name: web, port: 80}]}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata: {name: web2}
+spec: {parentRefs: [{name: front, sectionName: http2}], rules: [{backendRefs: [{name: web2, port: 80}]}]}
+";
+
+#[tokio::test]
+async fn connections_are_passed_on_to_services_of_http() -> anyhow::Result<()> {
+    let (http1, http2) = (Port::reserve()?, Port::reserve()?);
+    let front = gateway(&format!(
+        "  - {{name: http1, port: {}, protocol: TCP}}
+  - {{name: http2, port: {}, protocol: TCP}}",
+        http1.number(),
+        http2.number()
+    ));
+    let mesh =
+        Mesh::start(&[("mesh.yaml", STRICT), ("front.yaml", &front), ("web.yaml", BYTES)]).await?;
+    let one = backend("one").await?;
+    let two = Backend::start("two", Speaks::Http2).await?;
+    let _web = mesh.sidecar(&Beside::new("web", "v1", one.address)).await?;
+    let _web2 = mesh.sidecar(&Beside::new("web2", "v1", two.address)).await?;
+    let _front = mesh.sidecar(&Beside::gateway("front")).await?;
+    reaches(http1.address(), "any.test", "one").await?;
+    let mut h2 = Ask::new(Method::GET, "/");
+    (h2.host, h2.http2) = ("any.test".to_owned(), true);
+    wait::until("HTTP/2 goes through", || async {
+        let answer = client::send(http2.address(), &h2).await.ok()?;
+        (answer.status == 200 && answer.header("x-endpoint") == Some("two")).then_some(())
+    })
+    .await
+}
 
 const SERVICE: &str = "apiVersion: v1
 kind: Service

@@ -201,3 +201,68 @@ async fn another_namespaces_service_needs_its_grant() -> anyhow::Result<()> {
     condition(route, "ResolvedRefs", "False RefNotPermitted").await?;
     status(500).await
 }
+
+#[tokio::test]
+async fn namespaces_are_chosen_by_their_labels_and_the_gateway_says_where_it_is()
+-> anyhow::Result<()> {
+    let world = World::start().await?;
+    let kubernetes = &world.kubernetes;
+    let namespace = |labels: Value| {
+        kubernetes.apply(json!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "guests", "labels": labels},
+        }));
+    };
+    namespace(json!({"team": "b"}));
+    let port = Port::reserve()?;
+    let allowed = json!({"namespaces": {"from": "Selector", "selector": {
+        "matchLabels": {"team": "a"},
+        "matchExpressions": [{"key": "closed", "operator": "DoesNotExist"}],
+    }}});
+    let listeners = json!([{"name": "http", "port": port.number(), "protocol": "HTTP", "allowedRoutes": allowed}]);
+    let spec = json!({"gatewayClassName": "pillion", "listeners": listeners});
+    kubernetes.apply(object("v1", "Gateway", (SHOP, "front"), spec));
+    let spec = json!({
+        "parentRefs": [{"name": "front", "namespace": SHOP}],
+        "rules": [{"filters": [{"type": "RequestRedirect", "requestRedirect": {"hostname": "new.test"}}]}],
+    });
+    kubernetes.apply(object("v1", "HTTPRoute", ("guests", "web"), spec));
+    let route = || {
+        let route = kubernetes.get("httproutes", "guests", "web")?;
+        Some(route["status"]["parents"][0]["conditions"].clone())
+    };
+    condition(route, "Accepted", "False NotAllowedByListeners").await?;
+    namespace(json!({"team": "a"}));
+    condition(route, "Accepted", "True Accepted").await?;
+    namespace(json!({"team": "a", "closed": ""}));
+    condition(route, "Accepted", "False NotAllowedByListeners").await?;
+
+    let addresses = |wanted: Value| async move {
+        wait::until(&format!("the addresses are {wanted}"), || async {
+            let found = &kubernetes.get("gateways", SHOP, "front")?["status"]["addresses"];
+            (*found == wanted).then_some(())
+        })
+        .await
+    };
+    kubernetes.apply(json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "front-1", "namespace": SHOP,
+            "labels": {"app": "front", "gateway.networking.k8s.io/gateway-name": "front"}},
+        "spec": {"containers": [{"name": "proxy"}]},
+    }));
+    kubernetes.set_status(json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "front-1", "namespace": SHOP},
+        "status": {"phase": "Running", "podIP": "10.0.0.7",
+            "conditions": [{"type": "Ready", "status": "True"}]},
+    }));
+    addresses(json!([{"type": "IPAddress", "value": "10.0.0.7"}])).await?;
+    kubernetes.apply(json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "front", "namespace": SHOP},
+        "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.9", "selector": {"app": "front"},
+            "ports": [{"port": 80}]},
+    }));
+    addresses(json!([])).await?;
+    kubernetes.set_status(json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "front", "namespace": SHOP},
+        "status": {"loadBalancer": {"ingress": [{"hostname": "front.test"}]}},
+    }));
+    addresses(json!([{"type": "Hostname", "value": "front.test"}])).await
+}

@@ -9,3 +9,4 @@ mod pod;
 mod real;
 mod routes;
 mod world;
+mod written;

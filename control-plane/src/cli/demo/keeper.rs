@@ -10,7 +10,9 @@ use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::process::{
+    Pid, Signal, kill_process, kill_process_group, test_kill_process, test_kill_process_group,
+};
 
 /// How often the keeper looks whether a program is gone.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -56,6 +58,12 @@ impl Keeper {
         Kept { keeper: self.clone(), pid }
     }
 
+    /// The same for a program that shares our process group: it alone is ended.
+    pub(crate) fn keep_alone(&self, pid: u32, grace: Duration) -> Kept {
+        self.tell(&format!("1 {pid} {}\n", grace.as_millis()));
+        Kept { keeper: self.clone(), pid }
+    }
+
     fn tell(&self, line: &str) {
         let mut pipe = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(stdin) = &mut pipe.stdin else { return };
@@ -83,13 +91,14 @@ impl Drop for Pipe {
 /// The keeper itself: reads what it is told until nobody can tell it anything any more, and then ends the programs that
 /// it knows.
 pub(crate) fn run() -> ExitCode {
-    let mut known: BTreeMap<i32, Duration> = BTreeMap::new();
+    let mut known: BTreeMap<i32, Known> = BTreeMap::new();
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
         let words: Vec<&str> = line.split(' ').collect();
         match words.as_slice() {
-            ["+", pid, grace] => {
+            [how @ ("+" | "1"), pid, grace] => {
                 if let (Ok(pid), Ok(grace)) = (pid.parse(), grace.parse()) {
-                    known.insert(pid, Duration::from_millis(grace));
+                    let grace = Duration::from_millis(grace);
+                    known.insert(pid, Known { grace, alone: *how == "1" });
                 }
             }
             ["-", pid] => drop(pid.parse().map(|pid: i32| known.remove(&pid))),
@@ -100,19 +109,40 @@ pub(crate) fn run() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn end(known: BTreeMap<i32, Duration>) {
+/// What is known of a program.
+#[derive(Clone, Copy)]
+struct Known {
+    grace: Duration,
+    /// It is no leader of a process group.
+    alone: bool,
+}
+
+impl Known {
+    fn send(self, pid: Pid, signal: Signal) -> bool {
+        let sent =
+            if self.alone { kill_process(pid, signal) } else { kill_process_group(pid, signal) };
+        sent.is_ok()
+    }
+
+    fn is_there(self, pid: Pid) -> bool {
+        let asked = if self.alone { test_kill_process(pid) } else { test_kill_process_group(pid) };
+        asked.is_ok()
+    }
+}
+
+fn end(known: BTreeMap<i32, Known>) {
     let begun = Instant::now();
-    let pid = |(number, grace)| Some((Pid::from_raw(number)?, grace));
-    let mut left: Vec<(Pid, Duration)> = known.into_iter().filter_map(pid).collect();
+    let pid = |(number, known)| Some((Pid::from_raw(number)?, known));
+    let mut left: Vec<(Pid, Known)> = known.into_iter().filter_map(pid).collect();
     // One that is gone already cannot be told.
-    left.retain(|(group, _)| kill_process_group(*group, Signal::TERM).is_ok());
+    left.retain(|(pid, known)| known.send(*pid, Signal::TERM));
     while !left.is_empty() {
         std::thread::sleep(LOOK_EVERY);
-        left.retain(|(group, grace)| {
-            if begun.elapsed() < *grace {
-                return test_kill_process_group(*group).is_ok();
+        left.retain(|(pid, known)| {
+            if begun.elapsed() < known.grace {
+                return known.is_there(*pid);
             }
-            let _ = kill_process_group(*group, Signal::KILL);
+            known.send(*pid, Signal::KILL);
             false
         });
     }

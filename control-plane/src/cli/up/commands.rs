@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::control::ask;
 use super::supervisor::Row;
-use super::tail::Reader;
+use super::tail::{Columns, Reader};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -89,7 +89,7 @@ pub async fn ps(args: PsArgs) -> anyhow::Result<ExitCode> {
     let rows: Vec<Row> = serde_json::from_slice(&body).context("it is of another version")?;
     match args.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&rows)?),
-        Output::Text => print!("{}", table(&rows)),
+        Output::Text => print!("{}", table(&rows, super::has_colour())),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -100,6 +100,7 @@ pub async fn ps(args: PsArgs) -> anyhow::Result<ExitCode> {
 /// No `pillion up` runs there, or a new instance does not get ready.
 pub async fn restart(args: RestartArgs) -> anyhow::Result<ExitCode> {
     ask(&args.which.data_dir, Method::POST, &format!("/restart/{}", args.name)).await?;
+    println!("{}: every instance was replaced", args.name);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -110,6 +111,7 @@ pub async fn restart(args: RestartArgs) -> anyhow::Result<ExitCode> {
 pub async fn scale(args: ScaleArgs) -> anyhow::Result<ExitCode> {
     let (name, number) = &args.target;
     ask(&args.which.data_dir, Method::POST, &format!("/scale/{name}/{number}")).await?;
+    println!("{name}: {number} running");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -133,10 +135,11 @@ pub async fn logs(args: LogsArgs) -> anyhow::Result<ExitCode> {
         bail!("nothing called `{}` has a log in {}", args.name, folder.display());
     }
     let many = found.len() > 1;
+    let mut columns = Columns::new(super::has_colour());
     loop {
         for (name, reader) in &mut found {
             for line in reader.read().await {
-                let line = if many { format!("{name} | {line}") } else { line };
+                let line = if many { columns.line(name, &line) } else { line };
                 if writeln!(std::io::stdout(), "{line}").is_err() {
                     return Ok(ExitCode::SUCCESS);
                 }
@@ -172,8 +175,9 @@ fn target(text: &str) -> Result<(String, u32), String> {
     Ok((name.to_owned(), number.parse().map_err(|_| bad())?))
 }
 
-fn table(rows: &[Row]) -> String {
-    let head = ["NAME", "STATE", "RESTARTS", "PID", "PORT", "ADMIN", "UP"].map(str::to_owned);
+fn table(rows: &[Row], colour: bool) -> String {
+    let head = ["NAME", "STATE", "RESTARTS", "PID", "PORT", "ADMIN", "UP", "LAST END"];
+    let head = head.map(str::to_owned);
     let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     let cells = rows.iter().map(|row| {
         [
@@ -184,16 +188,38 @@ fn table(rows: &[Row]) -> String {
             or_dash(row.port.map(|port| port.to_string())),
             format!("http://{}", row.admin),
             format!("{} s", row.seconds),
+            row.last_end.clone().unwrap_or_default(),
         ]
     });
     let all: Vec<_> = std::iter::once(head).chain(cells).collect();
+    // How something ended is only of interest where something did.
+    let columns = if rows.iter().any(|row| row.last_end.is_some()) { 8 } else { 7 };
     let width = |column: usize| all.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..7).map(width).collect();
-    let line = |row: &[String; 7]| {
-        let padded = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |(index, row): (usize, &[String; 8])| {
+        let cells = row.iter().zip(&widths).enumerate();
+        let padded = cells.map(|(column, (cell, width))| {
+            let padded = format!("{cell:<width$}");
+            match (index, column) {
+                _ if !colour => padded,
+                (0, _) => format!("\x1b[1m{padded}\x1b[0m"),
+                (_, 1) => format!("\x1b[{}m{padded}\x1b[0m", colour_of(cell)),
+                _ => padded,
+            }
+        });
         format!("{}\n", padded.collect::<Vec<_>>().join("  ").trim_end())
     };
-    all.iter().map(line).collect()
+    all.iter().enumerate().map(line).collect()
+}
+
+/// The colour of a state.
+fn colour_of(state: &str) -> &'static str {
+    match state {
+        "ready" => "32",
+        "starting" => "33",
+        "stopped" => "90",
+        _ => "31",
+    }
 }
 
 #[cfg(test)]

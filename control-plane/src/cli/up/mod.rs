@@ -60,8 +60,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("cannot make {}", args.data_dir.display()))?;
     let data_dir = args.data_dir.canonicalize()?;
     let (lines, shown) = mpsc::unbounded_channel();
-    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let printer = tokio::spawn(tail::print(shown, colour, args.quiet));
+    let printer = tokio::spawn(tail::print(shown, has_colour(), args.quiet));
     let socket = control::Socket::bind(&data_dir)?;
     let supervisor = Supervisor::start(&args, &data_dir, lines).await?;
     let supervisor = Arc::new(supervisor);
@@ -89,6 +88,12 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let _ = printer.await;
     let _ = std::io::stdout().flush();
     started.map(|_| ExitCode::SUCCESS)
+}
+
+/// Colours are for people at a terminal who did not say no to them (<https://no-color.org>).
+fn has_colour() -> bool {
+    let no = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    std::io::stdout().is_terminal() && !no
 }
 
 /// Does what the edited files say, for ever.

@@ -65,7 +65,7 @@ pub(super) fn chains(
 fn forward(port: &Port<'_>, route: &L4Route, made: &mut Compiled) -> Option<Filter> {
     let mut clusters = Vec::new();
     for backend in route.backends.iter().filter(|backend| backend.weight > 0) {
-        match port.shape.resolve(&backend.target) {
+        match port.shape.resolve_bytes(&backend.target) {
             Ok(name) => clusters.push(ClusterWeight {
                 name,
                 weight: backend.weight,

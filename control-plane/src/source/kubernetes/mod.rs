@@ -4,10 +4,12 @@
 //! way as those of a folder. What cannot be read any more stays in force as it was.
 
 pub mod access;
+mod addresses;
 mod classes;
 mod election;
 pub mod feedback;
 mod follow;
+mod kept;
 mod lease;
 mod objects;
 mod pods;
@@ -31,6 +33,7 @@ use tokio::task::JoinSet;
 use super::Documents;
 use crate::intent::{Name, Workload};
 
+pub use kept::{Kept, Reach};
 pub use lease::{Candidate, Leadership};
 pub use objects::{Resource, Subject};
 pub use review::Account;
@@ -44,6 +47,7 @@ const QUEUE: usize = 1024;
 pub struct Cluster {
     client: Client,
     namespace: String,
+    url: String,
 }
 
 /// Why the Kubernetes API cannot be used at all.
@@ -75,15 +79,19 @@ pub struct Followed {
     pub view: watch::Receiver<View>,
     /// Pods, and endpoints that are no pods.
     pub workloads: watch::Receiver<Arc<BTreeMap<Name, Arc<Workload>>>>,
-    synced: watch::Receiver<bool>,
+    /// How it stands with the API.
+    pub reach: watch::Receiver<Reach>,
+    /// What another process could go on with; `None` until everything was read once.
+    pub kept: watch::Receiver<Option<Kept>>,
     _tasks: JoinSet<()>,
 }
 
 impl Followed {
-    /// Waits until everything was read once. Before that, what is known would look as if half of the mesh were gone.
-    pub async fn synced(&mut self) {
+    /// Waits until everything was read once, or cannot be read and there is a state that was kept. Before that, what is
+    /// known would look as if half of the mesh were gone.
+    pub async fn serves(&mut self) {
         // The sender lives as long as the task, which ends with this handle.
-        let _ = self.synced.wait_for(|synced| *synced).await;
+        let _ = self.reach.wait_for(Reach::serves).await;
     }
 }
 
@@ -97,7 +105,8 @@ impl Cluster {
         let config = Config::infer().await?;
         let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
         tracing::info!(api = %config.cluster_url, namespace, "uses the Kubernetes API");
-        Ok(Self { client: Client::try_from(config)?, namespace })
+        let url = config.cluster_url.to_string();
+        Ok(Self { client: Client::try_from(config)?, namespace, url })
     }
 
     /// Namespace of our own objects.
@@ -106,9 +115,16 @@ impl Cluster {
         &self.namespace
     }
 
-    /// Starts to follow everything that concerns the mesh.
+    /// Address of the API.
     #[must_use]
-    pub fn follow(&self) -> Followed {
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Starts to follow everything that concerns the mesh. `kept` is what an earlier process knew: it is in force when
+    /// the API cannot be read, until it can.
+    #[must_use]
+    pub fn follow(&self, kept: Option<Kept>) -> Followed {
         let mut tasks = JoinSet::new();
         let (news, incoming) = mpsc::channel(QUEUE);
         for resource in Resource::ALL {
@@ -118,9 +134,17 @@ impl Cluster {
         }
         let (view, view_out) = watch::channel(View::default());
         let (workloads, workloads_out) = watch::channel(Arc::default());
-        let (synced, synced_out) = watch::channel(false);
-        tasks.spawn(follow::gather(incoming, follow::Outlets { view, workloads, synced }));
-        Followed { view: view_out, workloads: workloads_out, synced: synced_out, _tasks: tasks }
+        let (reach, reach_out) = watch::channel(Reach::default());
+        let (keep, kept_out) = watch::channel(None);
+        let outlets = follow::Outlets { view, workloads, reach, keep };
+        tasks.spawn(follow::gather(incoming, outlets, kept));
+        Followed {
+            view: view_out,
+            workloads: workloads_out,
+            reach: reach_out,
+            kept: kept_out,
+            _tasks: tasks,
+        }
     }
 
     /// Objects of our own namespace.

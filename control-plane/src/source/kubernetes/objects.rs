@@ -128,11 +128,8 @@ impl Resource {
     /// The kind of intent that its objects are.
     pub(super) fn intent(self) -> Option<Kind> {
         Some(match self {
-            Self::Namespaces
-            | Self::Nodes
-            | Self::Pods
-            | Self::EndpointSlices
-            | Self::GatewayClasses => return None,
+            Self::Nodes | Self::Pods | Self::EndpointSlices | Self::GatewayClasses => return None,
+            Self::Namespaces => Kind::Namespace,
             Self::Services => Kind::Service,
             Self::Gateways => Kind::Gateway,
             Self::HttpRoutes => Kind::HttpRoute,
@@ -205,6 +202,8 @@ pub struct Subject {
     pub parents: Vec<Value>,
     /// `spec.listeners[].name`; of gateways only.
     pub listeners: Vec<String>,
+    /// Where it can be reached (`GatewayStatusAddress`); of gateways only.
+    pub addresses: Vec<Value>,
     /// `status` as it was then.
     pub status: Value,
 }

@@ -14,6 +14,7 @@ fn route(parents: Value, status: Value) -> Subject {
         generation: 3,
         rejected: false,
         parents: parents.as_array().unwrap().clone(),
+        addresses: Vec::new(),
         listeners: Vec::new(),
         status,
     }
@@ -158,6 +159,7 @@ fn gateway() -> Subject {
         resource: Resource::Gateways,
         name: Name::new("shop", "front"),
         place: "gateways/shop/front".to_owned(),
+        addresses: Vec::new(),
         listeners: vec!["http".to_owned(), "db".to_owned()],
         ..route(json!([]), Value::Null)
     }

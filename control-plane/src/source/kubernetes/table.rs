@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use kube::api::DynamicObject;
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::access::{IN_MESH, NAMESPACE_LABEL};
+use super::addresses::{self, Front};
 use super::classes::Classes;
+use super::kept::{Kept, Written};
 use super::objects::{Endpoint, Resource, Slice, Subject, api_version, document, name_of};
 use super::pods::Pod;
 use super::{Documents, View};
@@ -39,6 +42,8 @@ pub(super) struct Table {
     pods: BTreeMap<Name, Pod>,
     slices: BTreeMap<Name, Slice>,
     objects: BTreeMap<(Resource, Name), Held>,
+    /// What Services say about where they can be reached.
+    fronts: BTreeMap<Name, Front>,
     classes: Classes,
     /// Every Gateway as it is, since whose it is depends on its class.
     gateways: BTreeMap<Name, DynamicObject>,
@@ -47,6 +52,8 @@ pub(super) struct Table {
     /// Something changed since the documents were last made.
     changed: bool,
     view: View,
+    /// The documents of the view as they were written.
+    written: Arc<Vec<Written>>,
 }
 
 /// An object that intent is made of.
@@ -54,8 +61,8 @@ pub(super) struct Table {
 struct Held {
     /// Of everything that a document is made of.
     hash: u64,
-    /// The last good version.
-    document: Option<Document>,
+    /// The last good version, and its JSON.
+    good: Option<(Document, Arc<str>)>,
     /// The newest version is not the one in force.
     rejected: bool,
     problems: Vec<Problem>,
@@ -98,16 +105,42 @@ impl Table {
         let namespaces = self.namespaces();
         if self.changed || *self.view.namespaces != namespaces {
             self.changed = false;
-            self.view.documents = self.documents(&namespaces);
+            (self.view.documents, self.written) = self.documents(&namespaces);
             self.view.namespaces = Arc::new(namespaces);
         }
         let in_force = self.in_force(&self.view.namespaces).filter(|held| !held.foreign);
         let subjects = in_force.map(|held| &held.subject).filter(|one| one.resource.has_status());
-        let subjects: Vec<Subject> = subjects.chain(self.classes.subjects()).cloned().collect();
+        let subjects = subjects.chain(self.classes.subjects()).cloned();
+        let subjects: Vec<Subject> = subjects.map(|one| self.with_addresses(one)).collect();
         if *self.view.subjects != subjects {
             self.view.subjects = Arc::new(subjects);
         }
         self.view.clone()
+    }
+
+    /// What another process could go on with. `view` and `workloads` are those of now.
+    pub(super) fn kept(
+        &self,
+        workloads: Arc<BTreeMap<Name, Arc<Workload>>>,
+        now: SystemTime,
+    ) -> Kept {
+        Kept {
+            at: now,
+            written: Arc::clone(&self.written),
+            without_gateways: self.without_gateways,
+            workloads,
+        }
+    }
+
+    /// A Gateway with the addresses of its Services or, if there is none, of its pods.
+    fn with_addresses(&self, subject: Subject) -> Subject {
+        match subject.resource {
+            Resource::Gateways => {
+                let addresses = addresses::of(&subject.name, &self.pods, &self.fronts);
+                Subject { addresses, ..subject }
+            }
+            _ => subject,
+        }
     }
 
     /// Pods of the mesh's namespaces, and endpoints that are no pods.
@@ -139,12 +172,14 @@ impl Table {
         let name = name_of(&object);
         match resource {
             Resource::Namespaces => {
-                let labels = object.metadata.labels.unwrap_or_default();
-                if labels.get(NAMESPACE_LABEL).is_some_and(|value| value == IN_MESH) {
-                    self.labelled.insert(name.name);
+                let labels = object.metadata.labels.as_ref();
+                let label = labels.and_then(|labels| labels.get(NAMESPACE_LABEL));
+                if label.is_some_and(|value| value == IN_MESH) {
+                    self.labelled.insert(name.name.clone());
                 } else {
                     self.labelled.remove(&name.name);
                 }
+                self.put_object((resource, name), &object);
             }
             Resource::Nodes => {
                 let labels = object.metadata.labels.unwrap_or_default();
@@ -172,6 +207,10 @@ impl Table {
             Resource::Gateways => {
                 self.gateways.insert(name.clone(), object);
                 self.put_gateway(&name);
+            }
+            Resource::Services => {
+                self.fronts.insert(name.clone(), Front::read(&object));
+                self.put_object((resource, name), &object);
             }
             _ => self.put_object((resource, name), &object),
         }
@@ -209,7 +248,7 @@ impl Table {
             }
             before => {
                 self.changed = true;
-                Held::read(hash, &written, subject, before.and_then(|held| held.document))
+                Held::read(hash, &written, subject, before.and_then(|held| held.good))
             }
         };
         self.objects.insert(key, held);
@@ -217,7 +256,6 @@ impl Table {
 
     fn remove(&mut self, resource: Resource, name: &Name) {
         match resource {
-            Resource::Namespaces => drop(self.labelled.remove(&name.name)),
             Resource::Nodes => drop(self.nodes.remove(&name.name)),
             Resource::Pods => drop(self.pods.remove(name)),
             Resource::EndpointSlices => drop(self.slices.remove(name)),
@@ -227,7 +265,12 @@ impl Table {
                 }
             }
             _ => {
-                self.gateways.retain(|known, _| resource != Resource::Gateways || known != name);
+                match resource {
+                    Resource::Namespaces => drop(self.labelled.remove(&name.name)),
+                    Resource::Gateways => drop(self.gateways.remove(name)),
+                    Resource::Services => drop(self.fronts.remove(name)),
+                    _ => {}
+                }
                 let held = self.objects.remove(&(resource, name.clone()));
                 self.changed |= held.is_some();
             }
@@ -237,7 +280,6 @@ impl Table {
     fn retain(&mut self, resource: Resource, present: &BTreeSet<Name>) {
         let names: BTreeSet<&str> = present.iter().map(|name| name.name.as_str()).collect();
         match resource {
-            Resource::Namespaces => self.labelled.retain(|name| names.contains(name.as_str())),
             Resource::Nodes => self.nodes.retain(|name, _| names.contains(name.as_str())),
             Resource::Pods => self.pods.retain(|name, _| present.contains(name)),
             Resource::EndpointSlices => self.slices.retain(|name, _| present.contains(name)),
@@ -247,8 +289,11 @@ impl Table {
                 }
             }
             _ => {
-                if resource == Resource::Gateways {
-                    self.gateways.retain(|name, _| present.contains(name));
+                match resource {
+                    Resource::Namespaces => self.labelled.retain(|one| names.contains(&**one)),
+                    Resource::Gateways => self.gateways.retain(|name, _| present.contains(name)),
+                    Resource::Services => self.fronts.retain(|name, _| present.contains(name)),
+                    _ => {}
                 }
                 let before = self.objects.len();
                 self.objects.retain(|(of, name), _| *of != resource || present.contains(name));
@@ -290,17 +335,19 @@ impl Table {
         )
     }
 
-    fn documents(&self, namespaces: &BTreeSet<String>) -> Documents {
-        let mut good = Vec::new();
+    fn documents(&self, namespaces: &BTreeSet<String>) -> (Documents, Arc<Vec<Written>>) {
+        let (mut good, mut written) = (Vec::new(), Vec::new());
         let mut problems = Vec::new();
         for held in self.in_force(namespaces) {
-            let document = held.document.clone();
-            good.extend(match self.without_gateways {
-                true => document.map(Document::without_gateways),
-                false => document,
-            });
+            if let Some((document, text)) = held.good.clone() {
+                written.push((Arc::clone(&document.place.file), text));
+                good.push(match self.without_gateways {
+                    true => document.without_gateways(),
+                    false => document,
+                });
+            }
             problems.extend(held.problems.iter().cloned());
-            if let Some(document) = held.document.as_ref().filter(|_| held.rejected) {
+            if let Some((document, _)) = held.good.as_ref().filter(|_| held.rejected) {
                 problems.push(Problem {
                     object: document.id.to_string(),
                     ..Problem::of_file(
@@ -311,7 +358,7 @@ impl Table {
                 });
             }
         }
-        Documents::new(good, problems)
+        (Documents::new(good, problems), Arc::new(written))
     }
 
     /// Pods that EndpointSlices name: with the service, if that has no selector and so cannot be known otherwise, and
@@ -322,8 +369,8 @@ impl Table {
             let service = slice.service.as_ref().filter(|service| {
                 let key =
                     (Resource::Services, Name::new(name.namespace.as_str(), service.as_str()));
-                let document = self.objects.get(&key).and_then(|held| held.document.as_ref());
-                document.is_some_and(|document| match &document.object {
+                let document = self.objects.get(&key).and_then(|held| held.good.as_ref());
+                document.is_some_and(|(document, _)| match &document.object {
                     Object::Service(service) => service.selector.is_empty(),
                     _ => false,
                 })
@@ -352,14 +399,19 @@ impl Table {
 
 impl Held {
     /// `before` is the last good version.
-    fn read(hash: u64, written: &Value, mut subject: Subject, before: Option<Document>) -> Self {
+    fn read(
+        hash: u64,
+        written: &Value,
+        mut subject: Subject,
+        before: Option<(Document, Arc<str>)>,
+    ) -> Self {
         let mut found = read_object(&subject.place, written);
-        let good = found.documents.pop();
+        let good = found.documents.pop().map(|one| (one, written.to_string().into()));
         subject.rejected = good.is_none();
         Self {
             hash,
             rejected: subject.rejected,
-            document: good.or(before),
+            good: good.or(before),
             problems: found.problems,
             subject,
             external: written["spec"]["type"] == "ExternalName",
@@ -403,6 +455,7 @@ fn subject(resource: Resource, name: &Name, object: &DynamicObject) -> Subject {
         rejected: false,
         parents: if resource.is_route() { list("parentRefs") } else { Vec::new() },
         listeners: names,
+        addresses: Vec::new(),
         status: object.data["status"].clone(),
     }
 }

@@ -44,6 +44,10 @@ pub(super) fn status(subject: &Subject, (errors, known): About<'_>, now: SystemT
         facts.status(subject, (gateway, known.intent), now)
     });
     let status = merged(&subject.status, "listeners", listeners.collect());
+    let status = match (subject.addresses.as_slice(), &status["addresses"]) {
+        ([], Value::Null) => status,
+        (addresses, _) => merged(&status, "addresses", addresses.to_vec()),
+    };
     merged(&status, "conditions", made)
 }
 
