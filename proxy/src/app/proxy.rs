@@ -33,7 +33,7 @@ use crate::telemetry::stats::{Counter, Registry};
 use crate::telemetry::trace::{FinishedSpan, SpanQueue};
 use crate::tls::identity::{CERTIFICATE_SECRET, TRUST_SECRET};
 use crate::xds::access_log::Entries;
-use crate::xds::client::{Client, Command};
+use crate::xds::client::{Around, Client, Command};
 use crate::xds::kind::Kind;
 use crate::xds::last_good::LastGood;
 use crate::xds::local::Everything;
@@ -233,16 +233,14 @@ impl Proxy {
             self.identify(flags, plan, &mut store, news.clone()).await;
         }
         let publish = publish::publisher(Arc::clone(&self.state));
-        let status = Arc::clone(&self.state.status);
-        let mut client = Client::new(store, publish, commands, &self.state.registry, status);
-        if let Some(ads) = bootstrap.ads {
-            let kinds = [(ads.clusters, Kind::Cluster), (ads.listeners, Kind::Listener)];
-            self.state.status.expect(kinds.into_iter().filter(|(on, _)| *on).map(|(_, k)| k));
-            let authority = (!ads.authority.is_empty()).then_some(&*ads.authority);
-            let channel = self.channel(&ads.cluster, authority);
-            let last_good = flags.data_dir.as_deref().map(LastGood::new);
-            client.follow(ads, bootstrap.node, channel, last_good);
-        }
+        let around = Around {
+            registry: self.state.registry.clone(),
+            status: Arc::clone(&self.state.status),
+            clusters: self.state.clusters.clone(),
+            node: Arc::new(bootstrap.node),
+        };
+        let mut client = Client::new(store, publish, commands, around);
+        client.follow(&bootstrap.dynamic, flags.data_dir.as_deref().map(LastGood::new));
         if let Some(workload) = plan.and_then(|plan| plan.workload) {
             let channel = self.channel(sidecar::CLUSTER, None);
             let (state, watch) = (Arc::clone(&self.state), self.leaving.watch());

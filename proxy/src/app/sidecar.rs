@@ -212,6 +212,7 @@ fn bootstrap(
         "dynamic_resources": {
             "ads_config": {
                 "api_type": "DELTA_GRPC", "transport_api_version": "V3",
+                "set_node_on_first_message_only": true,
                 "grpc_services": [{"envoy_grpc": {"cluster_name": CLUSTER, "authority": authority}}],
             },
             "lds_config": {"ads": {}, "resource_api_version": "V3"},
@@ -297,7 +298,7 @@ mod tests {
         let message = pillion_xds::json::from_text(&text).unwrap();
         let compiled = compile(&message).unwrap();
         assert_eq!(compiled.node.cluster, "catalog.default");
-        assert_eq!(&*compiled.ads.unwrap().cluster, CLUSTER);
+        assert_eq!(&*compiled.dynamic.ads.unwrap().service.cluster, CLUSTER);
         assert_eq!(plan.workload.as_ref().unwrap().ports["app"], 8080);
         assert!(plan.joining.tls);
         assert_eq!(plan.workload.unwrap().address, "127.0.0.1", "as the control plane is there");

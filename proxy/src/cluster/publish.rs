@@ -244,6 +244,6 @@ fn names_any(cluster: &model::cluster::Cluster, secrets: &[Name]) -> bool {
             SecretRef::Inline(_) => None,
         });
         let roots = validation.as_ref().and_then(|validation| validation.sds.as_ref());
-        named.chain(roots).any(|name| secrets.contains(name))
+        named.chain(roots).any(|name| secrets.contains(name.key()))
     })
 }

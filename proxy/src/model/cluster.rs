@@ -8,6 +8,7 @@ use super::balancing::{Balancer, Balancing};
 use super::health_check::HealthCheck;
 use super::metadata::{Fields, Metadata, TRANSPORT_SOCKET_MATCH, has_all};
 use super::proxy_protocol;
+use super::source::Reference;
 use super::tls::UpstreamTls;
 
 /// A group of endpoints that do the same job, and how to use them.
@@ -155,7 +156,7 @@ pub enum Discovery {
     /// One endpoint: the first address of the name.
     LogicalDns(Dns),
     /// By EDS under this name.
-    Eds(Name),
+    Eds(Reference),
     /// To wherever the connection was going before it was redirected.
     OriginalDst,
     /// To the host that the request names (`dynamic_forward_proxy`).

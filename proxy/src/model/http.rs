@@ -10,6 +10,7 @@ use super::access_log::{AccessLog, LogMoments};
 use super::cluster::Http2Options;
 use super::filter::HttpFilter;
 use super::route::RouteTable;
+use super::source::Reference;
 use super::tracing::Tracing;
 
 /// How HTTP connections of a filter chain are served.
@@ -138,7 +139,7 @@ pub enum RouteSource {
     /// `route_config`
     Inline(Arc<RouteTable>),
     /// `rds`: this name in the snapshot.
-    Rds(Name),
+    Rds(Reference),
 }
 
 /// Limits of time. None: no limit.

@@ -32,6 +32,7 @@ pub mod rate_limit;
 pub mod rbac;
 pub mod route;
 pub mod service;
+pub mod source;
 pub mod tls;
 pub mod tracing;
 

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::Name;
 use super::matcher::StringMatcher;
+use super::source::Reference;
 
 /// `DownstreamTlsContext`
 #[derive(Clone, Debug, PartialEq)]
@@ -68,7 +69,7 @@ pub enum SecretRef<T> {
     /// Given here.
     Inline(Arc<T>),
     /// Named: looked up in the snapshot's secrets.
-    Sds(Name),
+    Sds(Reference),
 }
 
 /// Verification of the peer: what the context itself says, and where its authorities come from.
@@ -77,7 +78,7 @@ pub struct Validation {
     /// Given here (`validation_context`, or the default part of a combined one).
     pub context: ValidationContext,
     /// Named (`validation_context_sds_secret_config`): its parts are added to the ones given here.
-    pub sds: Option<Name>,
+    pub sds: Option<Reference>,
 }
 
 /// `CertificateValidationContext`

@@ -78,7 +78,7 @@ pub(super) fn route_table<'a>(
     match source {
         RouteSource::Inline(table) => Ok(table),
         RouteSource::Rds(name) => {
-            live.snapshot.routes.get(name).map(|table| &**table).ok_or_else(|| {
+            live.snapshot.routes.get(name.key()).map(|table| &**table).ok_or_else(|| {
                 let detail = format!("route configuration `{name}` has not arrived");
                 Refusal::local(Reason::NoRoute, StatusCode::NOT_FOUND, detail)
             })

@@ -32,7 +32,7 @@ impl Certificates {
                 entry(certificate, &format!("tls_certificates[{at}]"), now)
             }
             SecretRef::Sds(name) => match &secrets.get(name) {
-                None => Err(TlsError::MissingSecret(name.clone())),
+                None => Err(TlsError::MissingSecret(name.key().clone())),
                 Some(secret) => match &secret.kind {
                     SecretKind::Certificate(certificate) => {
                         entry(certificate, &format!("secret {name:?}"), now)

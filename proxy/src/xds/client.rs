@@ -1,6 +1,8 @@
-//! The ADS client: one task that owns the session and the store, keeps a stream to the control
-//! plane, and publishes what is ready.
+//! The xDS client: one task that owns the store, keeps the ADS stream to the control plane, takes
+//! what streams and files of their own bring, and publishes what is ready.
 
+mod file;
+mod own;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -10,20 +12,21 @@ use std::time::{Duration, Instant, SystemTime};
 use pillion_xds::envoy::config::core::v3::Node;
 use tokio::sync::mpsc;
 
+use self::own::{News, Own};
 use super::kind::Kind;
 use super::last_good::{Kept, LastGood};
 use super::local::{Everything, Local};
-use super::session::{Judged, Request, Response, Session};
+use super::session::{Due, Judged, Received, Request, Response, Session, Variant};
+use super::status::Status;
 use super::store::Store;
-use super::translate::bootstrap::Ads;
+use super::translate::bootstrap::Dynamic;
 use super::translate::{self, Resource};
-use crate::cluster::grpc::Channel;
+use crate::cluster::Clusters;
+use crate::model::source::{Reference, Source, Stream, plain};
 use crate::model::tls::Secret;
 use crate::model::{Changes, Name, Snapshot};
 use crate::telemetry::stats::{Counter, Gauge, Registry};
 
-/// Envoy's default for `initial_fetch_timeout`.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(15);
 /// First wait before a stream is tried again; it doubles, with full jitter, up to the longest.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
@@ -55,25 +58,46 @@ pub struct Client {
     store: Store,
     publish: Publish,
     commands: mpsc::Receiver<Command>,
-    ads: Option<Stream>,
+    ads: Option<Ads>,
+    own: Own,
     local: Local,
-    stats: [KindStats; 5],
+    /// What is in force, by key.
+    kept: BTreeMap<(Kind, Name), Kept>,
+    stats: [KindStats; Kind::ALL.len()],
     connected: Gauge,
-    status: Arc<super::status::Status>,
+    around: Around,
 }
 
-/// Everything about dynamic resources.
-struct Stream {
-    ads: Ads,
-    node: Node,
-    channel: Channel,
+/// The rest of the proxy, as far as the client needs it.
+#[derive(Clone, Debug)]
+pub struct Around {
+    /// Where it counts.
+    pub registry: Registry,
+    /// Where it says how things are.
+    pub status: Arc<Status>,
+    /// Where management servers are found.
+    pub clusters: Arc<Clusters>,
+    /// Who we are.
+    pub node: Arc<Node>,
+}
+
+/// The ADS stream.
+struct Ads {
+    stream: Arc<Stream>,
     session: Session,
     last_good: Option<LastGood>,
-    kept: BTreeMap<(Kind, Name), Kept>,
     dirty: Option<Instant>,
     backoff: Duration,
     /// What is held came from disk, and the control plane was not reached yet.
     restored: bool,
+}
+
+/// What a wait brought.
+enum Event {
+    Command(Command),
+    News(Kind, News),
+    Due,
+    Over,
 }
 
 impl std::fmt::Debug for Client {
@@ -88,47 +112,54 @@ impl Client {
         store: Store,
         publish: Publish,
         commands: mpsc::Receiver<Command>,
-        registry: &Registry,
-        status: Arc<super::status::Status>,
+        around: Around,
     ) -> Self {
         let stats = Kind::ALL.map(|kind| {
-            let scope = registry.scope(&kind.short().to_ascii_lowercase(), None);
+            let scope = around.registry.scope(&kind.short().to_ascii_lowercase(), None);
             KindStats {
                 update_attempt: scope.counter("update_attempt"),
                 update_success: scope.counter("update_success"),
                 update_rejected: scope.counter("update_rejected"),
             }
         });
-        let connected = registry.scope("control_plane", None).gauge("connected_state");
+        let connected = around.registry.scope("control_plane", None).gauge("connected_state");
         Self {
             store,
             publish,
             commands,
             ads: None,
+            own: Own::new(Arc::clone(&around.clusters), Arc::clone(&around.node)),
             local: Local::default(),
+            kept: BTreeMap::new(),
             stats,
             connected,
-            status,
+            around,
         }
     }
 
-    /// Ask a control plane for dynamic resources. The last good ones are taken from disk first.
-    pub fn follow(&mut self, ads: Ads, node: Node, channel: Channel, last_good: Option<LastGood>) {
+    /// Ask management servers, or files, for dynamic resources. The last good ones that came over ADS
+    /// are taken from disk first. To be called in a runtime.
+    pub fn follow(&mut self, dynamic: &Dynamic, last_good: Option<LastGood>) {
         let now = Instant::now();
-        let mut session = Session::new(ads.variant);
-        if ads.clusters {
-            session.want_everything(Kind::Cluster, FETCH_TIMEOUT, now);
+        let mut session = dynamic.ads.as_ref().map(|stream| {
+            Session::new(if stream.delta { Variant::Delta } else { Variant::World })
+        });
+        let kinds = [(Kind::Cluster, &dynamic.clusters), (Kind::Listener, &dynamic.listeners)];
+        for (kind, from) in kinds {
+            match (from, &mut session) {
+                (Some((Source::Ads, timeout)), Some(session)) => {
+                    session.want_everything(kind, *timeout, now);
+                }
+                (Some((source, timeout)), _) => self.own.want_everything(kind, source, *timeout),
+                (None, _) => continue,
+            }
+            self.status().expect([kind]);
         }
-        if ads.listeners {
-            session.want_everything(Kind::Listener, FETCH_TIMEOUT, now);
-        }
-        self.ads = Some(Stream {
-            ads,
-            node,
-            channel,
+        let (Some(stream), Some(session)) = (dynamic.ads.clone(), session) else { return };
+        self.ads = Some(Ads {
+            stream,
             session,
             last_good,
-            kept: BTreeMap::new(),
             dirty: None,
             backoff: RETRY_MIN,
             restored: false,
@@ -138,21 +169,24 @@ impl Client {
 
     /// Take resources from this very process, before anything is published.
     pub fn begin_with(&mut self, all: &Everything) {
-        self.local.take(all, &mut self.store, &self.status);
+        self.local.take(all, &mut self.store, &self.around.status);
     }
 
     /// Publish what is there and follow the control plane, for ever.
     pub async fn run(mut self) {
         self.apply();
+        // Nothing can be sent yet; streams of their own begin.
+        let _ = self.resubscribe();
         loop {
-            let Some(stream) = &mut self.ads else {
-                match self.commands.recv().await {
-                    Some(command) => self.take(command),
-                    None => return,
+            let Some(ads) = &self.ads else {
+                match self.next(None).await {
+                    Event::Over => return,
+                    event => self.take(event, None),
                 }
                 continue;
             };
-            let wire = wire::open(&stream.ads, stream.channel.clone());
+            let around = &self.around;
+            let wire = wire::open(&around.clusters, &around.node, &ads.stream, None);
             let why = self.converse(wire).await;
             if self.connected.get() == 1 {
                 tracing::info!(%why, "the control plane's stream ended; serving by what is held");
@@ -161,90 +195,121 @@ impl Client {
             }
             self.make_do();
             self.connected.set(0);
-            self.status.connected(false, Some(why));
+            self.status().connected(false, Some(why));
             if !self.pause().await {
                 return;
             }
         }
     }
 
+    fn status(&self) -> &Status {
+        &self.around.status
+    }
+
     /// Whoever has the last good configuration is ready with it once the control plane was asked in
     /// vain.
     fn make_do(&mut self) {
-        let Some(stream) = &mut self.ads else { return };
-        if !std::mem::take(&mut stream.restored) {
+        let Some(ads) = &mut self.ads else { return };
+        if !std::mem::take(&mut ads.restored) {
             return;
         }
         tracing::info!("serving by the last good configuration, without the control plane");
         for kind in [Kind::Cluster, Kind::Listener] {
-            self.status.silent(kind);
+            self.status().silent(kind);
         }
     }
 
     /// Talk until the stream ends; why it did.
     async fn converse(&mut self, mut wire: wire::Wire) -> String {
-        let Some(stream) = &mut self.ads else { return "there is no control plane".to_owned() };
-        for request in stream.session.connected(Instant::now()) {
-            wire.send(request, &stream.node);
+        let Some(ads) = &mut self.ads else { return "there is no control plane".to_owned() };
+        for request in ads.session.connected(Instant::now()) {
+            wire.send(request);
         }
         loop {
-            let deadline = self.next_deadline();
             tokio::select! {
                 received = wire.receive() => match received {
                     Ok(wire::Event::Opened) => {
                         self.connected.set(1);
-                        self.status.connected(true, None);
+                        self.status().connected(true, None);
                     }
                     Ok(wire::Event::Response(response)) => self.receive(response, &wire),
                     Err(why) => {
-                        if let Some(stream) = &mut self.ads {
-                            stream.session.disconnected();
+                        if let Some(ads) = &mut self.ads {
+                            ads.session.disconnected();
                         }
                         return why;
                     }
                 },
-                command = self.commands.recv() => match command {
-                    Some(command) => self.take(command),
-                    None => return "shutting down".to_owned(),
+                event = self.next(None) => match event {
+                    Event::Over => return "shutting down".to_owned(),
+                    event => self.take(event, Some(&wire)),
                 },
-                () = sleep_until(deadline) => self.due(Some(&mut wire)),
             }
         }
     }
 
-    /// Wait before the next attempt, minding what is due. False: the proxy is going.
+    /// Wait before the next attempt, minding what happens. False: the proxy is going.
     async fn pause(&mut self) -> bool {
-        let Some(stream) = &mut self.ads else { return false };
-        let longest = stream.backoff;
-        stream.backoff = (longest * 2).min(RETRY_MAX);
+        let Some(ads) = &mut self.ads else { return false };
+        let longest = ads.backoff;
+        ads.backoff = (longest * 2).min(RETRY_MAX);
         let until = Instant::now() + longest.mul_f64(0.5 + fastrand::f64() / 2.0);
         while Instant::now() < until {
-            let deadline = self.next_deadline().map_or(until, |due| due.min(until));
-            tokio::select! {
-                command = self.commands.recv() => match command {
-                    Some(command) => self.take(command),
-                    None => return false,
-                },
-                () = sleep_until(Some(deadline)) => self.due(None),
+            match self.next(Some(until)).await {
+                Event::Over => return false,
+                event => self.take(event, None),
             }
         }
         true
     }
 
-    fn take(&mut self, command: Command) {
-        match command {
-            Command::Secret(secret) => self.store.accept(Resource::Secret(secret)),
-            Command::Everything(all) => self.local.take(&all, &mut self.store, &self.status),
+    /// What happens next, other than on the ADS stream: until then, or until something is due.
+    /// Nothing is lost when the wait is broken off.
+    async fn next(&mut self, until: Option<Instant>) -> Event {
+        let deadline = self.next_deadline().into_iter().chain(until).min();
+        tokio::select! {
+            command = self.commands.recv() => command.map_or(Event::Over, Event::Command),
+            (kind, news) = self.own.next() => Event::News(kind, news),
+            () = sleep_until(deadline) => Event::Due,
         }
+    }
+
+    fn take(&mut self, event: Event, wire: Option<&wire::Wire>) {
+        match event {
+            Event::Command(Command::Secret(secret)) => {
+                self.store.accept(Resource::Secret(secret));
+            }
+            Event::Command(Command::Everything(all)) => {
+                self.local.take(&all, &mut self.store, &self.around.status);
+            }
+            Event::News(kind, News::Received(received)) => self.take_in(kind, received),
+            Event::News(_, News::Due(due)) => self.pass(due),
+            Event::Due => self.due(),
+            Event::Over => return,
+        }
+        self.ask(wire);
         self.apply();
     }
 
     fn receive(&mut self, response: Response, wire: &wire::Wire) {
-        let Some(stream) = &mut self.ads else { return };
-        stream.backoff = RETRY_MIN;
-        stream.restored = false;
-        let received = stream.session.receive(response, Instant::now(), judge);
+        let Some(ads) = &mut self.ads else { return };
+        ads.backoff = RETRY_MIN;
+        ads.restored = false;
+        let mut received = ads.session.receive(response, Instant::now(), judge);
         let Some(kind) = received.kind else { return };
+        ads.dirty.get_or_insert_with(|| Instant::now() + SAVE_INTERVAL);
+        let reply = received.reply.take();
+        self.take_in(kind, received);
+        // The answer first, then what the new resources refer to: in one go for each kind.
+        if let Some(reply) = reply {
+            wire.send(reply);
+        }
+        self.ask(Some(wire));
+        self.apply();
+    }
+
+    /// Put what a server or a file says into the store.
+    fn take_in(&mut self, kind: Kind, received: Received<Resource>) {
         let stats = &self.stats[kind.index()];
         stats.update_attempt.inc();
         if received.refused.is_empty() {
@@ -255,15 +320,15 @@ impl Client {
         for (name, reasons) in &received.refused {
             tracing::warn!(%kind, %name, reasons = reasons.join("; "), "a resource was refused");
         }
-        self.status.received(kind, &received);
+        self.status().received(kind, &received);
         for accepted in received.accepted {
             let key = (kind, Arc::clone(&accepted.name));
-            if let Some(same) = stream.kept.get_mut(&key)
+            if let Some(same) = self.kept.get_mut(&key)
                 && same.body == accepted.body
             {
                 // Sent again, as state of the world does: nothing may be drained for that.
                 same.version = accepted.version;
-                self.status.hold(same, SystemTime::now());
+                self.around.status.hold(same, SystemTime::now());
                 continue;
             }
             warn_unknown(kind, &accepted.name, &accepted.body);
@@ -273,61 +338,80 @@ impl Client {
                 version: accepted.version,
                 body: accepted.body,
             };
-            self.status.hold(&kept, SystemTime::now());
-            stream.kept.insert(key, kept);
-            self.store.accept(accepted.resource);
+            self.status().hold(&kept, SystemTime::now());
+            self.kept.insert(key, kept);
+            self.store.accept_as(accepted.name, accepted.resource);
         }
         for name in &received.removed {
-            self.status.forget(kind, name);
-            stream.kept.remove(&(kind, Arc::clone(name)));
+            self.forget(kind, name);
             self.store.remove(kind, name);
         }
         for name in received.absent {
             self.store.give_up(kind, name);
         }
-        stream.dirty.get_or_insert_with(|| Instant::now() + SAVE_INTERVAL);
-        // The answer first, then what the new resources refer to: in one go for each kind.
-        if let Some(reply) = received.reply {
-            wire.send(reply, &stream.node);
-        }
+    }
+
+    fn forget(&mut self, kind: Kind, key: &Name) {
+        self.status().forget(kind, key);
+        self.kept.remove(&(kind, Arc::clone(key)));
+    }
+
+    /// Ask for what is referred to, on the stream if there is one.
+    fn ask(&mut self, wire: Option<&wire::Wire>) {
+        // Without a stream the session remembers what it wants.
         for request in self.resubscribe() {
-            if let Some(stream) = &self.ads {
-                wire.send(request, &stream.node);
+            if let Some(wire) = wire {
+                wire.send(request);
             }
         }
-        self.apply();
     }
 
     /// Bring subscriptions in step with what clusters and listeners refer to.
     fn resubscribe(&mut self) -> Vec<Request> {
         self.store.forget_unwanted();
-        let Some(stream) = &mut self.ads else { return Vec::new() };
         let now = Instant::now();
         let mut requests = Vec::new();
         for kind in [Kind::Endpoints, Kind::Routes, Kind::Secret] {
-            let wanted = self.store.wanted(kind);
-            let have = self.status.subscribed(kind);
-            let gone: Vec<Name> = have.difference(&wanted).cloned().collect();
-            let fresh = wanted.difference(&have).map(|name| (Arc::clone(name), FETCH_TIMEOUT));
-            requests.extend(stream.session.subscribe(kind, fresh.collect(), &gone, now));
-            for name in gone {
-                self.status.forget(kind, &name);
-                stream.kept.remove(&(kind, name));
+            let all = self.store.wanted(kind);
+            let (ads, own) = all.into_iter().partition(|(_, one)| *one.source() == Source::Ads);
+            let ads: BTreeMap<Name, Reference> = ads;
+            let mut gone = self.own.follow(kind, &own);
+            let have = self.status().subscribed(kind);
+            let past: Vec<Name> =
+                have.iter().filter(|name| !ads.contains_key(*name)).cloned().collect();
+            let fresh = ads.iter().filter(|(name, _)| !have.contains(*name));
+            let fresh = fresh.map(|(name, one)| (Arc::clone(name), one.timeout())).collect();
+            if let Some(stream) = &mut self.ads {
+                requests.extend(stream.session.subscribe(kind, fresh, &past, now));
+                self.status().subscribe(kind, ads.into_keys().collect());
             }
-            self.status.subscribe(kind, wanted);
+            gone.extend(past);
+            for name in gone {
+                self.forget(kind, &name);
+            }
         }
         requests
     }
 
     /// What time brought about: expired resources, answers that did not come, a file to write.
-    fn due(&mut self, wire: Option<&mut wire::Wire>) {
+    fn due(&mut self) {
         let now = Instant::now();
-        let Some(stream) = &mut self.ads else { return };
-        let due = stream.session.due(now);
+        let Some(ads) = &mut self.ads else { return };
+        let due = ads.session.due(now);
+        let save = ads.dirty.is_some_and(|at| at <= now);
+        if save {
+            ads.dirty = None;
+        }
+        self.pass(due);
+        if save {
+            self.save();
+        }
+    }
+
+    fn pass(&mut self, due: Due) {
         for (kind, name) in due.expired {
             tracing::info!(%kind, %name, "the resource's time to live ended");
-            self.status.forget(kind, &name);
-            stream.kept.remove(&(kind, Arc::clone(&name)));
+            self.forget(kind, &name);
             self.store.remove(kind, &name);
         }
         for (kind, name) in due.missing {
@@ -336,31 +420,19 @@ impl Client {
         }
         for kind in due.silent {
             tracing::warn!(%kind, "the control plane sent nothing within initial_fetch_timeout");
-            self.status.silent(kind);
+            self.status().silent(kind);
         }
-        if stream.dirty.is_some_and(|at| at <= now) {
-            stream.dirty = None;
-            save(stream);
-        }
-        if let Some(wire) = wire {
-            for request in self.resubscribe() {
-                if let Some(stream) = &self.ads {
-                    wire.send(request, &stream.node);
-                }
-            }
-        }
-        self.apply();
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let stream = self.ads.as_ref()?;
-        stream.session.next_deadline().into_iter().chain(stream.dirty).min()
+        let ads = self.ads.as_ref()?;
+        ads.session.next_deadline().into_iter().chain(ads.dirty).min()
     }
 
     /// Serve by what was good before, until the control plane says more.
     fn restore(&mut self) {
-        let Some(stream) = &mut self.ads else { return };
-        let Some(file) = &stream.last_good else { return };
+        let Some(ads) = &mut self.ads else { return };
+        let Some(file) = &ads.last_good else { return };
         let kept = match file.load() {
             Ok(kept) => kept,
             Err(error) => {
@@ -372,31 +444,37 @@ impl Client {
         for one in kept {
             if let (Some(_), Ok(resource)) = translate::resource(one.kind, &one.body) {
                 let name = Name::from(one.name.as_str());
-                stream.session.restore(one.kind, Arc::clone(&name), one.version.clone());
-                self.status.hold(&one, SystemTime::now());
-                stream.kept.insert((one.kind, name), one);
+                ads.session.restore(one.kind, Arc::clone(&name), one.version.clone());
+                self.around.status.hold(&one, SystemTime::now());
+                self.kept.insert((one.kind, name), one);
                 self.store.accept(resource);
             }
         }
-        stream.restored = !stream.kept.is_empty();
+        ads.restored = !self.kept.is_empty();
         // Nothing can be sent yet; the session remembers what it wants.
         let _ = self.resubscribe();
+    }
+
+    /// Only what came over ADS: what has a server or file of its own is asked for there.
+    fn save(&self) {
+        let Some(file) = self.ads.as_ref().and_then(|ads| ads.last_good.as_ref()) else { return };
+        let of_ads = |kind: Kind, key: &str| plain(key) == key && !self.own.serves(kind);
+        let all = self.kept.iter().filter(|((kind, key), _)| of_ads(*kind, key));
+        let all: Vec<Kept> = all.map(|(_, kept)| kept.clone()).collect();
+        if let Err(error) = file.save(&all) {
+            let path = file.path().display();
+            tracing::warn!(
+                %path, %error,
+                "the last good configuration cannot be saved; going on without"
+            );
+        }
     }
 
     fn apply(&mut self) {
         if let Some((snapshot, changes)) = self.store.assemble() {
             (self.publish)(snapshot, &changes);
         }
-        self.status.warming(self.store.warming());
-    }
-}
-
-fn save(stream: &Stream) {
-    let Some(file) = &stream.last_good else { return };
-    let all: Vec<Kept> = stream.kept.values().cloned().collect();
-    if let Err(error) = file.save(&all) {
-        let path = file.path().display();
-        tracing::warn!(%path, %error, "the last good configuration cannot be saved; going on without");
+        self.around.status.warming(self.store.warming());
     }
 }
 

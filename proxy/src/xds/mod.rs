@@ -9,6 +9,7 @@ pub mod keep;
 pub mod kind;
 pub mod last_good;
 pub mod local;
+mod references;
 pub mod register;
 pub mod session;
 pub mod status;

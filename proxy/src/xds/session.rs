@@ -24,13 +24,13 @@ mod message;
 
 pub use message::{Accepted, Ask, Due, Judged, Offer, Received, Request, Response, Variant};
 
-/// The state machine. One lives as long as the proxy, over all its streams.
+/// The state machine. One lives as long as the subscription, over all its streams.
 #[derive(Debug)]
 pub struct Session {
     variant: Variant,
     connected: bool,
     said_hello: bool,
-    types: [TypeState; 5],
+    types: [TypeState; Kind::ALL.len()],
 }
 
 #[derive(Debug, Default)]
@@ -105,8 +105,11 @@ impl Session {
                     .filter(|(name, _)| !state.held.contains_key(*name))
                     .map(|(name, timeout)| (name.clone(), *timeout))
                     .collect();
+                // Whoever waits goes on waiting: a server that comes and goes does not set the clock back.
                 for (name, timeout) in missing {
-                    state.wait_for(name, timeout, now);
+                    if !state.waiting.contains_key(&name) {
+                        state.wait_for(name, timeout, now);
+                    }
                 }
             }
             match &self.types[kind.index()].wanted {

@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::kind::Kind;
+use super::references;
 use super::translate::Resource;
 use crate::model::cluster::{Cluster, Discovery};
 use crate::model::endpoint::Assignment;
-use crate::model::http::RouteSource;
-use crate::model::listener::{Listener, Terminal};
+use crate::model::listener::Listener;
 use crate::model::route::RouteTable;
-use crate::model::tls::{CommonTls, Secret, SecretRef};
+use crate::model::source::Reference;
+use crate::model::tls::Secret;
 use crate::model::{Changes, Map, Name, Snapshot};
 
 /// Accepted resources, static and dynamic.
@@ -37,8 +38,9 @@ pub struct Store {
 impl Store {
     /// Take a static resource of the bootstrap.
     pub fn fix(&mut self, resource: Resource) {
-        self.fixed.insert(key(&resource));
-        self.put(resource);
+        let (kind, name) = key(&resource);
+        self.fixed.insert((kind, Arc::clone(&name)));
+        self.put(name, resource);
     }
 
     /// Names of secrets that this proxy makes itself.
@@ -46,15 +48,21 @@ impl Store {
         self.own.extend(names);
     }
 
-    /// Take an accepted resource. A static one of the same name stays.
+    /// Take an accepted resource, from ADS or this process. A static one of the same name stays.
     pub fn accept(&mut self, resource: Resource) {
-        let (kind, name) = key(&resource);
+        let (_, name) = key(&resource);
+        self.accept_as(name, resource);
+    }
+
+    /// Take an accepted resource under its [key](Reference::key).
+    pub fn accept_as(&mut self, name: Name, resource: Resource) {
+        let (kind, _) = key(&resource);
         if self.fixed.contains(&(kind, Arc::clone(&name))) {
             tracing::warn!(%kind, %name, "a static resource of this name exists; ignored");
             return;
         }
-        self.given_up.remove(&(kind, name));
-        self.put(resource);
+        self.given_up.remove(&(kind, Arc::clone(&name)));
+        self.put(name, resource);
     }
 
     /// A resource is gone.
@@ -76,36 +84,25 @@ impl Store {
         self.given_up.insert((kind, name));
     }
 
-    /// Which endpoints, routes and secrets the clusters and listeners refer to and the server has
-    /// to be asked for.
-    pub fn wanted(&self, kind: Kind) -> BTreeSet<Name> {
-        let mut names = BTreeSet::new();
-        match kind {
-            Kind::Endpoints => {
-                for (cluster, _) in self.clusters.values() {
-                    if let Discovery::Eds(name) = &cluster.discovery {
-                        names.insert(Arc::clone(name));
-                    }
-                }
+    /// Which endpoints, routes and secrets the clusters and listeners refer to and somebody has to
+    /// be asked for, by key.
+    pub fn wanted(&self, kind: Kind) -> BTreeMap<Name, Reference> {
+        let clusters = self.clusters.values().flat_map(|(one, _)| references::of_cluster(one));
+        let listeners = self.listeners.values().flat_map(|one| references::of_listener(one));
+        let mut wanted: BTreeMap<Name, Reference> = BTreeMap::new();
+        for (_, reference) in clusters.chain(listeners).filter(|(of, _)| *of == kind) {
+            let key = reference.key();
+            let given = kind == Kind::Secret && self.own.contains(key);
+            if given || self.fixed.contains(&(kind, Arc::clone(key))) {
+                continue;
             }
-            Kind::Routes => {
-                for listener in self.listeners.values() {
-                    names.extend(route_names(listener));
-                }
-            }
-            Kind::Secret => {
-                for (cluster, _) in self.clusters.values() {
-                    names.extend(cluster_secrets(cluster));
-                }
-                for listener in self.listeners.values() {
-                    names.extend(listener_secrets(listener));
-                }
-                names.retain(|name| !self.own.contains(name));
-            }
-            Kind::Cluster | Kind::Listener => {}
+            let patient = match wanted.remove(key) {
+                Some(known) => known.patient(reference),
+                None => reference.clone(),
+            };
+            wanted.insert(Arc::clone(key), patient);
         }
-        names.retain(|name| !self.fixed.contains(&(kind, Arc::clone(name))));
-        names
+        wanted
     }
 
     /// Forget dynamic resources that nothing refers to any more.
@@ -114,10 +111,11 @@ impl Store {
         let [endpoints, routes, secrets] = keep;
         let (fixed, own) = (&self.fixed, &self.own);
         let stays = |kind, name: &Name| fixed.contains(&(kind, Arc::clone(name)));
-        self.endpoints.retain(|name, _| endpoints.contains(name) || stays(Kind::Endpoints, name));
-        self.routes.retain(|name, _| routes.contains(name) || stays(Kind::Routes, name));
+        self.endpoints
+            .retain(|name, _| endpoints.contains_key(name) || stays(Kind::Endpoints, name));
+        self.routes.retain(|name, _| routes.contains_key(name) || stays(Kind::Routes, name));
         self.secrets.retain(|name, _| {
-            secrets.contains(name) || own.contains(name) || stays(Kind::Secret, name)
+            secrets.contains_key(name) || own.contains(name) || stays(Kind::Secret, name)
         });
     }
 
@@ -167,7 +165,7 @@ impl Store {
             };
             clusters.insert(Arc::clone(name), Arc::clone(cluster));
             let assignment = match &cluster.discovery {
-                Discovery::Eds(eds) => self.endpoints.get(eds).cloned(),
+                Discovery::Eds(eds) => self.endpoints.get(eds.key()).cloned(),
                 _ => own.clone(),
             };
             // Nothing arrived in time: an empty cluster, as in Envoy.
@@ -180,18 +178,13 @@ impl Store {
         sync(&mut next.assignments, &assignments, &mut changes.assignments);
     }
 
+    /// Endpoints that are held already are used at once, whatever the server sends next.
     fn cluster_ready(&self, cluster: &Cluster) -> bool {
-        let endpoints = match &cluster.discovery {
-            // Endpoints that are held already are used at once, whatever the server sends next.
-            Discovery::Eds(name) => self.here(Kind::Endpoints, name),
-            _ => true,
-        };
-        endpoints && cluster_secrets(cluster).iter().all(|name| self.here(Kind::Secret, name))
+        references::of_cluster(cluster).iter().all(|(kind, name)| self.here(*kind, name))
     }
 
     fn listener_ready(&self, listener: &Listener) -> bool {
-        route_names(listener).iter().all(|name| self.here(Kind::Routes, name))
-            && listener_secrets(listener).iter().all(|name| self.here(Kind::Secret, name))
+        references::of_listener(listener).iter().all(|(kind, name)| self.here(*kind, name))
     }
 
     fn here(&self, kind: Kind, name: &Name) -> bool {
@@ -204,23 +197,13 @@ impl Store {
         held || self.given_up.contains(&(kind, Arc::clone(name)))
     }
 
-    fn put(&mut self, resource: Resource) {
+    fn put(&mut self, key: Name, resource: Resource) {
         match resource {
-            Resource::Listener(one) => {
-                self.listeners.insert(Arc::clone(&one.name), one);
-            }
-            Resource::Routes(one) => {
-                self.routes.insert(Arc::clone(&one.name), one);
-            }
-            Resource::Cluster(one, assignment) => {
-                self.clusters.insert(Arc::clone(&one.name), (one, assignment));
-            }
-            Resource::Endpoints(name, one) => {
-                self.endpoints.insert(name, one);
-            }
-            Resource::Secret(one) => {
-                self.secrets.insert(Arc::clone(&one.name), one);
-            }
+            Resource::Listener(one) => drop(self.listeners.insert(key, one)),
+            Resource::Routes(one) => drop(self.routes.insert(key, one)),
+            Resource::Cluster(one, endpoints) => drop(self.clusters.insert(key, (one, endpoints))),
+            Resource::Endpoints(_, one) => drop(self.endpoints.insert(key, one)),
+            Resource::Secret(one) => drop(self.secrets.insert(key, one)),
         }
     }
 }
@@ -248,35 +231,4 @@ fn sync<T>(map: &mut Map<Arc<T>>, wanted: &BTreeMap<Name, Arc<T>>, changed: &mut
             changed.push(Arc::clone(name));
         }
     }
-}
-
-fn route_names(listener: &Listener) -> Vec<Name> {
-    let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
-    chains
-        .filter_map(|chain| match &chain.terminal {
-            Terminal::Http(manager) => match &manager.routes {
-                RouteSource::Rds(name) => Some(Arc::clone(name)),
-                RouteSource::Inline(_) => None,
-            },
-            Terminal::Tcp(_) => None,
-        })
-        .collect()
-}
-
-fn listener_secrets(listener: &Listener) -> Vec<Name> {
-    let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
-    chains.filter_map(|chain| chain.tls.as_ref()).flat_map(|tls| secrets(&tls.common)).collect()
-}
-
-fn cluster_secrets(cluster: &Cluster) -> Vec<Name> {
-    cluster.tls_contexts().flat_map(|tls| secrets(&tls.common)).collect()
-}
-
-fn secrets(tls: &CommonTls) -> Vec<Name> {
-    let own = tls.certificates.iter().filter_map(|reference| match reference {
-        SecretRef::Sds(name) => Some(Arc::clone(name)),
-        SecretRef::Inline(_) => None,
-    });
-    let trust = tls.validation.as_ref().and_then(|validation| validation.sds.clone());
-    own.chain(trust).collect()
 }

@@ -1,21 +1,24 @@
-//! The stream itself: session messages to and from protobuf, over tonic.
+//! A stream itself: session messages to and from protobuf, over tonic.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::uri::PathAndQuery;
 use pillion_xds::envoy::config::core::v3::Node;
 use pillion_xds::envoy::service::discovery::v3 as pb;
-use pillion_xds::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use pillion_xds::google::rpc::Status as RpcStatus;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::metadata::{MetadataKey, MetadataValue};
-use tonic::{Request, Status, Streaming};
+use tonic::{Status, Streaming};
+use tonic_prost::ProstCodec;
 
+use crate::cluster::Clusters;
 use crate::cluster::grpc::Channel;
-use crate::xds::session::{Ask, Offer, Request as Wanted, Response, Variant};
-use crate::xds::translate::bootstrap::Ads;
+use crate::model::source::Stream;
+use crate::xds::kind::Kind;
+use crate::xds::session::{Ask, Offer, Request as Wanted, Response};
 
 /// INVALID_ARGUMENT, what Envoy says in a NACK.
 const INVALID_ARGUMENT: i32 = 3;
@@ -24,13 +27,20 @@ const MAX_MESSAGE: usize = 256 << 20;
 
 /// A stream. Requests may be sent at once: many servers say nothing, not even headers, before they
 /// have read one.
-pub(super) enum Wire {
+pub(super) struct Wire {
+    sides: Sides,
+    node: Arc<Node>,
+    /// Say who we are in every message.
+    always: bool,
+}
+
+enum Sides {
     Delta(mpsc::UnboundedSender<pb::DeltaDiscoveryRequest>, Answers<pb::DeltaDiscoveryResponse>),
     World(mpsc::UnboundedSender<pb::DiscoveryRequest>, Answers<pb::DiscoveryResponse>),
 }
 
 /// The server's side of a stream.
-#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
+#[expect(clippy::large_enum_variant, reason = "there are few in a process")]
 pub(super) enum Answers<T> {
     /// Its headers have not come.
     Opening(Opening<T>),
@@ -49,22 +59,80 @@ pub(super) enum Event {
     Response(Response),
 }
 
-/// Open a stream.
-pub(super) fn open(ads: &Ads, channel: Channel) -> Wire {
-    let client = AggregatedDiscoveryServiceClient::new(channel);
-    let mut client = client.max_decoding_message_size(MAX_MESSAGE);
-    match ads.variant {
-        Variant::Delta => {
-            let (sender, receiver) = mpsc::unbounded_channel();
-            let request = with_metadata(UnboundedReceiverStream::new(receiver), ads);
-            let answer = async move { client.delta_aggregated_resources(request).await };
-            Wire::Delta(sender, Answers::Opening(Box::pin(answer)))
+/// Open a stream: of one kind, or of all (ADS).
+pub(super) fn open(
+    clusters: &Arc<Clusters>,
+    node: &Arc<Node>,
+    stream: &Stream,
+    kind: Option<Kind>,
+) -> Wire {
+    let path = PathAndQuery::from_static(method(kind, stream.delta));
+    let sides = if stream.delta {
+        let (sender, answers) = start(clusters, stream, path);
+        Sides::Delta(sender, answers)
+    } else {
+        let (sender, answers) = start(clusters, stream, path);
+        Sides::World(sender, answers)
+    };
+    Wire { sides, node: Arc::clone(node), always: !stream.node_on_first_message_only }
+}
+
+fn start<Q, A>(
+    clusters: &Arc<Clusters>,
+    stream: &Stream,
+    path: PathAndQuery,
+) -> (mpsc::UnboundedSender<Q>, Answers<A>)
+where
+    Q: prost::Message + 'static,
+    A: prost::Message + Default + 'static,
+{
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let requests = UnboundedReceiverStream::new(receiver);
+    let (channel, mut request) = Channel::to(Arc::clone(clusters), &stream.service, requests);
+    // A stream has no end; what stands there is for single calls.
+    request.metadata_mut().remove("grpc-timeout");
+    let mut client = tonic::client::Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE);
+    let answer = async move {
+        client.ready().await?;
+        client.streaming(request, path, ProstCodec::<Q, A>::default()).await
+    };
+    (sender, Answers::Opening(Box::pin(answer)))
+}
+
+/// Envoy's services.
+fn method(kind: Option<Kind>, delta: bool) -> &'static str {
+    match (kind, delta) {
+        (None, true) => {
+            "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
         }
-        Variant::World => {
-            let (sender, receiver) = mpsc::unbounded_channel();
-            let request = with_metadata(UnboundedReceiverStream::new(receiver), ads);
-            let answer = async move { client.stream_aggregated_resources(request).await };
-            Wire::World(sender, Answers::Opening(Box::pin(answer)))
+        (None, false) => {
+            "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
+        }
+        (Some(Kind::Cluster), true) => {
+            "/envoy.service.cluster.v3.ClusterDiscoveryService/DeltaClusters"
+        }
+        (Some(Kind::Cluster), false) => {
+            "/envoy.service.cluster.v3.ClusterDiscoveryService/StreamClusters"
+        }
+        (Some(Kind::Endpoints), true) => {
+            "/envoy.service.endpoint.v3.EndpointDiscoveryService/DeltaEndpoints"
+        }
+        (Some(Kind::Endpoints), false) => {
+            "/envoy.service.endpoint.v3.EndpointDiscoveryService/StreamEndpoints"
+        }
+        (Some(Kind::Listener), true) => {
+            "/envoy.service.listener.v3.ListenerDiscoveryService/DeltaListeners"
+        }
+        (Some(Kind::Listener), false) => {
+            "/envoy.service.listener.v3.ListenerDiscoveryService/StreamListeners"
+        }
+        (Some(Kind::Routes), true) => "/envoy.service.route.v3.RouteDiscoveryService/DeltaRoutes",
+        (Some(Kind::Routes), false) => "/envoy.service.route.v3.RouteDiscoveryService/StreamRoutes",
+        (Some(Kind::Secret), true) => {
+            "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets"
+        }
+        (Some(Kind::Secret), false) => {
+            "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets"
         }
     }
 }
@@ -81,7 +149,7 @@ impl<T> Answers<T> {
             }
             Self::Open(stream) => match stream.message().await.map_err(told)? {
                 Some(message) => Ok(Next::Message(message)),
-                None => Err("the control plane closed the stream".to_owned()),
+                None => Err("the server closed the stream".to_owned()),
             },
         }
     }
@@ -101,31 +169,19 @@ impl<T> Next<T> {
     }
 }
 
-fn with_metadata<T>(stream: T, ads: &Ads) -> Request<T> {
-    let mut request = Request::new(stream);
-    for (key, value) in &ads.metadata {
-        if let (Ok(key), Ok(value)) =
-            (MetadataKey::from_bytes(key.as_bytes()), MetadataValue::try_from(value.as_str()))
-        {
-            request.metadata_mut().insert(key, value);
-        }
-    }
-    request
-}
-
 impl Wire {
     /// Queue a message; a stream that has ended says so when it is next read.
-    pub(super) fn send(&self, request: Wanted, node: &Node) {
+    pub(super) fn send(&self, request: Wanted) {
         let type_url = request.kind.type_url().to_owned();
-        let node = request.first.then(|| node.clone());
+        let node = (request.first || self.always).then(|| Node::clone(&self.node));
         let error_detail = request.error.map(|message| RpcStatus {
             code: INVALID_ARGUMENT,
             message,
             ..RpcStatus::default()
         });
         let text = |names: Vec<crate::model::Name>| names.iter().map(|n| n.to_string()).collect();
-        match (self, request.ask) {
-            (Self::Delta(sender, _), Ask::Delta { subscribe, unsubscribe, initial }) => {
+        match (&self.sides, request.ask) {
+            (Sides::Delta(sender, _), Ask::Delta { subscribe, unsubscribe, initial }) => {
                 let _ = sender.send(pb::DeltaDiscoveryRequest {
                     node,
                     type_url,
@@ -140,7 +196,7 @@ impl Wire {
                     ..pb::DeltaDiscoveryRequest::default()
                 });
             }
-            (Self::World(sender, _), Ask::World { version, names }) => {
+            (Sides::World(sender, _), Ask::World { version, names }) => {
                 let _ = sender.send(pb::DiscoveryRequest {
                     node,
                     type_url,
@@ -158,9 +214,9 @@ impl Wire {
 
     /// What comes next; an error says why the stream ended.
     pub(super) async fn receive(&mut self) -> Result<Event, String> {
-        match self {
-            Self::Delta(_, answers) => Ok(answers.next().await?.map(delta)),
-            Self::World(_, answers) => Ok(answers.next().await?.map(world)),
+        match &mut self.sides {
+            Sides::Delta(_, answers) => Ok(answers.next().await?.map(delta)),
+            Sides::World(_, answers) => Ok(answers.next().await?.map(world)),
         }
     }
 }
@@ -189,7 +245,8 @@ fn offer(resource: pb::Resource) -> Offer {
     }
 }
 
-fn world(response: pb::DiscoveryResponse) -> Response {
+/// A whole answer, from a stream or a file.
+pub(super) fn world(response: pb::DiscoveryResponse) -> Response {
     let wrapper = "type.googleapis.com/envoy.service.discovery.v3.Resource";
     let resources = response.resources.into_iter().map(|any| {
         if any.type_url == wrapper

@@ -1,6 +1,8 @@
 //! `Bootstrap`: what the proxy is started with.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use pillion_xds::envoy::config::bootstrap::v3 as pb;
@@ -8,11 +10,13 @@ use pillion_xds::envoy::config::core::v3 as core;
 use prost::Message as _;
 
 use super::at::At;
-use super::{Refused, Resource, cluster, common, listener, message, tls};
+use super::{Refused, Resource, cluster, common, listener, message, source, tls};
 use crate::model::Name;
 use crate::model::endpoint::Locality;
 use crate::model::listener::Address;
-use crate::xds::session::Variant;
+use crate::model::source::{Source, Stream};
+use crate::xds::kind::Kind;
+use crate::xds::references;
 
 /// What a bootstrap says, with the static resources compiled.
 #[derive(Clone, Debug)]
@@ -27,29 +31,21 @@ pub struct Bootstrap {
     pub admin: Option<SocketAddr>,
     /// Static listeners, clusters and secrets.
     pub resources: Vec<Resource>,
-    /// Where dynamic resources come from. None: there are none.
-    pub ads: Option<Ads>,
+    /// Where dynamic resources come from.
+    pub dynamic: Dynamic,
     /// The message itself, encoded, for `/config_dump`.
     pub source: Bytes,
 }
 
-/// `dynamic_resources.ads_config`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ads {
-    /// Static cluster of the control plane.
-    pub cluster: Name,
-    /// Host name sent to it; empty: the cluster's name.
-    pub authority: Name,
-    /// Delta or state of the world.
-    pub variant: Variant,
-    /// Send the node in the first message of a stream only.
-    pub node_on_first_message_only: bool,
-    /// Listeners come over ADS.
-    pub listeners: bool,
-    /// Clusters come over ADS.
-    pub clusters: bool,
-    /// Headers of the stream.
-    pub metadata: Vec<(String, String)>,
+/// `dynamic_resources`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Dynamic {
+    /// `ads_config`
+    pub ads: Option<Arc<Stream>>,
+    /// Where clusters come from, and their `initial_fetch_timeout` (zero: for ever).
+    pub clusters: Option<(Source, Duration)>,
+    /// The same of listeners.
+    pub listeners: Option<(Source, Duration)>,
 }
 
 /// Compile a bootstrap.
@@ -72,7 +68,7 @@ pub fn bootstrap(config: &pb::Bootstrap) -> Result<Bootstrap, Vec<Refused>> {
             _ => None,
         };
         let clusters: Vec<Name> = resources.iter().filter_map(names).collect();
-        Some(Bootstrap {
+        let made = Bootstrap {
             node: config.node.clone().unwrap_or_default(),
             locality: locality(config.node.as_ref()),
             local_cluster: local_cluster(at, config, &clusters)?,
@@ -80,15 +76,17 @@ pub fn bootstrap(config: &pb::Bootstrap) -> Result<Bootstrap, Vec<Refused>> {
                 Some(admin) => self::admin(&at.field("admin"), admin)?,
                 None => None,
             },
-            ads: match &config.dynamic_resources {
+            dynamic: match &config.dynamic_resources {
                 Some(dynamic) => {
                     dynamic_resources(&at.field("dynamic_resources"), dynamic, &clusters)?
                 }
-                None => None,
+                None => Dynamic::default(),
             },
             resources,
             source: config.encode_to_vec().into(),
-        })
+        };
+        sources(at, &made, &clusters)?;
+        Some(made)
     })
 }
 
@@ -125,54 +123,69 @@ fn dynamic_resources(
     at: &At<'_>,
     dynamic: &pb::bootstrap::DynamicResources,
     clusters: &[Name],
-) -> Option<Option<Ads>> {
-    let over_ads = |field: &str, source: Option<&core::ConfigSource>| match source {
-        None => Some(false),
-        Some(_) => common::ads(&at.field(field), source).map(|()| true),
-    };
-    let listeners = over_ads("lds_config", dynamic.lds_config.as_ref())?;
-    let from_cds = over_ads("cds_config", dynamic.cds_config.as_ref())?;
-    let ads_at = at.field("ads_config");
-    let Some(config) = &dynamic.ads_config else {
-        ads_at.expect(
-            !listeners && !from_cds,
-            "is missing, and lds_config or cds_config ask for it",
-        )?;
-        return Some(None);
-    };
-    use core::api_config_source::ApiType;
-    let variant = match config.api_type() {
-        ApiType::Grpc => Variant::World,
-        ApiType::DeltaGrpc => Variant::Delta,
-        other => {
-            let name = other.as_str_name();
-            return ads_at
-                .field("api_type")
-                .refuse(format!("{name} is not supported: expected GRPC or DELTA_GRPC"));
+) -> Option<Dynamic> {
+    let from = |field: &str, config: Option<&core::ConfigSource>| match config {
+        None => Some(None),
+        Some(_) => {
+            let at = at.field(field);
+            let made = source::source(&at, config)?;
+            known(&at.field("api_config_source"), &made.0, clusters)?;
+            Some(Some(made))
         }
     };
-    let services = ads_at.field("grpc_services");
-    let [service] = config.grpc_services.as_slice() else {
-        return services.refuse("expected exactly one");
+    let ads_at = at.field("ads_config");
+    let ads = match &dynamic.ads_config {
+        Some(config) => Some(Arc::new(source::stream(&ads_at, config)?)),
+        None => None,
     };
-    let Some(core::grpc_service::TargetSpecifier::EnvoyGrpc(grpc)) = &service.target_specifier
-    else {
-        return services.index(0).refuse("expected envoy_grpc");
-    };
-    let known = clusters.iter().any(|name| **name == *grpc.cluster_name);
-    services
+    if let Some(stream) = &ads {
+        known(&ads_at, &Source::Stream(Arc::clone(stream)), clusters)?;
+    }
+    Some(Dynamic {
+        ads,
+        clusters: from("cds_config", dynamic.cds_config.as_ref())?,
+        listeners: from("lds_config", dynamic.lds_config.as_ref())?,
+    })
+}
+
+/// As in Envoy, a management server is a cluster of the bootstrap.
+fn known(at: &At<'_>, source: &Source, clusters: &[Name]) -> Option<()> {
+    let Source::Stream(stream) = source else { return Some(()) };
+    let name = &stream.service.cluster;
+    at.field("grpc_services")
         .index(0)
         .field("envoy_grpc")
         .field("cluster_name")
-        .expect(known, format!("`{}` is no cluster of static_resources", grpc.cluster_name))?;
-    let metadata = service.initial_metadata.iter();
-    Some(Some(Ads {
-        cluster: grpc.cluster_name.as_str().into(),
-        authority: grpc.authority.as_str().into(),
-        variant,
-        node_on_first_message_only: config.set_node_on_first_message_only,
-        listeners,
-        clusters: from_cds,
-        metadata: metadata.map(|one| (one.key.clone(), one.value.clone())).collect(),
-    }))
+        .expect(clusters.contains(name), format!("`{name}` is no cluster of static_resources"))
+}
+
+/// Whoever is asked has to be known.
+fn sources(at: &At<'_>, made: &Bootstrap, clusters: &[Name]) -> Option<()> {
+    let dynamic = [("lds_config", &made.dynamic.listeners), ("cds_config", &made.dynamic.clusters)];
+    let dynamic_at = at.field("dynamic_resources");
+    let ads = dynamic_at.field("ads_config");
+    for (field, source) in dynamic {
+        let asked = source.as_ref().is_some_and(|(source, _)| *source == Source::Ads);
+        let why = format!("is missing, and {field} asks for it");
+        ads.expect(!asked || made.dynamic.ads.is_some(), why)?;
+    }
+    let statics = at.field("static_resources");
+    for (kind, reference) in made.resources.iter().flat_map(references::of) {
+        let secret = kind == Kind::Secret;
+        match reference.source() {
+            // The bootstrap itself has it, or the proxy makes it.
+            Source::Ads if secret => {}
+            Source::Ads => {
+                let why = format!("is missing, and {kind} of {reference} asks for it");
+                ads.expect(made.dynamic.ads.is_some(), why)?;
+            }
+            Source::Stream(stream) => {
+                let name = &stream.service.cluster;
+                let why = format!("{kind} of {reference}: `{name}` is no cluster here");
+                statics.field("clusters").expect(clusters.contains(name), why)?;
+            }
+            Source::File(_) => {}
+        }
+    }
+    Some(())
 }

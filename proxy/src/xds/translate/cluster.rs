@@ -12,14 +12,20 @@ use prost_types::Any;
 
 use super::at::At;
 use super::{
+<<<<<<< HEAD
     Resource, balancer, common, endpoint, health_check, outlier, proxy_header, tls, upstream_http,
 };
 use crate::model::Name;
+=======
+    Resource, balancer, common, endpoint, health_check, outlier, source, tls, upstream_http,
+};
+>>>>>>> e81db23 (Resources say where they come from: initial_fetch_timeout holds, and SDS, EDS, RDS, CDS and LDS take streams and files of their own)
 use crate::model::cluster::{
     Cluster, Discovery, Dns, DnsFamily, Forward, Protocol, RetryBudget, SocketMatch, TcpKeepalive,
     Thresholds,
 };
 use crate::model::endpoint::Assignment;
+use crate::model::source::Reference;
 
 /// Envoy's default for `connect_timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -142,12 +148,11 @@ fn failure_rate(
     Some((base, max))
 }
 
-fn eds(at: &At<'_>, config: &pb::Cluster) -> Option<Name> {
+fn eds(at: &At<'_>, config: &pb::Cluster) -> Option<Reference> {
     let at = at.field("eds_cluster_config");
     let eds = at.required(config.eds_cluster_config.as_ref())?;
-    common::ads(&at.field("eds_config"), eds.eds_config.as_ref())?;
     let name = if eds.service_name.is_empty() { &config.name } else { &eds.service_name };
-    Some(name.as_str().into())
+    source::reference(&at.field("eds_config"), name, eds.eds_config.as_ref())
 }
 
 fn family(family: pb::cluster::DnsLookupFamily) -> DnsFamily {

@@ -109,21 +109,6 @@ pub(super) fn runtime_fraction(share: &core::RuntimeFractionalPercent) -> u32 {
     share.default_value.as_ref().map_or(1_000_000, fraction)
 }
 
-/// Only ADS can be asked for resources.
-pub(super) fn ads(at: &At<'_>, source: Option<&core::ConfigSource>) -> Option<()> {
-    use core::config_source::ConfigSourceSpecifier;
-    match at.required(source)?.config_source_specifier {
-        Some(ConfigSourceSpecifier::Ads(_) | ConfigSourceSpecifier::Self_(_)) => Some(()),
-        Some(ConfigSourceSpecifier::ApiConfigSource(_)) => at
-            .field("api_config_source")
-            .refuse("a stream of its own is not supported: expected `ads: {}`"),
-        Some(ConfigSourceSpecifier::Path(_) | ConfigSourceSpecifier::PathConfigSource(_)) => {
-            at.refuse("configuration from files is not supported here: expected `ads: {}`")
-        }
-        None => at.refuse("expected `ads: {}`"),
-    }
-}
-
 /// Fields of every namespace.
 pub(super) fn metadata(metadata: &core::Metadata) -> Metadata {
     let namespaces = metadata.filter_metadata.iter();

@@ -9,7 +9,7 @@ use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v
 use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as hcm;
 
 use super::at::At;
-use super::{access_log, common, filter, route, tracing, upstream_http};
+use super::{access_log, filter, route, source, tracing, upstream_http};
 use crate::model::Name;
 use crate::model::access_log::LogMoments;
 use crate::model::http::{
@@ -133,10 +133,10 @@ fn routes(at: &At<'_>, config: &pb::HttpConnectionManager) -> Option<RouteSource
         }
         Some(hcm::RouteSpecifier::Rds(rds)) => {
             let at = at.field("rds");
-            common::ads(&at.field("config_source"), rds.config_source.as_ref())?;
             let name = &rds.route_config_name;
             at.field("route_config_name").expect(!name.is_empty(), "is empty")?;
-            Some(RouteSource::Rds(name.as_str().into()))
+            let source_at = at.field("config_source");
+            source::reference(&source_at, name, rds.config_source.as_ref()).map(RouteSource::Rds)
         }
         Some(hcm::RouteSpecifier::ScopedRoutes(_)) => {
             at.field("scoped_routes").refuse("is not supported")

@@ -27,6 +27,7 @@ mod route;
 mod route_action;
 mod route_match;
 mod service;
+mod source;
 mod subsets;
 mod tcp_proxy;
 mod tls;

@@ -7,8 +7,9 @@ use pillion_xds::envoy::config::core::v3 as core;
 use pillion_xds::envoy::extensions::transport_sockets::tls::v3 as pb;
 
 use super::at::At;
-use super::{common, matcher};
+use super::{common, matcher, source};
 use crate::model::Name;
+use crate::model::source::Reference;
 use crate::model::tls::{
     CommonTls, DownstreamTls, SanKind, SanMatcher, Secret, SecretKind, SecretRef, SpiffeBundles,
     TlsCertificate, TlsVersion, UpstreamTls, Validation, ValidationContext,
@@ -161,13 +162,13 @@ fn validation(
     })
 }
 
-/// Name of a secret that comes over ADS, or that the bootstrap holds (no source).
-fn sds(at: &At<'_>, config: &pb::SdsSecretConfig) -> Option<Name> {
+/// A secret that comes from elsewhere, or that the bootstrap holds (no source).
+fn sds(at: &At<'_>, config: &pb::SdsSecretConfig) -> Option<Reference> {
     at.field("name").expect(!config.name.is_empty(), "is empty")?;
-    if config.sds_config.is_some() {
-        common::ads(&at.field("sds_config"), config.sds_config.as_ref())?;
+    match &config.sds_config {
+        Some(from) => source::reference(&at.field("sds_config"), &config.name, Some(from)),
+        None => Some(config.name.as_str().into()),
     }
-    Some(config.name.as_str().into())
 }
 
 fn certificate(at: &At<'_>, config: &pb::TlsCertificate) -> Option<TlsCertificate> {

@@ -1,0 +1,51 @@
+//! What resources name that comes from elsewhere.
+
+use super::kind::Kind;
+use super::translate::Resource;
+use crate::model::cluster::{Cluster, Discovery};
+use crate::model::http::RouteSource;
+use crate::model::listener::{Listener, Terminal};
+use crate::model::source::Reference;
+use crate::model::tls::{CommonTls, SecretRef};
+
+/// Everything that a resource names.
+pub(super) fn of(resource: &Resource) -> Vec<(Kind, &Reference)> {
+    match resource {
+        Resource::Cluster(cluster, _) => of_cluster(cluster),
+        Resource::Listener(listener) => of_listener(listener),
+        Resource::Routes(_) | Resource::Endpoints(..) | Resource::Secret(_) => Vec::new(),
+    }
+}
+
+/// Its endpoints and secrets.
+pub(super) fn of_cluster(cluster: &Cluster) -> Vec<(Kind, &Reference)> {
+    let endpoints = match &cluster.discovery {
+        Discovery::Eds(reference) => Some((Kind::Endpoints, reference)),
+        _ => None,
+    };
+    let secrets = cluster.tls_contexts().flat_map(|tls| secrets(&tls.common));
+    endpoints.into_iter().chain(secrets).collect()
+}
+
+/// Its routes and secrets.
+pub(super) fn of_listener(listener: &Listener) -> Vec<(Kind, &Reference)> {
+    let mut all = Vec::new();
+    for chain in listener.filter_chains.iter().chain(&listener.default_filter_chain) {
+        if let Terminal::Http(manager) = &chain.terminal
+            && let RouteSource::Rds(reference) = &manager.routes
+        {
+            all.push((Kind::Routes, reference));
+        }
+        all.extend(chain.tls.iter().flat_map(|tls| secrets(&tls.common)));
+    }
+    all
+}
+
+fn secrets(tls: &CommonTls) -> impl Iterator<Item = (Kind, &Reference)> {
+    let own = tls.certificates.iter().filter_map(|certificate| match certificate {
+        SecretRef::Sds(reference) => Some(reference),
+        SecretRef::Inline(_) => None,
+    });
+    let trust = tls.validation.iter().filter_map(|validation| validation.sds.as_ref());
+    own.chain(trust).map(|reference| (Kind::Secret, reference))
+}
