@@ -23,4 +23,5 @@ pub mod raw;
 pub mod script;
 pub mod venv;
 pub mod wait;
+pub mod xds_server;
 pub mod yaml;

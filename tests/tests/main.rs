@@ -15,6 +15,7 @@ mod mesh;
 mod nomad;
 mod protocols;
 mod soak;
+mod streams;
 mod systemd;
 mod telemetry;
 mod up;

@@ -95,7 +95,7 @@ struct Ads {
 /// What a wait brought.
 enum Event {
     Command(Command),
-    News(Kind, News),
+    News(Kind, Box<News>),
     Due,
     Over,
 }
@@ -141,9 +141,10 @@ impl Client {
     /// are taken from disk first. To be called in a runtime.
     pub fn follow(&mut self, dynamic: &Dynamic, last_good: Option<LastGood>) {
         let now = Instant::now();
-        let mut session = dynamic.ads.as_ref().map(|stream| {
-            Session::new(if stream.delta { Variant::Delta } else { Variant::World })
-        });
+        let mut session = dynamic
+            .ads
+            .as_ref()
+            .map(|stream| Session::new(if stream.delta { Variant::Delta } else { Variant::World }));
         let kinds = [(Kind::Cluster, &dynamic.clusters), (Kind::Listener, &dynamic.listeners)];
         for (kind, from) in kinds {
             match (from, &mut session) {
@@ -269,7 +270,7 @@ impl Client {
         let deadline = self.next_deadline().into_iter().chain(until).min();
         tokio::select! {
             command = self.commands.recv() => command.map_or(Event::Over, Event::Command),
-            (kind, news) = self.own.next() => Event::News(kind, news),
+            (kind, news) = self.own.next() => Event::News(kind, Box::new(news)),
             () = sleep_until(deadline) => Event::Due,
         }
     }
@@ -282,8 +283,10 @@ impl Client {
             Event::Command(Command::Everything(all)) => {
                 self.local.take(&all, &mut self.store, &self.around.status);
             }
-            Event::News(kind, News::Received(received)) => self.take_in(kind, received),
-            Event::News(_, News::Due(due)) => self.pass(due),
+            Event::News(kind, news) => match *news {
+                News::Received(received) => self.take_in(kind, received),
+                News::Due(due) => self.pass(due),
+            },
             Event::Due => self.due(),
             Event::Over => return,
         }

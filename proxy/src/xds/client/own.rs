@@ -283,7 +283,9 @@ impl Task {
     }
 
     fn what(&self) -> String {
-        self.reference.as_ref().map_or_else(|| "everything".to_owned(), |one| one.name().to_string())
+        self.reference
+            .as_ref()
+            .map_or_else(|| "everything".to_owned(), |one| one.name().to_string())
     }
 
     async fn tell(&self, news: News) {
