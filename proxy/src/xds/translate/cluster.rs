@@ -12,14 +12,9 @@ use prost_types::Any;
 
 use super::at::At;
 use super::{
-<<<<<<< HEAD
-    Resource, balancer, common, endpoint, health_check, outlier, proxy_header, tls, upstream_http,
+    Resource, balancer, common, endpoint, health_check, outlier, proxy_header, source, tls,
+    upstream_http,
 };
-use crate::model::Name;
-=======
-    Resource, balancer, common, endpoint, health_check, outlier, source, tls, upstream_http,
-};
->>>>>>> e81db23 (Resources say where they come from: initial_fetch_timeout holds, and SDS, EDS, RDS, CDS and LDS take streams and files of their own)
 use crate::model::cluster::{
     Cluster, Discovery, Dns, DnsFamily, Forward, Protocol, RetryBudget, SocketMatch, TcpKeepalive,
     Thresholds,
