@@ -195,15 +195,11 @@ fn bad(why: &'static str) -> Verdict {
 
 /// Where a head ends, its empty line included.
 fn end_of_head(bytes: &[u8]) -> Option<usize> {
-    let mut from = 0;
-    loop {
-        let line_end = from + bytes.get(from..)?.iter().position(|b| *b == b'\n')? + 1;
-        match bytes.get(line_end..)? {
-            [b'\n', ..] => return Some(line_end + 1),
-            [b'\r', b'\n', ..] => return Some(line_end + 2),
-            _ => from = line_end,
-        }
-    }
+    memchr::memchr_iter(b'\n', bytes).find_map(|at| match bytes.get(at + 1..)? {
+        [b'\n', ..] => Some(at + 2),
+        [b'\r', b'\n', ..] => Some(at + 3),
+        _ => None,
+    })
 }
 
 /// The fields that decide where a request ends.
@@ -218,13 +214,12 @@ struct Framing {
 
 /// What follows a head.
 fn check(head: &[u8], rules: &Rules) -> Result<State, Verdict> {
-    let mut lines =
-        head.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let mut lines = lines(head);
     let first = lines.next().unwrap_or_default();
     let connect = check_first(first, rules)?;
     let mut framing = Framing::default();
     let mut count = 0;
-    for line in lines.filter(|line| !line.is_empty()) {
+    for line in lines.take_while(|line| !line.is_empty()) {
         count += 1;
         if count > rules.max_lines {
             return Err(Verdict {
@@ -249,15 +244,25 @@ fn check(head: &[u8], rules: &Rules) -> Result<State, Verdict> {
     })
 }
 
+/// Its lines, without what ends them.
+fn lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut from = 0;
+    memchr::memchr_iter(b'\n', head).map(move |at| {
+        let line = head.get(from..at).unwrap_or_default();
+        from = at + 1;
+        line.strip_suffix(b"\r").unwrap_or(line)
+    })
+}
+
 /// `METHOD target HTTP/1.1`. Returns whether it is CONNECT.
 fn check_first(line: &[u8], rules: &Rules) -> Result<bool, Verdict> {
     let mut words = line.split(|b| *b == b' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let version = words.next();
-    if method.is_empty() || !method.iter().all(|b| is_token(*b)) {
+    if !is_token(method) {
         return Err(bad("the method is no token"));
     }
-    if target.is_empty() || target.iter().any(|b| !b.is_ascii_graphic()) {
+    if target.is_empty() || has(target, |b| !b.is_ascii_graphic()) {
         return Err(bad("the request target has characters that must be escaped"));
     }
     if target.contains(&b'#') {
@@ -291,15 +296,15 @@ fn check_line(line: &[u8], framing: &mut Framing) -> Result<(), Verdict> {
     if line.first().is_some_and(|b| matches!(b, b' ' | b'\t')) {
         return Err(bad("a header line is folded (RFC 9112 section 5.2)"));
     }
-    let Some(colon) = line.iter().position(|b| *b == b':') else {
+    let Some(colon) = memchr::memchr(b':', line) else {
         return Err(bad("a header line has no colon"));
     };
     let (name, value) = line.split_at(colon);
-    if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
+    if !is_token(name) {
         return Err(bad("a header name is no token"));
     }
     let value = value.get(1..).unwrap_or_default().trim_ascii();
-    if value.iter().any(|b| (*b < b' ' && *b != b'\t') || *b == 0x7f) {
+    if has(value, |b| (b < b' ' && b != b'\t') || b == 0x7f) {
         return Err(bad("a header value has control characters"));
     }
     match name.len() {
@@ -343,8 +348,26 @@ fn length(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok().filter(|_| digits)?.parse().ok()
 }
 
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+/// RFC 9110 section 5.6.2.
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        let b = byte as u8;
+        table[byte] = b.is_ascii_alphanumeric()
+            || matches!(b, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~');
+        byte += 1;
+    }
+    table
+};
+
+fn is_token(word: &[u8]) -> bool {
+    !word.is_empty() && word.iter().all(|b| TOKEN[usize::from(*b)])
+}
+
+/// Whether any byte is like that. Without a branch for each, so that many are looked at at once.
+fn has(bytes: &[u8], unwanted: impl Fn(u8) -> bool) -> bool {
+    bytes.iter().fold(false, |found, b| found | unwanted(*b))
 }
 
 #[cfg(test)]
