@@ -35,6 +35,12 @@ struct Args {
     /// Count another proxy: envoy, nginx or haproxy. Nothing is compared then.
     #[arg(long)]
     peer: Option<String>,
+    /// Keep the profiles in this folder, for `callgrind_annotate`.
+    #[arg(long)]
+    keep: Option<PathBuf>,
+    /// Count only this: hop, pair-h1 or pair-h2.
+    #[arg(long)]
+    only: Option<String>,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -50,12 +56,17 @@ async fn main() -> anyhow::Result<ExitCode> {
     let backends = Backends { http1: backend::http1().await?, http2: backend::http2().await? };
     let workshop = Workshop::new(backends)?.under_callgrind();
     let mut counted = BTreeMap::new();
-    for (name, job) in JOBS.into_iter().filter(|(_, job)| workshop.can(peer, *job)) {
-        let figure = count(&workshop, peer, job).await.with_context(|| name.to_owned())?;
+    let wanted = |name: &str| args.only.as_deref().is_none_or(|only| only == name);
+    for (name, job) in JOBS {
+        if !wanted(name) || !workshop.can(peer, job) {
+            continue;
+        }
+        let keep = args.keep.as_deref().map(|folder| folder.join(name));
+        let figure = count(&workshop, peer, (job, keep)).await.with_context(|| name.to_owned())?;
         println!("{name:8} {figure:8.0} instructions a request");
         counted.insert(name.to_owned(), figure.round());
     }
-    if peer != Peer::Pillion {
+    if peer != Peer::Pillion || args.only.is_some() {
         return Ok(ExitCode::SUCCESS);
     }
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.json");
@@ -78,7 +89,12 @@ async fn main() -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-async fn count(workshop: &Workshop, peer: Peer, job: Job) -> anyhow::Result<f64> {
+/// Instructions of each request. `keep`: a folder that the profiles go into.
+async fn count(
+    workshop: &Workshop,
+    peer: Peer,
+    (job, keep): (Job, Option<PathBuf>),
+) -> anyhow::Result<f64> {
     let running = workshop.start(peer, job).await?;
     load::one_after_the_other(running.address, PATH, WARM_UP).await?;
     let pids = running.pids();
@@ -92,6 +108,10 @@ async fn count(workshop: &Workshop, peer: Peer, job: Job) -> anyhow::Result<f64>
     let mut sum = 0;
     for file in profiles(&workshop.folder())? {
         sum += total(&file)?;
+        if let Some(folder) = &keep {
+            std::fs::create_dir_all(folder)?;
+            std::fs::copy(&file, folder.join(file.file_name().unwrap_or_default()))?;
+        }
     }
     ensure!(sum > 0, "callgrind counted nothing");
     drop(running);
