@@ -19,8 +19,8 @@ use super::pool::{self, Connection, Job, Lease, SendFailure};
 use super::{clock, learn};
 use crate::http::body::RequestBody;
 use crate::http::upgrade;
-use crate::model::Name;
 use crate::model::route::Priority;
+use crate::model::{Name, names};
 use crate::telemetry::reason::{Reason, Refusal, Sent, Side};
 
 /// How a request is sent.
@@ -157,7 +157,7 @@ fn answered(
 
 /// `keep-alive: timeout=5`
 fn keep_alive(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get("keep-alive")?.to_str().ok()?;
+    let value = headers.get(names::KEEP_ALIVE)?.to_str().ok()?;
     value.split(',').find_map(|parameter| {
         let (name, seconds) = parameter.split_once('=')?;
         let timeout = name.trim().eq_ignore_ascii_case("timeout");

@@ -3,6 +3,7 @@
 
 use http::HeaderValue;
 
+use crate::telemetry::hex;
 use crate::telemetry::trace::TraceReason;
 
 /// Place of the digit that says why.
@@ -10,20 +11,16 @@ const REASON: usize = 14;
 
 /// A new id from 128 random bits.
 pub fn generate(random: u128, reason: TraceReason) -> HeaderValue {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    // RFC 9562 section 4.1: the variant is `10` in binary.
+    let random = (random & !(3 << 62)) | (2 << 62);
     let mut text = [b'-'; 36];
-    let mut nibbles = (0..32).rev().map(|i| ((random >> (i * 4)) & 0xf) as usize);
-    for (at, slot) in text.iter_mut().enumerate() {
-        if matches!(at, 8 | 13 | 18 | 23) {
-            continue;
-        }
-        let nibble = nibbles.next().unwrap_or(0);
-        *slot = match at {
-            REASON => digit(reason),
-            19 => DIGITS[8 | (nibble & 3)],
-            _ => DIGITS[nibble],
-        };
-    }
+    let (high, low) = ((random >> 64) as u64, random as u64);
+    hex::put(&mut text[..8], u128::from(high >> 32));
+    hex::put(&mut text[9..13], u128::from(high >> 16));
+    hex::put(&mut text[14..18], u128::from(high));
+    hex::put(&mut text[19..23], u128::from(low >> 48));
+    hex::put(&mut text[24..], u128::from(low));
+    text[REASON] = digit(reason);
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 

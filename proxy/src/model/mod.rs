@@ -25,6 +25,7 @@ pub mod listener;
 pub mod matcher;
 pub mod metadata;
 pub mod mutation;
+pub mod names;
 pub mod network_filter;
 pub mod protection;
 pub mod proxy_protocol;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 
 use crate::model::matcher::RequestView;
+use crate::model::names;
 use crate::model::route::{RetryOn, RetryPolicy};
 use crate::telemetry::reason::{Reason, Refusal, Sent};
 
@@ -35,14 +36,14 @@ impl<'a> Retries<'a> {
     pub fn new(policy: Option<&'a RetryPolicy>, request: &RequestView<'_>) -> Self {
         let mut on = policy.map(|policy| policy.on).unwrap_or_default();
         let mut left = policy.map_or(1, |policy| policy.num_retries);
-        for name in ["x-envoy-retry-on", "x-envoy-retry-grpc-on"] {
+        for name in [names::X_ENVOY_RETRY_ON, names::X_ENVOY_RETRY_GRPC_ON] {
             if let Some(text) = request.headers.get(name).and_then(|value| value.to_str().ok()) {
                 for condition in text.split(',') {
                     on.enable(condition.trim());
                 }
             }
         }
-        let asked = request.headers.get("x-envoy-max-retries").and_then(|v| v.to_str().ok());
+        let asked = request.headers.get(names::X_ENVOY_MAX_RETRIES).and_then(|v| v.to_str().ok());
         if let Some(asked) = asked.and_then(|text| text.parse().ok()) {
             left = asked;
         }
@@ -106,7 +107,7 @@ impl<'a> Retries<'a> {
 
     /// Only a trailers-only answer has its status in the headers; later is too late to retry.
     fn wants_grpc(&self, headers: &HeaderMap) -> bool {
-        let Some(status) = headers.get("grpc-status") else { return false };
+        let Some(status) = headers.get(names::GRPC_STATUS) else { return false };
         match status.as_bytes() {
             b"1" => self.on.grpc_cancelled,
             b"4" => self.on.grpc_deadline_exceeded,

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
+use crate::model::names;
 use crate::model::route::Forward;
 
 /// Deadlines of one exchange. None: no limit.
@@ -21,11 +22,11 @@ pub struct Timeouts {
 /// headers change (Envoy: router filter, "HTTP headers (consumed)").
 pub fn timeouts(route: &Forward, per_try: Option<Duration>, headers: &HeaderMap) -> Timeouts {
     let mut global = route.timeout;
-    if let Some(asked) = header_millis(headers, "x-envoy-upstream-rq-timeout-ms") {
+    if let Some(asked) = header_millis(headers, names::X_ENVOY_TIMEOUT) {
         global = (!asked.is_zero()).then_some(asked);
     }
     let mut max_stream = route.max_stream_duration;
-    let asked = headers.get("grpc-timeout").and_then(|value| value.to_str().ok());
+    let asked = headers.get(names::GRPC_TIMEOUT).and_then(|value| value.to_str().ok());
     let asked = asked.and_then(parse_grpc_timeout).map(|asked| {
         // An offset that leaves nothing is none.
         asked.checked_sub(route.grpc_timeout_offset).filter(|left| !left.is_zero()).unwrap_or(asked)
@@ -41,7 +42,7 @@ pub fn timeouts(route: &Forward, per_try: Option<Duration>, headers: &HeaderMap)
     {
         max_stream = Some(if limit.is_zero() { asked } else { asked.min(limit) });
     }
-    let per_try = header_millis(headers, "x-envoy-upstream-rq-per-try-timeout-ms").or(per_try);
+    let per_try = header_millis(headers, names::X_ENVOY_PER_TRY_TIMEOUT).or(per_try);
     // A try that may take longer than the whole is no limit.
     let per_try = per_try.filter(|t| !t.is_zero() && global.is_none_or(|whole| *t < whole));
     Timeouts { global, per_try, max_stream: max_stream.filter(|limit| !limit.is_zero()) }
@@ -53,7 +54,7 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
 }
 
-fn header_millis(headers: &HeaderMap, name: &str) -> Option<Duration> {
+fn header_millis(headers: &HeaderMap, name: HeaderName) -> Option<Duration> {
     headers.get(name)?.to_str().ok()?.parse().ok().map(Duration::from_millis)
 }
 

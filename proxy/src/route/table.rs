@@ -30,7 +30,8 @@ pub fn select<'a>(
         request.authority
     };
     let host = table.hosts.get(find_host(&table.domains, authority)?)?;
-    let route = host.routes.iter().find(|route| fits(&route.matches, request, random));
+    let path = split_query(request.path);
+    let route = host.routes.iter().find(|route| fits_at(&route.matches, (request, path), random));
     Some(Match { host, route })
 }
 
@@ -74,7 +75,14 @@ fn find_host(domains: &Domains, authority: &str) -> Option<usize> {
 
 /// Whether a request fits. `random` decides `runtime_fraction`.
 pub fn fits(matches: &RouteMatch, request: &RequestView<'_>, random: u64) -> bool {
-    let (path, query) = split_query(request.path);
+    fits_at(matches, (request, split_query(request.path)), random)
+}
+
+fn fits_at(
+    matches: &RouteMatch,
+    (request, (path, query)): (&RequestView<'_>, (&str, &str)),
+    random: u64,
+) -> bool {
     path_fits(&matches.path, path, request.method)
         && (!matches.grpc || is_grpc(request))
         && matches.headers.iter().all(|header| header.matches(request))

@@ -17,6 +17,7 @@ use crate::http::target;
 use crate::model::balancing::SubsetMatch;
 use crate::model::http::RouteSource;
 use crate::model::matcher::RequestView;
+use crate::model::names;
 use crate::model::route::{
     Forward, HostRewrite, RequireTls, RetryPolicy, Route, RouteTable, Target, VirtualHost,
     Weighted, WeightedCluster,
@@ -34,13 +35,10 @@ const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Headers that the router consumes (Envoy: router filter, "HTTP headers").
-const RETRY_HEADERS: [&str; 3] =
-    ["x-envoy-retry-on", "x-envoy-retry-grpc-on", "x-envoy-max-retries"];
-const TIMEOUT_HEADERS: [&str; 3] = [
-    "x-envoy-upstream-rq-timeout-ms",
-    "x-envoy-upstream-rq-per-try-timeout-ms",
-    "x-envoy-hedge-on-per-try-timeout",
-];
+const RETRY_HEADERS: [HeaderName; 3] =
+    [names::X_ENVOY_RETRY_ON, names::X_ENVOY_RETRY_GRPC_ON, names::X_ENVOY_MAX_RETRIES];
+const TIMEOUT_HEADERS: [HeaderName; 3] =
+    [names::X_ENVOY_TIMEOUT, names::X_ENVOY_PER_TRY_TIMEOUT, names::X_ENVOY_HEDGE];
 
 /// How one request is going to be forwarded.
 pub(super) struct Plan<'a> {
@@ -95,7 +93,7 @@ pub(super) fn tls_required(
     let required = match host.require_tls {
         RequireTls::None => false,
         RequireTls::All => true,
-        RequireTls::ExternalOnly => !request.headers.contains_key("x-envoy-internal"),
+        RequireTls::ExternalOnly => !request.headers.contains_key(names::X_ENVOY_INTERNAL),
     };
     (required && !connection.is_tls() && request.scheme != "https")
         .then(|| reply::to_https(request.authority, request.path))
@@ -243,7 +241,7 @@ pub(super) fn prepare(
     }
     headers::to_upstream(exchange, plan, &mut request);
     // After the route's changes: those may ask for retries too.
-    if RETRY_HEADERS.iter().any(|name| request.headers().contains_key(*name)) {
+    if RETRY_HEADERS.iter().any(|name| request.headers().contains_key(name)) {
         plan.retries = Retries::new(policy(plan.forward, plan.host), &read::view(&request));
         for name in RETRY_HEADERS {
             request.headers_mut().remove(name);

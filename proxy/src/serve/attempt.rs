@@ -18,6 +18,7 @@ use crate::cluster::{
 use crate::http::body::RequestBody;
 use crate::http::replay::Replay;
 use crate::http::target;
+use crate::model::names;
 use crate::model::route::HostRewrite;
 use crate::policy::retry::Outcome;
 use crate::telemetry::reason::{Reason, Refusal, Sent, Side};
@@ -277,7 +278,7 @@ fn observe(
 /// A trailers-only gRPC failure counts as the HTTP status that means the same.
 fn grpc_as_http(response: &Response<ResponseBody>) -> u16 {
     let status = response.status().as_u16();
-    match response.headers().get("grpc-status").map(HeaderValue::as_bytes) {
+    match response.headers().get(names::GRPC_STATUS).map(HeaderValue::as_bytes) {
         Some(b"14") if status == 200 => 503,
         Some(b"13" | b"2" | b"15") if status == 200 => 500,
         _ => status,

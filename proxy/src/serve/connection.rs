@@ -168,8 +168,9 @@ async fn speaks_h2(manager: &HttpManager, io: &Io) -> Option<bool> {
 fn http1(manager: &HttpManager) -> hyper::server::conn::http1::Builder {
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
         .preserve_header_case(true)
+        // The guard sees to slow heads, and an idle connection is no slow head.
+        .header_read_timeout(None)
         .title_case_headers(manager.title_case_headers)
         .half_close(false)
         .max_headers(manager.limits.max_headers_count as usize + 1)

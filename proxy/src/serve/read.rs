@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::{EXPECT, HOST};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::exchange::Exchange;
@@ -21,10 +21,9 @@ use crate::http::request_id;
 use crate::http::{forwarded, hop, target};
 use crate::model::http::{HttpManager, StripPort, Underscores};
 use crate::model::matcher::RequestView;
+use crate::model::names;
 use crate::telemetry::reason::{Reason, Refusal};
 use crate::telemetry::trace::TraceReason;
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What reading a request leads to.
 pub(super) enum Accepted {
@@ -36,7 +35,7 @@ pub(super) enum Accepted {
 
 /// The parts of a request that matchers see.
 pub(super) fn view<B>(request: &Request<B>) -> RequestView<'_> {
-    let forwarded = request.headers().get("x-forwarded-proto");
+    let forwarded = request.headers().get(names::X_FORWARDED_PROTO);
     RequestView {
         method: request.method().as_str(),
         path: target::path(request.uri()),
@@ -67,7 +66,7 @@ pub(super) fn accept(
     exchange.upgrade = upgrade::take(&mut request);
     let (parts, body) = request.into_parts();
     let http = &connection.http;
-    if http.logger.is_enabled() || http.tracer.is_some() || filter::wants_head(&http.filters) {
+    if http.logger.is_enabled() || filter::wants_head(&http.filters) {
         exchange.head = Some(Box::new(parts.clone()));
     }
     let mut request = Request::from_parts(parts, exchange.take_body(body));
@@ -102,7 +101,7 @@ pub(super) fn accept(
     set_request_id(manager, request.headers_mut());
     super::record::start_span(exchange, &mut request);
     if manager.always_set_request_id_in_response {
-        exchange.echo_request_id = request.headers().get(REQUEST_ID).cloned();
+        exchange.echo_request_id = request.headers().get(names::X_REQUEST_ID).cloned();
     }
     if let Some(via) = &manager.via {
         request.headers_mut().append(http::header::VIA, via.clone());
@@ -193,12 +192,13 @@ fn strip_port(request: &mut Request<RequestBody>, strip: StripPort, local: Optio
 
 /// Keep the id of a request that may bring one; make one for any other.
 fn set_request_id(manager: &HttpManager, headers: &mut HeaderMap) {
-    let external = manager.use_remote_address && !headers.contains_key("x-envoy-internal");
+    let external = manager.use_remote_address && !headers.contains_key(names::X_ENVOY_INTERNAL);
     if manager.generate_request_id
-        && (!headers.contains_key(REQUEST_ID)
+        && (!headers.contains_key(names::X_REQUEST_ID)
             || (external && !manager.preserve_external_request_id))
     {
-        headers.insert(REQUEST_ID, request_id::generate(fastrand::u128(..), TraceReason::No));
+        headers
+            .insert(names::X_REQUEST_ID, request_id::generate(fastrand::u128(..), TraceReason::No));
     }
 }
 

@@ -17,11 +17,10 @@ use crate::http::meter::Meter;
 use crate::http::request_id;
 use crate::http::target;
 use crate::model::listener::{Address, Direction};
+use crate::model::names;
 use crate::telemetry::format::{LogKind, Record, Times};
 use crate::telemetry::reason::Reason;
 use crate::telemetry::trace::TraceReason;
-
-const REQUEST_ID: &str = "x-request-id";
 
 /// Begin the request's span, if the connection manager traces. The id of the request carries from
 /// hop to hop why it is traced, and a number that all hops draw the same from.
@@ -29,14 +28,15 @@ pub(super) fn start_span(exchange: &mut Exchange, request: &mut Request<RequestB
     let http = Arc::clone(&exchange.connection.http);
     let Some(tracer) = &http.tracer else { return };
     let headers = request.headers_mut();
-    let found = headers.get(REQUEST_ID).and_then(request_id::read);
+    let found = headers.get(names::X_REQUEST_ID).and_then(request_id::read);
     let (found, number) = found.unwrap_or((TraceReason::No, exchange.random));
     let reason = tracer.reason(headers, (found, number), fastrand::u64(..));
     if reason != found
-        && let Some(packed) = headers.get(REQUEST_ID).filter(|id| request_id::read(id).is_some())
+        && let Some(packed) =
+            headers.get(names::X_REQUEST_ID).filter(|id| request_id::read(id).is_some())
         && let Some(packed) = request_id::pack(packed, reason)
     {
-        headers.insert(REQUEST_ID, packed);
+        headers.insert(names::X_REQUEST_ID, packed);
     }
     let inbound = http.direction != Direction::Outbound;
     let decision = (reason != TraceReason::No, inbound);
@@ -106,6 +106,11 @@ pub(super) fn finish(exchange: &mut Exchange) {
 
 /// The head as it is routed, and later as it is sent, for those who will want to read about it.
 pub(super) fn keep_head(exchange: &mut Exchange, request: &Request<RequestBody>) {
+    if exchange.head.is_none() && exchange.is_traced() {
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.method.clone_from(request.method());
+        exchange.head = Some(Box::new(head));
+    }
     if let Some(head) = &mut exchange.head {
         head.uri.clone_from(request.uri());
         head.headers.clone_from(request.headers());
@@ -288,7 +293,7 @@ fn timed<'a>(exchange: &Exchange, record: Record<'a>) -> Record<'a> {
 
 /// What the client spoke to the first proxy of ours.
 fn scheme(headers: Option<&HeaderMap>, tls: bool) -> &'static str {
-    let forwarded = headers.and_then(|headers| headers.get("x-forwarded-proto"));
+    let forwarded = headers.and_then(|headers| headers.get(names::X_FORWARDED_PROTO));
     match forwarded.map(http::HeaderValue::as_bytes) {
         Some(b"https") => "https",
         Some(b"http") => "http",

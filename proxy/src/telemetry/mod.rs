@@ -4,6 +4,7 @@ pub mod access_log;
 pub mod environment;
 pub mod export;
 pub mod format;
+pub(crate) mod hex;
 pub mod otlp;
 pub mod reason;
 mod resource;

@@ -14,6 +14,7 @@ pub use context::{B3, TraceContext, TraceId};
 
 use super::format::{self, Record};
 use super::stats::{Counter, Registry};
+use crate::model::names;
 use crate::model::tracing::{Sampler, Tracing};
 
 /// Finished spans that wait to be sent; more are dropped and counted.
@@ -127,12 +128,12 @@ impl Tracer {
         let within = |percent: f64| (share as f64) < percent * 100.0;
         let config = &self.config;
         let client = || chance(config.client_sampling * 10_000.0, random);
-        let internal = || headers.get("x-envoy-internal").is_some_and(|value| value == "true");
+        let internal = || headers.get(names::X_ENVOY_INTERNAL).is_some_and(|value| value == "true");
         let reason = match found {
-            TraceReason::No if headers.contains_key("x-client-trace-id") && client() => {
+            TraceReason::No if headers.contains_key(names::X_CLIENT_TRACE_ID) && client() => {
                 TraceReason::Client
             }
-            TraceReason::No if headers.contains_key("x-envoy-force-trace") && internal() => {
+            TraceReason::No if headers.contains_key(names::X_ENVOY_FORCE_TRACE) && internal() => {
                 TraceReason::Forced
             }
             TraceReason::No if within(config.random_sampling) => TraceReason::Sampled,

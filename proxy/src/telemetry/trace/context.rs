@@ -4,8 +4,15 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::telemetry::hex;
+
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const B3_SINGLE: HeaderName = HeaderName::from_static("b3");
+const B3_TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
+const B3_SPAN_ID: HeaderName = HeaderName::from_static("x-b3-spanid");
+const B3_SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
+const B3_FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
 /// List members that must be passed on (W3C Trace Context, section 3.3.1.1).
 const MAX_MEMBERS: usize = 32;
 
@@ -98,9 +105,11 @@ impl TraceContext {
 
     /// Put it onto a request, in place of whatever is there.
     pub fn inject(&self, headers: &mut HeaderMap) {
-        let flags = u8::from(self.sampled);
-        let text = format!("00-{}-{:016x}-{flags:02x}", self.trace_id, self.span_id);
-        if let Ok(value) = HeaderValue::from_str(&text) {
+        let mut text = *b"00-................................-................-00";
+        hex::put(&mut text[3..35], self.trace_id.0);
+        hex::put(&mut text[36..52], u128::from(self.span_id));
+        hex::put(&mut text[53..], u128::from(self.sampled));
+        if let Ok(value) = HeaderValue::from_bytes(&text) {
             headers.insert(TRACEPARENT, value);
         }
         if self.state.is_empty() {
@@ -113,10 +122,13 @@ impl TraceContext {
 
     /// In place of what the caller sent, whose span is another one.
     fn inject_b3(&self, headers: &mut HeaderMap) {
+        if self.b3 == B3::No {
+            return;
+        }
         let flag = if self.sampled { "1" } else { "0" };
         let (trace, span) = (self.trace_id.to_string(), format!("{:016x}", self.span_id));
         let pairs = match self.b3 {
-            B3::No => return,
+            B3::No => vec![],
             B3::Single => vec![("b3", format!("{trace}-{span}-{flag}"))],
             B3::Multi => {
                 headers.remove("x-b3-parentspanid");
@@ -208,18 +220,19 @@ fn is_value(value: &str) -> bool {
 
 /// B3, single header or several; 8-byte trace ids are filled up with zeros.
 fn b3(headers: &HeaderMap) -> Option<TraceContext> {
-    let header = |name: &str| headers.get(name)?.to_str().ok();
-    if let Some(single) = header("b3") {
+    let header = |name: HeaderName| headers.get(name)?.to_str().ok();
+    if let Some(single) = header(B3_SINGLE) {
         let mut parts = single.split('-');
         let (trace, span) = (parts.next()?, parts.next()?);
         let context = from_b3(trace, span, parts.next().unwrap_or("0"))?;
         return Some(TraceContext { b3: B3::Single, ..context });
     }
-    let sampled = match header("x-b3-flags") {
+    let trace_id = header(B3_TRACE_ID)?;
+    let sampled = match header(B3_FLAGS) {
         Some("1") => "d",
-        _ => header("x-b3-sampled").unwrap_or("0"),
+        _ => header(B3_SAMPLED).unwrap_or("0"),
     };
-    let context = from_b3(header("x-b3-traceid")?, header("x-b3-spanid")?, sampled)?;
+    let context = from_b3(trace_id, header(B3_SPAN_ID)?, sampled)?;
     Some(TraceContext { b3: B3::Multi, ..context })
 }
 

@@ -1,0 +1,33 @@
+//! Header names that are looked up for every request: parsed once, by the compiler.
+
+use http::HeaderName;
+
+/// gRPC over HTTP/2: how it ended.
+pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// gRPC over HTTP/2: how long the client waits.
+pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+/// HTTP/1: how long an idle connection is kept.
+pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+/// The scheme that the client used.
+pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// The id of a request, on all its hops.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Envoy: the request comes from within.
+pub const X_ENVOY_INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
+/// Envoy: it is traced, whatever chance says.
+pub const X_ENVOY_FORCE_TRACE: HeaderName = HeaderName::from_static("x-envoy-force-trace");
+/// Envoy: the client traces it.
+pub const X_CLIENT_TRACE_ID: HeaderName = HeaderName::from_static("x-client-trace-id");
+/// Envoy, router filter: when to try again.
+pub const X_ENVOY_RETRY_ON: HeaderName = HeaderName::from_static("x-envoy-retry-on");
+/// Envoy, router filter: the same for gRPC.
+pub const X_ENVOY_RETRY_GRPC_ON: HeaderName = HeaderName::from_static("x-envoy-retry-grpc-on");
+/// Envoy, router filter: how often.
+pub const X_ENVOY_MAX_RETRIES: HeaderName = HeaderName::from_static("x-envoy-max-retries");
+/// Envoy, router filter: how long all tries may take, in milliseconds.
+pub const X_ENVOY_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
+/// Envoy, router filter: how long each try may take, in milliseconds.
+pub const X_ENVOY_PER_TRY_TIMEOUT: HeaderName =
+    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms");
+/// Envoy, router filter: whether the next try begins while the last one is still under way.
+pub const X_ENVOY_HEDGE: HeaderName = HeaderName::from_static("x-envoy-hedge-on-per-try-timeout");
