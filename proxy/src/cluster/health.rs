@@ -35,7 +35,9 @@ impl Cluster {
                 Event::Status(status)
             }
             Outcome::Success => Event::LocalSuccess,
-            Outcome::LocalFailure(Reason::PerTryTimeout | Reason::RequestTimeout) => {
+            Outcome::LocalFailure(
+                Reason::PerTryTimeout | Reason::PerTryIdleTimeout | Reason::RequestTimeout,
+            ) => {
                 counters.rq_timeout.fetch_add(1, Ordering::Relaxed);
                 Event::LocalTimeout
             }

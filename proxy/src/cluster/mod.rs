@@ -13,6 +13,7 @@ mod breaker;
 mod check;
 mod clock;
 mod discovery;
+mod elsewhere;
 mod endpoint;
 mod forward;
 pub mod grpc;

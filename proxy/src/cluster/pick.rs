@@ -11,6 +11,7 @@ use super::endpoint::{Endpoint, Standing};
 use super::set::{EndpointSet, From, Picked};
 use crate::model::balancing::SubsetMatch;
 use crate::model::endpoint::{DropOverload, Health};
+use crate::model::retry::OmitHosts;
 use crate::telemetry::reason::{Reason, Refusal, Sent, Side};
 
 /// What a pick depends on.
@@ -23,6 +24,10 @@ pub struct PickContext<'a> {
     /// How often another endpoint is drawn when one of those comes up
     /// (`host_selection_retry_max_attempts`). After that the last one drawn is taken.
     pub attempts: u32,
+    /// Endpoints that are left out as those are, by their metadata.
+    pub omit: Option<&'a OmitHosts>,
+    /// Priorities that are left out, as long as there are others (`previous_priorities`).
+    pub leave: &'a [u32],
     /// Where the connection went before it was redirected, for `ORIGINAL_DST`; what
     /// [`Cluster::forward_to`] found, for clusters of that kind.
     pub original_dst: Option<SocketAddr>,
@@ -43,6 +48,14 @@ pub struct Named<'a> {
     pub attempt: usize,
     /// This one or none.
     pub strict: bool,
+}
+
+impl PickContext<'_> {
+    /// Whether another endpoint is to be drawn.
+    fn rejects(&self, endpoint: &Endpoint) -> bool {
+        self.avoid.iter().any(|avoid| avoid.is_same(endpoint))
+            || self.omit.is_some_and(|omit| !omit.is_empty() && omit.omits(&endpoint.metadata))
+    }
 }
 
 impl Cluster {
@@ -75,10 +88,18 @@ impl Cluster {
         for attempt in 0..=context.attempts {
             random = mix(random);
             let query = Query { random, hash: context.hash, attempt };
-            let Some(picked) = set.pick(query, context.subset) else { break };
-            let endpoint = picked.endpoint;
-            self.count_pick(&picked);
-            if !context.avoid.iter().any(|avoid| avoid.is_same(endpoint)) {
+            let elsewhere = match context.leave {
+                [] => None,
+                leave => self.elsewhere(&set, leave, random),
+            };
+            let endpoint = if let Some(endpoint) = elsewhere {
+                endpoint
+            } else {
+                let Some(picked) = set.pick(query, context.subset) else { break };
+                self.count_pick(&picked);
+                picked.endpoint
+            };
+            if !context.rejects(endpoint) {
                 return Ok(Arc::clone(endpoint));
             }
             last = Some(endpoint);

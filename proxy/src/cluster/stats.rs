@@ -4,6 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::model::Name;
+use crate::telemetry::reason::Reason;
 use crate::telemetry::stats::{Counter, Gauge, Histogram, Registry, Scope};
 
 /// Declares the struct and its constructor from one list: field = flat name inside `cluster.<name>.`
@@ -89,6 +90,8 @@ metrics! {
         upstream_rq_timeout = "upstream_rq_timeout",
         /// Tries that ran out of their time.
         upstream_rq_per_try_timeout = "upstream_rq_per_try_timeout",
+        /// Tries that went without a byte for too long.
+        upstream_rq_per_try_idle_timeout = "upstream_rq_per_try_idle_timeout",
         /// Streams reset by the endpoint.
         upstream_rq_rx_reset = "upstream_rq_rx_reset",
         /// Streams reset by this proxy.
@@ -97,6 +100,10 @@ metrics! {
         upstream_rq_retry = "upstream_rq_retry",
         /// Retries after an exponential back-off.
         upstream_rq_retry_backoff_exponential = "upstream_rq_retry_backoff_exponential",
+        /// Retries after the time that the endpoint asked for.
+        upstream_rq_retry_backoff_ratelimited = "upstream_rq_retry_backoff_ratelimited",
+        /// Answers that led to a retry.
+        upstream_rq_retry_completed = "retry.upstream_rq_completed",
         /// Retries that helped.
         upstream_rq_retry_success = "upstream_rq_retry_success",
         /// Redirects that were followed.
@@ -188,7 +195,18 @@ impl ClusterStats {
 
     /// Counts the status of a try that is tried again: `retry.upstream_rq_503` and its class.
     pub fn charge_retried(&self, status: u16) {
+        self.upstream_rq_retry_completed.inc();
         self.retry_codes.charge(status);
+    }
+
+    /// Counts a request or a try that ran out of time, if that is what it did.
+    pub fn out_of_time(&self, reason: Reason) {
+        match reason {
+            Reason::RequestTimeout => self.upstream_rq_timeout.inc(),
+            Reason::PerTryTimeout => self.upstream_rq_per_try_timeout.inc(),
+            Reason::PerTryIdleTimeout => self.upstream_rq_per_try_idle_timeout.inc(),
+            _ => {}
+        }
     }
 
     pub(crate) fn scope(registry: &Registry, stat_name: &Name) -> Scope {

@@ -80,6 +80,25 @@ pub enum FilterKind {
     ExtAuthzRoute(Arc<ExtAuthzRoute>),
 }
 
+impl FilterKind {
+    /// Whether it may tell something about the request in an answer.
+    pub fn tells_request(&self) -> bool {
+        match self {
+            Self::HeaderMutation(_) => true,
+            Self::LocalRateLimit(limit) => limit.response_headers.tells_request(),
+            Self::GlobalRateLimit(limit) => limit.response_headers.tells_request(),
+            _ => false,
+        }
+    }
+}
+
+impl Override {
+    /// Whether it may make a filter tell something about the request in an answer.
+    pub fn tells_request(&self) -> bool {
+        matches!(self, Self::Settings(kind) if kind.tells_request())
+    }
+}
+
 /// What a route, virtual host or route configuration says about one filter.
 #[derive(Clone, Debug)]
 pub enum Override {

@@ -185,6 +185,18 @@ impl Template {
         }
     }
 
+    /// Whether it tells something that is only kept where somebody will want to read about it: of
+    /// the request's head, of the connection to the endpoint.
+    pub fn tells_request(&self) -> bool {
+        self.pieces.iter().any(|piece| match piece {
+            Piece::Literal(_) => false,
+            Piece::Operator(operator, _) => !matches!(
+                operator,
+                Operator::Response(..) | Operator::Environment(_) | Operator::Time(..)
+            ),
+        })
+    }
+
     /// Parse a format string.
     ///
     /// # Errors

@@ -18,6 +18,11 @@ impl HeaderOps {
     pub fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.add.is_empty()
     }
+
+    /// Whether a value tells something about the exchange, beyond the response at hand.
+    pub fn tells_request(&self) -> bool {
+        self.add.iter().any(|add| add.value.tells_request())
+    }
 }
 
 /// One addition.

@@ -9,6 +9,7 @@ use super::Name;
 use super::access_log::{AccessLog, LogMoments};
 use super::cluster::Http2Options;
 use super::filter::HttpFilter;
+use super::local_reply::LocalReplies;
 use super::route::RouteTable;
 use super::source::Reference;
 use super::tracing::Tracing;
@@ -28,6 +29,8 @@ pub struct HttpManager {
     pub access_log: Vec<AccessLog>,
     /// When else.
     pub log_moments: LogMoments,
+    /// What becomes of answers of our own. None: nothing.
+    pub local_replies: Option<Arc<LocalReplies>>,
     /// None: no spans.
     pub tracing: Option<Arc<Tracing>>,
     /// Limits of time.
@@ -87,6 +90,7 @@ impl Default for HttpManager {
             filters: Vec::new(),
             access_log: Vec::new(),
             log_moments: LogMoments::default(),
+            local_replies: None,
             tracing: None,
             timeouts: HttpTimeouts::default(),
             limits: HttpLimits::default(),

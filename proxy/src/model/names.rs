@@ -24,6 +24,14 @@ pub const X_ENVOY_RETRY_ON: HeaderName = HeaderName::from_static("x-envoy-retry-
 pub const X_ENVOY_RETRY_GRPC_ON: HeaderName = HeaderName::from_static("x-envoy-retry-grpc-on");
 /// Envoy, router filter: how often.
 pub const X_ENVOY_MAX_RETRIES: HeaderName = HeaderName::from_static("x-envoy-max-retries");
+/// Envoy, router filter: which status codes are tried again.
+pub const X_ENVOY_RETRIABLE_STATUS_CODES: HeaderName =
+    HeaderName::from_static("x-envoy-retriable-status-codes");
+/// Envoy, router filter: answers with which headers are.
+pub const X_ENVOY_RETRIABLE_HEADER_NAMES: HeaderName =
+    HeaderName::from_static("x-envoy-retriable-header-names");
+/// Envoy, rate limits: one of them refused the request.
+pub const X_ENVOY_RATELIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 /// Envoy, router filter: how long all tries may take, in milliseconds.
 pub const X_ENVOY_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
 /// Envoy, router filter: how long each try may take, in milliseconds.

@@ -10,8 +10,10 @@ use regex::Regex;
 use super::balancing::SubsetMatch;
 use super::filter::Overrides;
 use super::headers::HeaderOps;
+use super::local_reply::BodyFormat;
 use super::matcher::{HeaderMatcher, QueryMatcher};
 use super::rate_limit::Rule;
+pub use super::retry::{RetryOn, RetryPolicy};
 use super::{Map, Name};
 
 /// A `RouteConfiguration`, ready to be matched against.
@@ -33,6 +35,8 @@ pub struct RouteTable {
     pub most_specific_header_mutations_wins: bool,
     /// What it changes about HTTP filters.
     pub filters: Overrides,
+    /// Its changes of answers tell something about the request.
+    pub tells_request: bool,
 }
 
 /// Domains of all virtual hosts, lower case, each pointing into [`RouteTable::hosts`].
@@ -61,16 +65,22 @@ pub struct VirtualHost {
     pub response_headers: HeaderOps,
     /// Used by routes that have none of their own.
     pub retry: Option<Arc<RetryPolicy>>,
+    /// Another try at a per-try timeout, without giving up the one that is late.
+    pub hedge: bool,
     /// Redirect plain text to https.
     pub require_tls: RequireTls,
     /// Tell the upstream which try it is (`x-envoy-attempt-count`).
     pub include_request_attempt_count: bool,
+    /// Tell the upstream of a retry whether it follows a timeout (`x-envoy-is-timeout-retry`).
+    pub include_is_timeout_retry: bool,
     /// Tell the downstream how many tries it took.
     pub include_attempt_count_in_response: bool,
     /// What rate limits are asked, as routes let them.
     pub rate_limits: Vec<Rule>,
     /// What it changes about HTTP filters; wins over the table's.
     pub filters: Overrides,
+    /// Its changes of answers tell something about the request.
+    pub tells_request: bool,
 }
 
 /// `VirtualHost.TlsRequirementType`
@@ -102,6 +112,8 @@ pub struct Route {
     pub operation: Option<Name>,
     /// What it changes about HTTP filters; wins over the virtual host's.
     pub filters: Overrides,
+    /// Its changes of answers, or those of its weighted clusters, tell something about the request.
+    pub tells_request: bool,
 }
 
 /// `RouteMatch`
@@ -157,6 +169,22 @@ pub enum Action {
     NonForwarding,
 }
 
+impl Action {
+    /// Whether an answer of it tells something about the request.
+    pub fn tells_request(&self) -> bool {
+        let forward = match self {
+            Self::Forward(forward) => forward,
+            Self::Direct(direct) => return direct.format.is_some(),
+            Self::Redirect(_) | Self::NonForwarding => return false,
+        };
+        let Target::Weighted(weighted) = &forward.target else { return false };
+        weighted.clusters.iter().any(|entry| {
+            entry.response_headers.tells_request()
+                || entry.filters.iter().any(|(_, said)| said.tells_request())
+        })
+    }
+}
+
 /// `RouteAction`
 #[derive(Clone, Debug)]
 pub struct Forward {
@@ -187,6 +215,9 @@ pub struct Forward {
     pub grpc_timeout_header_max: Option<Duration>,
     /// When to try again. None: the virtual host's.
     pub retry: Option<Arc<RetryPolicy>>,
+    /// Another try at a per-try timeout, without giving up the one that is late
+    /// (`hedge_on_per_try_timeout`). None: as the virtual host says.
+    pub hedge: Option<bool>,
     /// What is hashed for ring hash and Maglev.
     pub hash: Vec<HashPolicy>,
     /// Which limits apply.
@@ -325,6 +356,8 @@ pub struct DirectResponse {
     pub status: StatusCode,
     /// May be empty.
     pub body: Bytes,
+    /// What the body looks like. None: as it is.
+    pub format: Option<Box<BodyFormat>>,
 }
 
 /// `RequestMirrorPolicy`
@@ -388,91 +421,4 @@ pub enum HashSource {
     SourceIp,
     /// A query parameter.
     Query(Name),
-}
-
-/// `RetryPolicy`
-#[derive(Clone, Debug, Default)]
-pub struct RetryPolicy {
-    /// When.
-    pub on: RetryOn,
-    /// How often at most. Default 1.
-    pub num_retries: u32,
-    /// Each try. None: only the route's timeout.
-    pub per_try_timeout: Option<Duration>,
-    /// Each try, without a byte.
-    pub per_try_idle_timeout: Option<Duration>,
-    /// With `retriable-status-codes`.
-    pub status_codes: Vec<u16>,
-    /// With `retriable-headers`: any of these in the response.
-    pub headers: Vec<HeaderMatcher>,
-    /// Only requests that match one of these may be retried. Empty: all.
-    pub request_headers: Vec<HeaderMatcher>,
-    /// Do not try an endpoint twice (`previous_hosts`).
-    pub avoid_previous_hosts: bool,
-    /// How often a pick may be thrown away for that. Default 1.
-    pub host_selection_attempts: u32,
-    /// First back-off. Default 25 ms; it doubles with full jitter.
-    pub base_interval: Duration,
-    /// Longest back-off. Default 10 times the first.
-    pub max_interval: Duration,
-}
-
-/// `retry_on`, as flags.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RetryOn {
-    /// Any 5xx answer, and everything below that `gateway_error`, `connect_failure`,
-    /// `refused_stream` and `reset` say.
-    pub server_error: bool,
-    /// 502, 503, 504.
-    pub gateway_error: bool,
-    /// The connection was not made.
-    pub connect_failure: bool,
-    /// The stream was refused (`REFUSED_STREAM`).
-    pub refused_stream: bool,
-    /// No answer: disconnect, reset, per-try timeout.
-    pub reset: bool,
-    /// No answer, and not a byte of the request was sent.
-    pub reset_before_request: bool,
-    /// 409.
-    pub retriable_4xx: bool,
-    /// [`RetryPolicy::status_codes`].
-    pub retriable_status_codes: bool,
-    /// [`RetryPolicy::headers`].
-    pub retriable_headers: bool,
-    /// `grpc-status` 1.
-    pub grpc_cancelled: bool,
-    /// `grpc-status` 4.
-    pub grpc_deadline_exceeded: bool,
-    /// `grpc-status` 13.
-    pub grpc_internal: bool,
-    /// `grpc-status` 8.
-    pub grpc_resource_exhausted: bool,
-    /// `grpc-status` 14.
-    pub grpc_unavailable: bool,
-}
-
-impl RetryOn {
-    /// Turn on the condition of this name, as written in `retry_on`, `x-envoy-retry-on` and
-    /// `x-envoy-retry-grpc-on`. False: there is none of that name.
-    pub fn enable(&mut self, name: &str) -> bool {
-        let flag = match name {
-            "5xx" => &mut self.server_error,
-            "gateway-error" => &mut self.gateway_error,
-            "connect-failure" => &mut self.connect_failure,
-            "refused-stream" => &mut self.refused_stream,
-            "reset" => &mut self.reset,
-            "reset-before-request" => &mut self.reset_before_request,
-            "retriable-4xx" => &mut self.retriable_4xx,
-            "retriable-status-codes" => &mut self.retriable_status_codes,
-            "retriable-headers" => &mut self.retriable_headers,
-            "cancelled" => &mut self.grpc_cancelled,
-            "deadline-exceeded" => &mut self.grpc_deadline_exceeded,
-            "internal" => &mut self.grpc_internal,
-            "resource-exhausted" => &mut self.grpc_resource_exhausted,
-            "unavailable" => &mut self.grpc_unavailable,
-            _ => return false,
-        };
-        *flag = true;
-        true
-    }
 }

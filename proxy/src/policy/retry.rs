@@ -1,11 +1,12 @@
 //! When a request is tried again, and after how long (Envoy: router filter, `RetryPolicy`).
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::model::matcher::RequestView;
 use crate::model::names;
+use crate::model::retry::{RateLimited, ResetFormat};
 use crate::model::route::{RetryOn, RetryPolicy};
 use crate::telemetry::reason::{Reason, Refusal, Sent};
 
@@ -28,6 +29,28 @@ pub struct Retries<'a> {
     on: RetryOn,
     left: u32,
     done: u32,
+    /// Codes that the request itself names, beside those of the policy.
+    codes: Vec<u16>,
+    /// Response headers that it names.
+    headers: Vec<HeaderName>,
+}
+
+/// How long to wait before a retry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// By the policy: longer with every retry.
+    BackOff(Duration),
+    /// As long as the endpoint asked for, and up to a half of that more.
+    AsAsked(Duration),
+}
+
+impl Wait {
+    /// The time itself.
+    pub fn time(self) -> Duration {
+        match self {
+            Self::BackOff(time) | Self::AsAsked(time) => time,
+        }
+    }
 }
 
 impl<'a> Retries<'a> {
@@ -54,7 +77,15 @@ impl<'a> Retries<'a> {
         if !wanted || on == RetryOn::default() {
             left = 0;
         }
-        Self { policy, on, left, done: 0 }
+        let codes = match left > 0 && on.retriable_status_codes {
+            true => listed(request.headers, names::X_ENVOY_RETRIABLE_STATUS_CODES),
+            false => Vec::new(),
+        };
+        let headers = match left > 0 && on.retriable_headers {
+            true => listed(request.headers, names::X_ENVOY_RETRIABLE_HEADER_NAMES),
+            false => Vec::new(),
+        };
+        Self { policy, on, left, done: 0, codes, headers }
     }
 
     /// Whether any try may ever be repeated: only then is the request kept.
@@ -75,27 +106,57 @@ impl<'a> Retries<'a> {
         }
     }
 
-    /// Use one retry; the time to wait before it, from a random number. None: none is left.
+    /// Use one retry; the time to wait before it, from a random number. `asked`: what the endpoint
+    /// asked for ([`Self::asked`]). None: none is left.
     ///
     /// Full jitter: anything below `base * 2^n`, at most the maximum.
-    pub fn take(&mut self, random: u64) -> Option<Duration> {
+    pub fn take(&mut self, random: u64, asked: Option<Duration>) -> Option<Wait> {
         self.left = self.left.checked_sub(1)?;
+        if let Some(asked) = asked {
+            self.done += 1;
+            return Some(Wait::AsAsked(asked + below(asked / 2, random)));
+        }
         let base = self.policy.map(|p| p.base_interval).filter(|base| !base.is_zero());
         let base = base.unwrap_or(BASE_INTERVAL);
         let max = self.policy.map(|p| p.max_interval).filter(|max| !max.is_zero());
         let ceiling = base.saturating_mul(1 << self.done.min(16)).min(max.unwrap_or(base * 10));
         self.done += 1;
-        let nanos = u64::try_from(ceiling.as_nanos()).unwrap_or(u64::MAX).max(1);
-        Some(Duration::from_nanos(random % nanos))
+        Some(Wait::BackOff(below(ceiling, random)))
+    }
+
+    /// How long the endpoint asks to be left alone, if the policy listens to that
+    /// (`rate_limited_retry_back_off`).
+    pub fn asked(&self, outcome: &Outcome<'_>, now: SystemTime) -> Option<Duration> {
+        let Outcome::Response(_, headers) = outcome else { return None };
+        let RateLimited { headers: names, max_interval } = self.policy?.rate_limited.as_ref()?;
+        let read = |(name, format): &(HeaderName, ResetFormat)| {
+            let number: u64 = headers.get(name)?.to_str().ok()?.parse().ok()?;
+            let interval = match format {
+                ResetFormat::Seconds => Duration::from_secs(number),
+                ResetFormat::UnixTimestamp => {
+                    let now = now.duration_since(UNIX_EPOCH).ok()?.as_secs();
+                    Duration::from_secs(number.checked_sub(now).filter(|left| *left > 0)?)
+                }
+            };
+            (interval <= *max_interval).then_some(interval)
+        };
+        names.iter().find_map(read)
     }
 
     fn wants_response(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         let on = &self.on;
         let code = status.as_u16();
-        let listed = || self.policy.is_some_and(|policy| policy.status_codes.contains(&code));
+        if headers.contains_key(names::X_ENVOY_RATELIMITED) {
+            return on.rate_limited;
+        }
+        let listed = || {
+            self.policy.is_some_and(|policy| policy.status_codes.contains(&code))
+                || self.codes.contains(&code)
+        };
         let headers_match = || {
             let wanted = self.policy.map(|policy| policy.headers.as_slice()).unwrap_or_default();
             wanted.iter().any(|header| header.matches_headers(headers))
+                || self.headers.iter().any(|name| headers.contains_key(name))
         };
         (on.server_error && status.is_server_error())
             || (on.gateway_error && matches!(code, 502..=504))
@@ -135,7 +196,8 @@ impl<'a> Retries<'a> {
             Reason::ConnectionTermination
             | Reason::RemoteReset
             | Reason::UpstreamProtocolError
-            | Reason::PerTryTimeout => {
+            | Reason::PerTryTimeout
+            | Reason::PerTryIdleTimeout => {
                 on.server_error
                     || on.gateway_error
                     || on.reset
@@ -145,6 +207,19 @@ impl<'a> Retries<'a> {
             _ => false,
         }
     }
+}
+
+/// Anything below, by a random number.
+fn below(ceiling: Duration, random: u64) -> Duration {
+    let nanos = u64::try_from(ceiling.as_nanos()).unwrap_or(u64::MAX).max(1);
+    Duration::from_nanos(random % nanos)
+}
+
+/// A header with a list; what cannot be read is left out.
+fn listed<T: std::str::FromStr>(headers: &HeaderMap, name: HeaderName) -> Vec<T> {
+    let text = headers.get(name).and_then(|value| value.to_str().ok());
+    text.map(|text| text.split(',').filter_map(|one| one.trim().parse().ok()).collect())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

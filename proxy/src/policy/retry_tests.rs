@@ -60,10 +60,63 @@ fn clients_may_ask_by_header() {
     let failed = HeaderMap::new();
     assert!(retries.wants(&Outcome::Response(StatusCode::BAD_GATEWAY, &failed)));
     for _ in 0..3 {
-        assert!(retries.take(1).is_some());
+        assert!(retries.take(1, None).is_some());
     }
-    assert!(retries.take(1).is_none());
+    assert!(retries.take(1, None).is_none());
     assert!(retries.exhausted());
+}
+
+#[test]
+fn an_endpoint_may_ask_to_be_left_alone_for_a_while() {
+    let mut policy = policy(&["5xx"], 3);
+    let header = |name: &'static str, format| (HeaderName::from_static(name), format);
+    policy.rate_limited = Some(RateLimited {
+        headers: vec![
+            header("retry-after", ResetFormat::Seconds),
+            header("x-reset", ResetFormat::UnixTimestamp),
+        ],
+        max_interval: Duration::from_secs(100),
+    });
+    let mut retries = Retries::new(Some(&policy), &view(&HeaderMap::new()));
+    let now = UNIX_EPOCH + Duration::from_secs(1000);
+    let asked = |after: &'static str, reset: &'static str| {
+        let mut headers = HeaderMap::new();
+        headers.insert("retry-after", HeaderValue::from_static(after));
+        headers.insert("x-reset", HeaderValue::from_static(reset));
+        let answer = Outcome::Response(StatusCode::SERVICE_UNAVAILABLE, &headers);
+        retries.asked(&answer, now).map(|time| time.as_secs())
+    };
+    assert_eq!(asked("7", "1050"), Some(7));
+    assert_eq!(asked("soon", "1050"), Some(50));
+    assert_eq!(asked("101", "999"), None);
+    let ten = Duration::from_secs(10);
+    assert_eq!(retries.take(0, Some(ten)), Some(Wait::AsAsked(ten)));
+    let most = retries.take(4_999_999_999, Some(ten)).expect("one is left").time();
+    assert_eq!(most, Duration::from_nanos(14_999_999_999));
+}
+
+#[test]
+fn what_a_rate_limit_refused_is_tried_again_only_if_that_is_asked_for() {
+    let mut limited = HeaderMap::new();
+    limited.insert("x-envoy-ratelimited", HeaderValue::from_static("true"));
+    let answer = Outcome::Response(StatusCode::SERVICE_UNAVAILABLE, &limited);
+    assert!(!wants(&["5xx"], answer));
+    assert!(wants(&["envoy-ratelimited"], answer));
+}
+
+#[test]
+fn codes_and_headers_that_the_request_names_count_too() {
+    let mut asked = HeaderMap::new();
+    asked.insert("x-envoy-retriable-status-codes", HeaderValue::from_static("418, x,429"));
+    asked.insert("x-envoy-retriable-header-names", HeaderValue::from_static("x-again"));
+    let policy = policy(&["retriable-status-codes", "retriable-headers"], 1);
+    let retries = Retries::new(Some(&policy), &view(&asked));
+    let mut again = HeaderMap::new();
+    let answer = |code| StatusCode::from_u16(code).unwrap();
+    assert!(retries.wants(&Outcome::Response(answer(429), &again)));
+    assert!(!retries.wants(&Outcome::Response(answer(500), &again)));
+    again.insert("x-again", HeaderValue::from_static("1"));
+    assert!(retries.wants(&Outcome::Response(answer(200), &again)));
 }
 
 proptest! {
@@ -75,10 +128,10 @@ proptest! {
         let headers = HeaderMap::new();
         let mut state = Retries::new(Some(&policy), &view(&headers));
         for n in 0..retries {
-            let wait = state.take(random).expect("one is left");
+            let wait = state.take(random, None).expect("one is left").time();
             let ceiling = Duration::from_millis((base << n).min(base * 10));
             prop_assert!(wait < ceiling, "{wait:?} {ceiling:?}");
         }
-        prop_assert_eq!(state.take(random), None);
+        prop_assert_eq!(state.take(random, None), None);
     }
 }

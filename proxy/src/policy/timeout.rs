@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName};
 
 use crate::model::names;
-use crate::model::route::Forward;
+use crate::model::route::{Forward, RetryPolicy};
 
 /// Deadlines of one exchange. None: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,13 +14,15 @@ pub struct Timeouts {
     pub global: Option<Duration>,
     /// Each try, up to its response headers.
     pub per_try: Option<Duration>,
+    /// Each try without a byte either way, up to the end of its response.
+    pub per_try_idle: Option<Duration>,
     /// The whole stream, from its first byte.
     pub max_stream: Option<Duration>,
 }
 
 /// The route's timeouts, with what the client's `x-envoy-upstream-rq-*` and `grpc-timeout`
 /// headers change (Envoy: router filter, "HTTP headers (consumed)").
-pub fn timeouts(route: &Forward, per_try: Option<Duration>, headers: &HeaderMap) -> Timeouts {
+pub fn timeouts(route: &Forward, retry: Option<&RetryPolicy>, headers: &HeaderMap) -> Timeouts {
     let mut global = route.timeout;
     if let Some(asked) = header_millis(headers, names::X_ENVOY_TIMEOUT) {
         global = (!asked.is_zero()).then_some(asked);
@@ -42,10 +44,16 @@ pub fn timeouts(route: &Forward, per_try: Option<Duration>, headers: &HeaderMap)
     {
         max_stream = Some(if limit.is_zero() { asked } else { asked.min(limit) });
     }
-    let per_try = header_millis(headers, names::X_ENVOY_PER_TRY_TIMEOUT).or(per_try);
+    let per_try = header_millis(headers, names::X_ENVOY_PER_TRY_TIMEOUT)
+        .or_else(|| retry.and_then(|retry| retry.per_try_timeout));
     // A try that may take longer than the whole is no limit.
     let per_try = per_try.filter(|t| !t.is_zero() && global.is_none_or(|whole| *t < whole));
-    Timeouts { global, per_try, max_stream: max_stream.filter(|limit| !limit.is_zero()) }
+    Timeouts {
+        global,
+        per_try,
+        per_try_idle: retry.and_then(|retry| retry.per_try_idle_timeout),
+        max_stream: max_stream.filter(|limit| !limit.is_zero()),
+    }
 }
 
 /// `application/grpc`, and what begins so.

@@ -11,11 +11,13 @@ fn route(name: &str, path: PathMatch) -> Route {
         action: Action::Direct(DirectResponse {
             status: http::StatusCode::OK,
             body: bytes::Bytes::new(),
+            format: None,
         }),
         request_headers: Default::default(),
         response_headers: Default::default(),
         operation: None,
         filters: Vec::new(),
+        tells_request: false,
     }
 }
 

@@ -11,7 +11,7 @@ use super::filter::Routed;
 use super::headers;
 use super::read;
 use super::reply::{self, Answer};
-use crate::cluster::{Cluster, Live, RequestPermit};
+use crate::cluster::{Cluster, Endpoint, Live, RequestPermit};
 use crate::http::body::RequestBody;
 use crate::http::target;
 use crate::model::balancing::SubsetMatch;
@@ -35,8 +35,13 @@ const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Headers that the router consumes (Envoy: router filter, "HTTP headers").
-const RETRY_HEADERS: [HeaderName; 3] =
-    [names::X_ENVOY_RETRY_ON, names::X_ENVOY_RETRY_GRPC_ON, names::X_ENVOY_MAX_RETRIES];
+const RETRY_HEADERS: [HeaderName; 5] = [
+    names::X_ENVOY_RETRY_ON,
+    names::X_ENVOY_RETRY_GRPC_ON,
+    names::X_ENVOY_MAX_RETRIES,
+    names::X_ENVOY_RETRIABLE_STATUS_CODES,
+    names::X_ENVOY_RETRIABLE_HEADER_NAMES,
+];
 const TIMEOUT_HEADERS: [HeaderName; 3] =
     [names::X_ENVOY_TIMEOUT, names::X_ENVOY_PER_TRY_TIMEOUT, names::X_ENVOY_HEDGE];
 
@@ -52,7 +57,11 @@ pub(super) struct Plan<'a> {
     /// The cluster that this try goes to: of an aggregate, one of those that it is made of, with a
     /// place among its requests.
     pub(super) leaf: (Arc<Cluster>, Option<RequestPermit>),
+    /// The retry policy, if there is one.
+    pub(super) policy: Option<&'a RetryPolicy>,
     pub(super) retries: Retries<'a>,
+    /// Another try at a per-try timeout, beside the one that is late.
+    hedge: bool,
     pub(super) timeouts: Timeouts,
     pub(super) hash: Option<u64>,
     /// Which endpoints of the cluster are meant.
@@ -134,7 +143,6 @@ impl<'a> Plan<'a> {
         };
         exchange.facts.cookies = cookies;
         let named = exchange.notes.named.take().or_else(|| named_hosts(&cluster, request.headers));
-        let per_try = policy.and_then(|policy| policy.per_try_timeout);
         Ok(Self {
             table: routed.table,
             host,
@@ -143,8 +151,10 @@ impl<'a> Plan<'a> {
             weighted,
             leaf: (Arc::clone(&cluster), None),
             cluster,
+            policy,
             retries: Retries::new(policy, request),
-            timeouts: timeout::timeouts(forward, per_try, request.headers),
+            hedge: hedges(forward, host, request.headers),
+            timeouts: timeout::timeouts(forward, policy, request.headers),
             hash,
             named,
             subset: weighted.map_or(forward.subset.as_ref(), |entry| entry.subset.as_ref()),
@@ -156,6 +166,19 @@ impl<'a> Plan<'a> {
 }
 
 impl Plan<'_> {
+    /// Tries may be made beside each other.
+    pub(super) fn hedges(&self) -> bool {
+        self.hedge && self.timeouts.per_try.is_some() && self.retries.possible()
+    }
+
+    /// Priorities that the next try leaves out, after these ones.
+    pub(super) fn priorities_to_leave(&self, tried: &[Arc<Endpoint>]) -> Vec<u32> {
+        let every = self.policy.and_then(|policy| policy.leave_priorities_after).unwrap_or(0);
+        let every = usize::try_from(every).unwrap_or(usize::MAX);
+        let counting = tried.len() - tried.len().checked_rem(every).unwrap_or(tried.len());
+        tried.iter().take(counting).map(|endpoint| endpoint.priority).collect()
+    }
+
     /// Bytes of a body that are kept, so that it can be sent again.
     pub(super) fn buffer_limit(&self) -> usize {
         self.forward.buffer_limit.unwrap_or(self.cluster.config.buffer_limit as usize)
@@ -178,6 +201,15 @@ fn named_hosts(cluster: &Cluster, headers: &HeaderMap) -> Option<NamedHosts> {
     let sources = &cluster.config.balancing.override_host.headers;
     let addresses = sources.iter().find_map(|name| headers.get(name)?.to_str().ok())?.to_owned();
     Some(NamedHosts { addresses, strict: false, every_try: true })
+}
+
+/// As the route says, else its virtual host, unless the request says otherwise.
+fn hedges(forward: &Forward, host: &VirtualHost, headers: &HeaderMap) -> bool {
+    match headers.get(names::X_ENVOY_HEDGE).map(HeaderValue::as_bytes) {
+        Some(b"true") => true,
+        Some(b"false") => false,
+        _ => forward.hedge.unwrap_or(host.hedge),
+    }
 }
 
 /// The route's retry policy, else its virtual host's.

@@ -170,6 +170,9 @@ impl ReplyBody {
     fn fail(&mut self, reason: Reason) {
         if let Some(exchange) = &mut self.exchange {
             exchange.flag(reason);
+            if let Some(cluster) = &exchange.facts.cluster {
+                cluster.stats.out_of_time(reason);
+            }
         }
         self.end();
     }
@@ -283,7 +286,8 @@ impl Streamed {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Frame<Bytes>>, Failure>> {
         loop {
-            let next = self.clock.as_ref().and_then(|clock| clock.next(self.active));
+            let next =
+                self.clock.as_ref().and_then(|clock| clock.next(self.active, Some(self.active)));
             let Some((at, reason)) = next else { return Poll::Pending };
             if at <= Instant::now() {
                 let error = format!("{} after the answer had begun", reason.details()).into();

@@ -30,8 +30,13 @@ impl Clock {
     }
 
     /// The next deadline as things stand, and what passing it means. `active`: when a byte last
-    /// went by in the other direction.
-    pub(super) fn next(&self, active: Instant) -> Option<(Instant, Reason)> {
+    /// went by in the other direction; `tried`: when the try that is under way began, or its last
+    /// byte came.
+    pub(super) fn next(
+        &self,
+        active: Instant,
+        tried: Option<Instant>,
+    ) -> Option<(Instant, Reason)> {
         let ended = self.meter.as_ref().map_or(Some(self.started), Meter::ended);
         let moved = self.meter.as_ref().map_or(active, |meter| meter.last_activity().max(active));
         // The route's timeout begins when the request is complete (Envoy: `RouteAction.timeout`).
@@ -46,7 +51,11 @@ impl Clock {
         let stream =
             self.timeouts.max_stream.map(|limit| (self.started + limit, Reason::MaxDuration));
         let idle = self.idle.map(|limit| (moved + limit, Reason::StreamIdleTimeout));
-        [global, request, stream, idle].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let try_idle = self.timeouts.per_try_idle.zip(tried).map(|(limit, tried)| {
+            let moved = self.meter.as_ref().map_or(tried, |meter| meter.last_activity().max(tried));
+            (moved + limit, Reason::PerTryIdleTimeout)
+        });
+        [global, request, stream, idle, try_idle].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// Whether the whole request has been read.
@@ -54,16 +63,17 @@ impl Clock {
         self.meter.as_ref().is_none_or(|meter| meter.ended().is_some())
     }
 
-    /// Returns when a deadline has passed before any response came. `try_deadline` is the
-    /// per-try timeout's.
-    pub(super) async fn run_out(&self, try_deadline: Option<Instant>) -> Reason {
+    /// Returns when a deadline has passed before any response came. `tried`: when the try began
+    /// that is under way.
+    pub(super) async fn run_out(&self, tried: Option<Instant>) -> Reason {
         loop {
-            let per_try = try_deadline.map(|at| (at, Reason::PerTryTimeout));
-            let next = [self.next(self.started), per_try];
+            let per_try = tried.zip(self.timeouts.per_try);
+            let per_try = per_try.map(|(at, limit)| (at + limit, Reason::PerTryTimeout));
+            let next = [self.next(self.started, tried), per_try];
             let next = next.into_iter().flatten().min_by_key(|(at, _)| *at);
             let Some((at, reason)) = next else {
                 self.request_end().await;
-                if self.next(self.started).is_none() {
+                if self.next(self.started, tried).is_none() {
                     // No limit at all.
                     std::future::pending::<()>().await;
                 }
@@ -99,21 +109,24 @@ mod tests {
     fn the_route_timeout_begins_when_the_request_is_complete() {
         let start = Instant::now();
         let second = Duration::from_secs(1);
-        let timeouts = Timeouts { global: Some(second), per_try: None, max_stream: None };
+        let timeouts = Timeouts { global: Some(second), ..Timeouts::default() };
         let meter = Meter::new(start);
         let idle = Some(second * 300);
         let clock = Clock::new(start, timeouts, idle, Some(second * 9), Some(meter.clone()));
-        assert_eq!(clock.next(start), Some((start + second * 9, Reason::DownstreamRequestTimeout)));
+        assert_eq!(
+            clock.next(start, None),
+            Some((start + second * 9, Reason::DownstreamRequestTimeout))
+        );
         meter.end(start + second * 2);
-        assert_eq!(clock.next(start), Some((start + second * 3, Reason::RequestTimeout)));
+        assert_eq!(clock.next(start, None), Some((start + second * 3, Reason::RequestTimeout)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_earliest_deadline_is_the_one_that_counts() {
         let start = Instant::now();
         let short = Duration::from_millis(20);
-        let timeouts = Timeouts { global: Some(short * 50), per_try: None, max_stream: None };
+        let timeouts = Timeouts { global: Some(short * 50), ..Timeouts::default() };
         let clock = Clock::new(start, timeouts, None, None, None);
-        assert_eq!(clock.next(start), Some((start + short * 50, Reason::RequestTimeout)));
+        assert_eq!(clock.next(start, None), Some((start + short * 50, Reason::RequestTimeout)));
     }
 }

@@ -50,8 +50,10 @@ pub(crate) struct Exchange {
     pub(crate) span: Option<Span>,
     /// The span of the try that is under way.
     pub(super) try_span: Option<Box<Span>>,
-    /// Its head, kept only where a log or a span will want it.
+    /// Its head, kept only where a log, a span or a header of the answer will want it.
     pub(crate) head: Option<Box<Parts>>,
+    /// A header of the answer tells about it.
+    told: bool,
     /// When it is written next while it is under way, if so.
     pub(super) periodic: Option<super::record::Periodic>,
     /// `x-request-id` of the answer, where the answer carries it.
@@ -68,6 +70,8 @@ pub(crate) struct Exchange {
 pub(crate) struct Facts {
     /// Status of the answer. None: there was none.
     pub(crate) status: Option<StatusCode>,
+    /// The same of an answer of our own, while it is made.
+    pub(crate) own_status: Option<StatusCode>,
     /// `%RESPONSE_FLAGS%`
     pub(crate) flags: Vec<&'static str>,
     /// `%RESPONSE_CODE_DETAILS%`
@@ -165,6 +169,7 @@ impl Exchange {
         let connection = Arc::clone(&self.connection);
         // route
         let mut routed = Routed::choose(table, &read::view(&request), self.random);
+        self.keep_if_told(routed, &request);
         if let Some(route) = routed.matched.and_then(|matched| matched.route) {
             upgrade::admit(self, route)?;
         }
@@ -184,6 +189,7 @@ impl Exchange {
                 Passed::Answered(answer) => return Ok(Pass::Answer(answer)),
                 Passed::On(chosen) => routed = chosen,
             }
+            self.keep_if_told(routed, &request);
         }
         let view = read::view(&request);
         let matched =
@@ -228,6 +234,14 @@ impl Exchange {
         upgrade::answered(self, plan, response).await.map(Pass::Answer)
     }
 
+    /// Keep what headers of the answer will tell about the request, if they do.
+    fn keep_if_told(&mut self, routed: Routed<'_>, request: &Request<RequestBody>) {
+        if routed.tells_request() {
+            self.told = true;
+            self.head.get_or_insert_with(|| Box::new(read::head_of(request)));
+        }
+    }
+
     /// What the log tells where a filter answers: where the request would have gone.
     pub(super) fn note(&mut self, routed: Routed<'_>) {
         let Some(Match { host, route: Some(route) }) = routed.matched else { return };
@@ -250,6 +264,7 @@ impl Exchange {
             span: None,
             try_span: None,
             head: None,
+            told: false,
             periodic: None,
             echo_request_id: None,
             random: fastrand::u64(..),
@@ -270,7 +285,7 @@ impl Exchange {
 
     /// Whether anybody will want to read about this request's headers afterwards.
     pub(crate) fn is_recorded(&self) -> bool {
-        self.connection.http.logger.is_enabled() || self.is_traced()
+        self.connection.http.logger.is_enabled() || self.is_traced() || self.told
     }
 
     /// Whether its span is recorded.

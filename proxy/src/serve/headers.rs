@@ -124,8 +124,7 @@ pub(super) fn value_of(
     record::with(exchange, request, response, |record| {
         format::write(template, record, &mut text);
     });
-    // An operator without a value writes `-` into logs, but nothing into headers.
-    value(if text == "-" { "" } else { &text })
+    value(&text)
 }
 
 fn value(text: &str) -> HeaderValue {

@@ -4,12 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderValue, Request};
 
 use super::admit::Plan;
-use super::attempt::Source;
 use super::exchange::Exchange;
+use super::source::Source;
 use crate::cluster::{Cluster, PickContext, SendOptions};
 use crate::http::body::RequestBody;
 use crate::http::target;
@@ -39,11 +38,7 @@ pub(super) fn send(exchange: &Exchange, plan: &Plan<'_>, source: &Source) {
 }
 
 fn copy(mirror: &Mirror, source: &Source) -> Option<Request<RequestBody>> {
-    let body = match &source.replay {
-        Some(replay) => RequestBody::Full(Some(Bytes::from(replay.complete()?.concat()))),
-        None => RequestBody::Empty,
-    };
-    let mut request = Request::from_parts(source.head()?, body);
+    let mut request = source.whole()?;
     if let Some(host) = &mirror.host {
         target::set_authority(&mut request, host);
         return Some(request);

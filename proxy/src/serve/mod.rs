@@ -14,6 +14,7 @@
 //! | reply | [`reply`], [`body`] |
 
 mod admit;
+mod again;
 mod attempt;
 mod body;
 mod clock;
@@ -24,9 +25,11 @@ mod framed;
 mod guarded;
 mod handover;
 mod headers;
+mod hedge;
 mod identify;
 mod lifetime;
 mod listener;
+mod local_reply;
 mod mirror;
 mod network_filter;
 mod read;
@@ -34,6 +37,7 @@ mod record;
 mod redirects;
 mod reply;
 mod server;
+mod source;
 mod speak_first;
 mod stats;
 mod tcp;

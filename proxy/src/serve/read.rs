@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::{EXPECT, HOST};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
 
@@ -48,6 +49,17 @@ pub(super) fn view<B>(request: &Request<B>) -> RequestView<'_> {
     }
 }
 
+/// A copy of a request's head, with all that came with it.
+pub(super) fn head_of<B>(request: &Request<B>) -> Parts {
+    let mut head = Request::new(()).into_parts().0;
+    head.method.clone_from(request.method());
+    head.uri.clone_from(request.uri());
+    head.version = request.version();
+    head.headers.clone_from(request.headers());
+    head.extensions.clone_from(request.extensions());
+    head
+}
+
 /// Check a request against the connection manager's limits and bring it into the form in which it
 /// is routed and forwarded.
 ///
@@ -66,7 +78,10 @@ pub(super) fn accept(
     exchange.upgrade = upgrade::take(&mut request);
     let (parts, body) = request.into_parts();
     let http = &connection.http;
-    if http.logger.is_enabled() || filter::wants_head(&http.filters) {
+    if http.logger.is_enabled()
+        || http.manager.local_replies.is_some()
+        || filter::wants_head(&http.filters)
+    {
         exchange.head = Some(Box::new(parts.clone()));
     }
     let mut request = Request::from_parts(parts, exchange.take_body(body));

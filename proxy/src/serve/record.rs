@@ -233,6 +233,7 @@ fn outcome(facts: &Facts) -> Record<'_> {
     let answered = facts.response_after.map(|_| "via_upstream");
     Record {
         status: facts.status.map(|status| status.as_u16()),
+        response_status: facts.own_status.map(|status| status.as_u16()),
         flags: &facts.flags,
         details: facts.why.as_deref().or(facts.details).or(answered),
         termination: facts.termination,

@@ -33,12 +33,7 @@ pub(super) struct Kept {
 
 /// Keep what is needed to send the request elsewhere. Its body is kept up to `limit` bytes.
 pub(super) fn keep(request: &mut Request<RequestBody>, limit: usize) -> Kept {
-    let mut head = Request::new(()).into_parts().0;
-    head.method.clone_from(request.method());
-    head.uri.clone_from(request.uri());
-    head.version = request.version();
-    head.headers.clone_from(request.headers());
-    head.extensions.clone_from(request.extensions());
+    let head = read::head_of(request);
     let body = std::mem::replace(request.body_mut(), RequestBody::Empty);
     if matches!(body, RequestBody::Empty) {
         return Kept { head, body: None };

@@ -12,7 +12,7 @@ use super::body::{AnswerBody, ReplyBody};
 use super::clock::Clock;
 use super::exchange::Exchange;
 use super::tunnel::{self, Tunnel};
-use super::{filter, headers};
+use super::{filter, headers, local_reply};
 use crate::cluster::{RequestPermit, ResponseBody};
 use crate::http::{grpc, hop};
 use crate::model::duration::millis;
@@ -66,27 +66,26 @@ pub(super) async fn send(
         Ok(Answer::Tunnel(tunnel)) => tunnel::start(exchange, *tunnel),
         Ok(Answer::Local(reason, response)) => {
             exchange.flag(reason);
-            // Filters answer gRPC in gRPC themselves.
-            let spelled_out = matches!(reason, Reason::DirectResponse | Reason::Redirect);
-            let response = if exchange.grpc && spelled_out { in_grpc(response) } else { response };
-            // A preflight is no answer of the route: its changes are not for it.
-            local(exchange, response, reason != Reason::Preflight).await
+            local(exchange, reason, response).await
         }
         Err(refusal) => {
             let response = refused(&mut exchange, &refusal);
-            local(exchange, response, true).await
+            local(exchange, refusal.reason, response).await
         }
     }
 }
 
-/// An answer that the configuration spells out, for a client that reads gRPC only: the status as
-/// gRPC has it, the text as its message.
-fn in_grpc(response: Response<Bytes>) -> Response<Bytes> {
+/// An answer of our own, for a client that reads gRPC only: the status as gRPC has it, the text as
+/// its message.
+fn in_grpc(exchange: &Exchange, reason: Reason, response: Response<Bytes>) -> Response<Bytes> {
     let (mut head, body) = response.into_parts();
-    // That an answer is fine says nothing about a call that nobody served.
-    let status = match head.status {
-        StatusCode::OK => GRPC_UNKNOWN,
-        status => u16::from(grpc::status_of(status)),
+    let spelled_out = matches!(reason, Reason::DirectResponse | Reason::Redirect);
+    let status = match (exchange.notes.grpc_status, head.status, reason) {
+        (Some(chosen), ..) => chosen,
+        (None, _, Reason::MaxDuration) => DEADLINE_EXCEEDED,
+        // That an answer is fine says nothing about a call that nobody served.
+        (None, StatusCode::OK, _) if spelled_out => GRPC_UNKNOWN,
+        (None, status, _) => u16::from(grpc::status_of(status)),
     };
     head.status = StatusCode::OK;
     head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -181,9 +180,6 @@ pub(super) fn redirect(redirect: &Redirect, route: &Route, request: &RequestView
 pub(super) fn direct(direct: &DirectResponse) -> Answer {
     let mut response = Response::new(direct.body.clone());
     *response.status_mut() = direct.status;
-    if !direct.body.is_empty() {
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    }
     Answer::Local(Reason::DirectResponse, response)
 }
 
@@ -207,28 +203,11 @@ fn found(status: StatusCode, location: &str) -> Answer {
     Answer::Local(Reason::Redirect, response)
 }
 
-/// A refusal, in the protocol that the client speaks.
+/// A refusal, in words.
 fn refused(exchange: &mut Exchange, refusal: &Refusal) -> Response<Bytes> {
     exchange.flag(refusal.reason);
-    let text = refusal.to_string();
-    let mut response = if exchange.grpc {
-        let mut response = Response::new(Bytes::new());
-        let map = response.headers_mut();
-        map.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        let status = match (exchange.notes.grpc_status, refusal.reason) {
-            (Some(chosen), _) => chosen,
-            (None, Reason::MaxDuration) => DEADLINE_EXCEEDED,
-            (None, _) => u16::from(grpc::status_of(refusal.status)),
-        };
-        map.insert(GRPC_STATUS, HeaderValue::from(status));
-        map.insert(GRPC_MESSAGE, grpc::message(&text));
-        response
-    } else {
-        let mut response = Response::new(Bytes::from(text));
-        *response.status_mut() = refusal.status;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        response
-    };
+    let mut response = Response::new(Bytes::from(refusal.to_string()));
+    *response.status_mut() = refusal.status;
     if refusal.reason == Reason::Overflow {
         response.headers_mut().insert(OVERLOADED, HeaderValue::from_static("true"));
     }
@@ -244,17 +223,27 @@ fn refused(exchange: &mut Exchange, refusal: &Refusal) -> Response<Bytes> {
 
 async fn local(
     mut exchange: Box<Exchange>,
+    reason: Reason,
     mut response: Response<Bytes>,
-    routed: bool,
 ) -> Response<ReplyBody> {
-    exchange.facts.status = Some(response.status());
-    if !exchange.grpc {
+    // A preflight is no answer of the route: its changes are not for it.
+    if reason == Reason::Preflight {
+        exchange.facts.status = Some(response.status());
+    } else {
+        exchange.facts.own_status = Some(response.status());
+        headers::to_own_answer(&exchange, response.headers_mut());
+        exchange.facts.own_status = None;
+        exchange.facts.status = Some(response.status());
+        response = local_reply::rewrite(&mut exchange, reason, response);
+    }
+    let health = matches!(reason, Reason::HealthCheck | Reason::FailedHealthCheck);
+    let response = if exchange.grpc && !health && reason != Reason::Preflight {
+        in_grpc(&exchange, reason, response)
+    } else {
         let length = HeaderValue::from(response.body().len());
         response.headers_mut().insert(CONTENT_LENGTH, length);
-    }
-    if routed {
-        headers::to_own_answer(&exchange, response.headers_mut());
-    }
+        response
+    };
     let (mut head, body) =
         filtered(&mut exchange, response.map(AnswerBody::from)).await.into_parts();
     head.headers.insert(SERVER, exchange.connection.http.manager.server_name.clone());

@@ -88,7 +88,7 @@ pub(super) fn admit(exchange: &mut Exchange, route: &Route) -> Result<(), Refusa
 
 /// The time limits of a request that is never complete: those that begin with its end never do.
 pub(super) fn unlimited(timeouts: Timeouts) -> Timeouts {
-    Timeouts { global: None, per_try: None, ..timeouts }
+    Timeouts { max_stream: timeouts.max_stream, ..Timeouts::default() }
 }
 
 /// The endpoint's answer: it may have agreed.

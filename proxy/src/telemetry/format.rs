@@ -63,7 +63,7 @@ pub fn value(operator: &Operator, record: &Record<'_>, out: &mut String) -> Opti
             if *with_query { Some(()) } else { cut_query(out, start) }
         }
         Operator::Response(first, other) => either(first, other.as_ref(), |header| match header {
-            Header::Status => push(out, record.status?),
+            Header::Status => push(out, record.response_status.or(record.status)?),
             header => lookup(record.response_headers?, header, out),
         }),
         Operator::Trailer(first, other) => {

@@ -41,6 +41,8 @@ pub enum Reason {
     RequestTimeout,
     /// The timeout of one try ran out.
     PerTryTimeout,
+    /// A try went without a byte for `per_try_idle_timeout`.
+    PerTryIdleTimeout,
     /// The stream was idle for too long.
     StreamIdleTimeout,
     /// The stream was open for too long.
@@ -109,7 +111,7 @@ impl Reason {
             Self::UpstreamProtocolError => "UPE",
             Self::Overflow => "UO",
             Self::DropOverload => "DO",
-            Self::RequestTimeout | Self::PerTryTimeout => "UT",
+            Self::RequestTimeout | Self::PerTryTimeout | Self::PerTryIdleTimeout => "UT",
             Self::StreamIdleTimeout => "SI",
             Self::DownstreamTermination => "DC",
             Self::DownstreamProtocolError | Self::HeadersTooLarge => "DPE",
@@ -163,6 +165,7 @@ impl Reason {
             Self::DropOverload => "drop_overload",
             Self::RequestTimeout => "response_timeout",
             Self::PerTryTimeout => "upstream_per_try_timeout",
+            Self::PerTryIdleTimeout => "upstream_per_try_idle_timeout",
             Self::StreamIdleTimeout => "stream_idle_timeout",
             Self::MaxDuration => "max_duration_timeout",
             Self::DownstreamRequestTimeout => "request_overall_timeout",
@@ -188,7 +191,7 @@ impl Reason {
             Self::FailedHealthCheck => "health_check_failed",
             Self::Draining => "draining",
             Self::DirectResponse => "direct_response",
-            Self::Redirect => "redirect",
+            Self::Redirect => "direct_response",
         }
     }
 }

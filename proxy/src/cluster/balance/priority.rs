@@ -84,15 +84,7 @@ impl Add for Counts {
 
 /// The share of every priority.
 pub(crate) fn loads(levels: &[Counts], rules: &Rules) -> Loads {
-    let available = |count: u64, all: u64| {
-        let percent = u64::from(rules.overprovisioning) * count;
-        percent.checked_div(all).unwrap_or(0).min(100) as u32
-    };
-    let of = |at: &Counts| match (at.counting(), rules.by_weight) {
-        (0, _) => [0, 0],
-        (_, true) => [1, 2].map(|kind| available(at.weights[kind], at.weights[0])),
-        (all, false) => [at.healthy, at.degraded].map(|count| available(count.into(), all)),
-    };
+    let of = |at: &Counts| availability(at, rules);
     let healthy: Vec<u32> = levels.iter().map(|at| of(at)[0]).collect();
     let degraded: Vec<u32> = levels.iter().map(|at| of(at)[1]).collect();
     let total = healthy.iter().chain(&degraded).sum::<u32>().min(100);
@@ -104,10 +96,42 @@ pub(crate) fn loads(levels: &[Counts], rules: &Rules) -> Loads {
     if panic.iter().all(|panic| *panic) {
         return by_size(levels, panic);
     }
+    shared(&healthy, &degraded, panic)
+}
+
+/// The same without some of the levels (`left_out`, by their place), as `previous_priorities` has
+/// it: nobody panics. None: nothing would be left.
+pub(crate) fn loads_without(levels: &[Counts], rules: &Rules, left_out: &[bool]) -> Option<Loads> {
+    let of = |(place, at): (usize, &Counts)| match left_out.get(place) {
+        Some(true) => [0, 0],
+        _ => availability(at, rules),
+    };
+    let available: Vec<[u32; 2]> = levels.iter().enumerate().map(of).collect();
+    let healthy: Vec<u32> = available.iter().map(|at| at[0]).collect();
+    let degraded: Vec<u32> = available.iter().map(|at| at[1]).collect();
+    let any = healthy.iter().chain(&degraded).any(|share| *share > 0);
+    any.then(|| shared(&healthy, &degraded, vec![false; levels.len()]))
+}
+
+/// Percent of a level that can take requests, overprovisioned: healthy, degraded.
+fn availability(at: &Counts, rules: &Rules) -> [u32; 2] {
+    let available = |count: u64, all: u64| {
+        let percent = u64::from(rules.overprovisioning) * count;
+        percent.checked_div(all).unwrap_or(0).min(100) as u32
+    };
+    match (at.counting(), rules.by_weight) {
+        (0, _) => [0, 0],
+        (_, true) => [1, 2].map(|kind| available(at.weights[kind], at.weights[0])),
+        (all, false) => [at.healthy, at.degraded].map(|count| available(count.into(), all)),
+    }
+}
+
+fn shared(healthy: &[u32], degraded: &[u32], panic: Vec<bool>) -> Loads {
+    let total = healthy.iter().chain(degraded).sum::<u32>().min(100);
     let mut left = 100;
     let mut loads = Loads {
-        healthy: distribute(&healthy, total, &mut left),
-        degraded: distribute(&degraded, total, &mut left),
+        healthy: distribute(healthy, total, &mut left),
+        degraded: distribute(degraded, total, &mut left),
         panic,
     };
     // What rounding left over goes to the first that can take it.

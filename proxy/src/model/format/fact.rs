@@ -215,6 +215,8 @@ facts! {
     TraceId = "TRACE_ID",
     /// `SPAN_ID`
     SpanId = "SPAN_ID",
+    /// `LOCAL_REPLY_BODY`: the text of an answer of our own, while its body is made.
+    LocalReplyBody = "LOCAL_REPLY_BODY",
     /// `GRPC_STATUS_NUMBER`
     GrpcStatusNumber = "GRPC_STATUS_NUMBER",
 }

@@ -125,9 +125,6 @@ fn refuse(
     }
     let mut response = Response::new(body);
     *response.status_mut() = config.status;
-    if !response.body().is_empty() {
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    }
     Ok(Some(Answer::Local(reason, response)))
 }
 

@@ -166,6 +166,14 @@ pub(super) struct Routed<'a> {
 }
 
 impl<'a> Routed<'a> {
+    /// Whether an answer by this route may tell something about the request.
+    pub(super) fn tells_request(&self) -> bool {
+        self.table.tells_request
+            || self.matched.is_some_and(|matched| {
+                matched.host.tells_request || matched.route.is_some_and(|r| r.tells_request)
+            })
+    }
+
     /// Choose. The same `random` chooses the same for the same request.
     pub(super) fn choose(table: &'a RouteTable, view: &RequestView<'_>, random: u64) -> Self {
         let matched = route::select(table, view, random);
@@ -478,7 +486,7 @@ async fn noted(
 
 /// Whether a filter will want to read the request's head when its answer comes.
 pub(super) fn wants_head(filters: &[Filter]) -> bool {
-    filters.iter().any(|filter| matches!(filter.config.kind, FilterKind::HeaderMutation(_)))
+    filters.iter().any(|filter| filter.config.kind.tells_request())
 }
 
 /// Whether a request is of the share, out of a million.

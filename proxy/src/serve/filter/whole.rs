@@ -52,7 +52,7 @@ pub(super) async fn read(
     limit: usize,
 ) -> Result<Read, Refusal> {
     let timeouts = &exchange.connection.http.manager.timeouts;
-    let limits = Timeouts { global: None, per_try: None, max_stream: timeouts.max_stream_duration };
+    let limits = Timeouts { max_stream: timeouts.max_stream_duration, ..Timeouts::default() };
     let meter = exchange.meter.clone();
     let clock = Clock::new(exchange.started, limits, timeouts.stream_idle, timeouts.request, meter);
     let mut data = BytesMut::new();

@@ -18,7 +18,7 @@ use remote::{Encode, Remote, Waiting};
 
 use super::format::{self, Record};
 use super::stats::{Counter, Registry};
-use crate::model::access_log::{AccessLog, LogFormat, LogOutput, LogService, LogSink};
+use crate::model::access_log::{AccessLog, LogFilter, LogFormat, LogOutput, LogService, LogSink};
 
 /// All places that lines and entries are written to. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -148,7 +148,8 @@ impl Logger {
     }
 }
 
-fn line(format: &LogFormat, record: &Record<'_>) -> String {
+/// A line, or the body of an answer: a format filled in.
+pub fn line(format: &LogFormat, record: &Record<'_>) -> String {
     let mut line = String::with_capacity(256);
     match format {
         LogFormat::Text(template) => format::write(template, record, &mut line),
@@ -158,6 +159,11 @@ fn line(format: &LogFormat, record: &Record<'_>) -> String {
         }
     }
     line
+}
+
+/// Whether a filter lets something through.
+pub fn passes(filter: &LogFilter, record: &Record<'_>) -> bool {
+    filter::passes(filter, record)
 }
 
 /// Tags of an entry that have a value.

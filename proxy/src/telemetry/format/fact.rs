@@ -13,6 +13,9 @@ use crate::telemetry::reason::long_flag;
 
 /// Append a fact. None: there is none.
 pub(super) fn write(fact: Fact, record: &Record<'_>, out: &mut String) -> Option<()> {
+    if fact == Fact::LocalReplyBody {
+        return push(out, record.local_reply?);
+    }
     let start = out.len();
     exchange(fact, record, out)
         .or_else(|| upstream(fact, record, out))

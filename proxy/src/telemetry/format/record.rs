@@ -41,6 +41,10 @@ pub struct Record<'a> {
     pub response_trailers: Option<&'a HeaderMap>,
     /// Of the response. None: there was none.
     pub status: Option<u16>,
+    /// `:status` of the answer that is being made, before it is the status of the exchange.
+    pub response_status: Option<u16>,
+    /// Text of an answer of our own, while its body is made.
+    pub local_reply: Option<&'a str>,
     /// Response flags.
     pub flags: &'a [&'static str],
     /// Response code details.

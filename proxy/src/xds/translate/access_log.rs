@@ -114,7 +114,7 @@ fn file_format(at: &At<'_>, log: &file::FileAccessLog) -> Option<LogFormat> {
     }
 }
 
-fn format(at: &At<'_>, format: &core::SubstitutionFormatString) -> Option<LogFormat> {
+pub(super) fn format(at: &At<'_>, format: &core::SubstitutionFormatString) -> Option<LogFormat> {
     use core::substitution_format_string::Format;
     let omit = format.omit_empty_values;
     let parse = |at: &At<'_>, text: &str| {
@@ -181,7 +181,8 @@ fn json(at: &At<'_>, value: &Value, omit: bool) -> Option<JsonFormat> {
     })
 }
 
-fn filter(at: &At<'_>, filter: &pb::AccessLogFilter) -> Option<LogFilter> {
+/// `AccessLogFilter`
+pub(super) fn filter(at: &At<'_>, filter: &pb::AccessLogFilter) -> Option<LogFilter> {
     use pb::access_log_filter::FilterSpecifier as Spec;
     Some(match filter.filter_specifier.as_ref() {
         Some(Spec::StatusCodeFilter(filter)) => {

@@ -5,6 +5,7 @@ use pillion_xds::envoy::config::core::v3 as core;
 
 use super::at::At;
 use crate::model::Name;
+use crate::model::filter::Overrides;
 use crate::model::format::Template;
 use crate::model::headers::{HeaderAdd, HeaderAppend, HeaderOps};
 
@@ -22,6 +23,11 @@ pub(super) fn ops(
         }),
         add: at.field(add_field).each(add, addition),
     }
+}
+
+/// Whether changes of answers tell something about the request; `filters` may add some.
+pub(super) fn tell_request(response: &HeaderOps, filters: &Overrides) -> bool {
+    response.tells_request() || filters.iter().any(|(_, said)| said.tells_request())
 }
 
 /// A header name; `:authority` means `host`, no other pseudo-header can be changed.

@@ -9,7 +9,7 @@ use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v
 use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as hcm;
 
 use super::at::At;
-use super::{access_log, filter, route, source, tracing, upstream_http};
+use super::{access_log, filter, local_reply, route, source, tracing, upstream_http};
 use crate::model::Name;
 use crate::model::access_log::LogMoments;
 use crate::model::http::{
@@ -39,6 +39,12 @@ pub(super) fn manager(at: &At<'_>, config: &pb::HttpConnectionManager) -> Option
         filters: filter::all(&at.field("http_filters"), &config.http_filters)?,
         access_log: access_log::all(&at.field("access_log"), &config.access_log),
         log_moments: log_moments(at, config)?,
+        local_replies: match &config.local_reply_config {
+            Some(config) => {
+                Some(Arc::new(local_reply::config(&at.field("local_reply_config"), config)?))
+            }
+            None => None,
+        },
         tracing: match &config.tracing {
             Some(config) => tracing::tracing(&at.field("tracing"), config)?.map(Arc::new),
             None => None,

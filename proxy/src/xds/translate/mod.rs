@@ -18,6 +18,7 @@ mod health_check;
 mod http_manager;
 mod listener;
 mod listener_filters;
+mod local_reply;
 mod matcher;
 mod network_filter;
 mod outlier;

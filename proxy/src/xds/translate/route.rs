@@ -22,6 +22,12 @@ pub(super) fn table(at: &At<'_>, config: &pb::RouteConfiguration) -> Option<Rout
         // What was refused is noted; indices would not fit any more.
         return None;
     }
+    let filters = filter::overrides(at, &config.typed_per_filter_config);
+    let response_headers = headers::ops(
+        at,
+        ("response_headers_to_add", &config.response_headers_to_add),
+        ("response_headers_to_remove", &config.response_headers_to_remove),
+    );
     Some(RouteTable {
         name: config.name.as_str().into(),
         domains: domains(&hosts_at, &config.virtual_hosts)?,
@@ -32,13 +38,10 @@ pub(super) fn table(at: &At<'_>, config: &pb::RouteConfiguration) -> Option<Rout
             ("request_headers_to_add", &config.request_headers_to_add),
             ("request_headers_to_remove", &config.request_headers_to_remove),
         ),
-        response_headers: headers::ops(
-            at,
-            ("response_headers_to_add", &config.response_headers_to_add),
-            ("response_headers_to_remove", &config.response_headers_to_remove),
-        ),
+        tells_request: headers::tell_request(&response_headers, &filters),
+        response_headers,
         most_specific_header_mutations_wins: config.most_specific_header_mutations_wins,
-        filters: filter::overrides(at, &config.typed_per_filter_config),
+        filters,
     })
 }
 
@@ -90,6 +93,12 @@ fn virtual_host(at: &At<'_>, host: &pb::VirtualHost, limit: usize) -> Option<Arc
         Some(policy) => Some(Arc::new(retry::policy(&at.field("retry_policy"), policy)?)),
         None => None,
     };
+    let filters = filter::overrides(at, &host.typed_per_filter_config);
+    let response_headers = headers::ops(
+        at,
+        ("response_headers_to_add", &host.response_headers_to_add),
+        ("response_headers_to_remove", &host.response_headers_to_remove),
+    );
     Some(Arc::new(VirtualHost {
         name: host.name.as_str().into(),
         routes,
@@ -98,42 +107,45 @@ fn virtual_host(at: &At<'_>, host: &pb::VirtualHost, limit: usize) -> Option<Arc
             ("request_headers_to_add", &host.request_headers_to_add),
             ("request_headers_to_remove", &host.request_headers_to_remove),
         ),
-        response_headers: headers::ops(
-            at,
-            ("response_headers_to_add", &host.response_headers_to_add),
-            ("response_headers_to_remove", &host.response_headers_to_remove),
-        ),
+        tells_request: headers::tell_request(&response_headers, &filters),
+        response_headers,
         retry,
+        hedge: retry::hedges(host.hedge_policy.as_ref()) == Some(true),
         require_tls: match host.require_tls() {
             Tls::None => RequireTls::None,
             Tls::ExternalOnly => RequireTls::ExternalOnly,
             Tls::All => RequireTls::All,
         },
         include_request_attempt_count: host.include_request_attempt_count,
+        include_is_timeout_retry: host.include_is_timeout_retry_header,
         include_attempt_count_in_response: host.include_attempt_count_in_response,
         rate_limits: at.field("rate_limits").each(&host.rate_limits, filter::describe::rule),
-        filters: filter::overrides(at, &host.typed_per_filter_config),
+        filters,
     }))
 }
 
 fn one(at: &At<'_>, route: &pb::Route, limit: usize) -> Option<Route> {
     let matches_at = at.field("match");
     let matches = route_match::matches(&matches_at, matches_at.required(route.r#match.as_ref())?)?;
+    let filters = filter::overrides(at, &route.typed_per_filter_config);
+    let response_headers = headers::ops(
+        at,
+        ("response_headers_to_add", &route.response_headers_to_add),
+        ("response_headers_to_remove", &route.response_headers_to_remove),
+    );
+    let action = route_action::action(at, route.action.as_ref(), limit)?;
     Some(Route {
         name: route.name.as_str().into(),
         matches,
-        action: route_action::action(at, route.action.as_ref(), limit)?,
         request_headers: headers::ops(
             at,
             ("request_headers_to_add", &route.request_headers_to_add),
             ("request_headers_to_remove", &route.request_headers_to_remove),
         ),
-        response_headers: headers::ops(
-            at,
-            ("response_headers_to_add", &route.response_headers_to_add),
-            ("response_headers_to_remove", &route.response_headers_to_remove),
-        ),
+        tells_request: headers::tell_request(&response_headers, &filters) || action.tells_request(),
+        action,
+        response_headers,
         operation: route.decorator.as_ref().map(|decorator| decorator.operation.as_str().into()),
-        filters: filter::overrides(at, &route.typed_per_filter_config),
+        filters,
     })
 }

@@ -10,7 +10,7 @@ use pillion_xds::envoy::config::route::v3 as pb;
 use pillion_xds::envoy::extensions::internal_redirect::allow_listed_routes::v3::AllowListedRoutesConfig;
 
 use super::at::At;
-use super::{common, filter, headers, http_manager, matcher, retry};
+use super::{common, filter, headers, http_manager, local_reply, matcher, retry};
 use crate::model::Name;
 use crate::model::balancing::SubsetMatch;
 use crate::model::metadata::LB;
@@ -18,7 +18,6 @@ use crate::model::route::{
     Action, DirectResponse, Forward, HashPolicy, HashSource, HostRewrite, InternalRedirect, Mirror,
     PathRewrite, Priority, Redirect, RedirectPath, Target, Weighted, WeightedCluster,
 };
-use crate::model::tls::DataSource;
 use crate::route::to_rust_groups;
 
 /// Envoy's default for `RouteAction.timeout`.
@@ -85,6 +84,7 @@ fn forward(at: &At<'_>, route: &pb::RouteAction) -> Option<Forward> {
             .unwrap_or_default(),
         max_grpc_timeout: at.field("max_grpc_timeout").duration(route.max_grpc_timeout),
         retry,
+        hedge: retry::hedges(route.hedge_policy.as_ref()),
         hash: at.field("hash_policy").each(&route.hash_policy, hash_policy),
         priority: priority(route.priority()),
         mirrors: at.field("request_mirror_policies").each(&route.request_mirror_policies, mirror),
@@ -387,22 +387,16 @@ fn direct(at: &At<'_>, direct: &pb::DirectResponseAction, limit: usize) -> Optio
     let body_at = at.field("body");
     let body = match &direct.body {
         None => Bytes::new(),
-        Some(_) => match common::data_source(&body_at, direct.body.as_ref())? {
-            DataSource::Inline(bytes) => Bytes::copy_from_slice(&bytes),
-            DataSource::File(path) => match std::fs::read(&path) {
-                Ok(bytes) => bytes.into(),
-                Err(error) => {
-                    return body_at
-                        .field("filename")
-                        .refuse(format!("{}: {error}", path.display()));
-                }
-            },
-        },
+        Some(body) => local_reply::text(&body_at, body)?,
     };
     let size = body.len();
     body_at.expect(
         size <= limit,
         format!("is {size} bytes: at most {limit} (max_direct_response_body_size_bytes)"),
     )?;
-    Some(DirectResponse { status, body })
+    let format = match &direct.body_format {
+        Some(format) => Some(local_reply::body_format(&at.field("body_format"), format)?.into()),
+        None => None,
+    };
+    Some(DirectResponse { status, body, format })
 }

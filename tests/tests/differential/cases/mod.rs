@@ -11,13 +11,16 @@ mod filters;
 mod forwarding;
 mod grpc_web;
 mod header_mutation;
+mod header_operators;
 mod headers;
 mod health;
 mod jwt;
+mod local_replies;
 mod protocols;
 mod rate_limits;
 mod rbac_matcher;
 mod retries;
+mod retry_policies;
 mod routing;
 mod tls;
 

@@ -98,7 +98,7 @@ fn query_mutation(at: &At<'_>, mutation: &core::KeyValueMutation) -> Option<Quer
         return value_at.refuse("expected a text");
     };
     let value = match Template::parse(text) {
-        Ok(value) => value,
+        Ok(value) => value.omitting(),
         Err(error) => return value_at.refuse(error),
     };
     let action = match append.action() {
