@@ -168,8 +168,7 @@ impl Exchange {
     ) -> Result<Pass, Refusal> {
         let connection = Arc::clone(&self.connection);
         // route
-        let mut routed = Routed::choose(table, &read::view(&request), self.random);
-        self.keep_if_told(routed, &request);
+        let mut routed = self.choose(table, &request);
         if let Some(route) = routed.matched.and_then(|matched| matched.route) {
             upgrade::admit(self, route)?;
         }
@@ -232,6 +231,12 @@ impl Exchange {
         // reply
         self.facts.status = Some(response.status());
         upgrade::answered(self, plan, response).await.map(Pass::Answer)
+    }
+
+    fn choose<'t>(&mut self, table: &'t RouteTable, request: &Request<RequestBody>) -> Routed<'t> {
+        let routed = Routed::choose(table, &read::view(request), self.random);
+        self.keep_if_told(routed, request);
+        routed
     }
 
     /// Keep what headers of the answer will tell about the request, if they do.

@@ -39,12 +39,7 @@ pub(super) fn manager(at: &At<'_>, config: &pb::HttpConnectionManager) -> Option
         filters: filter::all(&at.field("http_filters"), &config.http_filters)?,
         access_log: access_log::all(&at.field("access_log"), &config.access_log),
         log_moments: log_moments(at, config)?,
-        local_replies: match &config.local_reply_config {
-            Some(config) => {
-                Some(Arc::new(local_reply::config(&at.field("local_reply_config"), config)?))
-            }
-            None => None,
-        },
+        local_replies: local_reply::config(at, config.local_reply_config.as_ref())?,
         tracing: match &config.tracing {
             Some(config) => tracing::tracing(&at.field("tracing"), config)?.map(Arc::new),
             None => None,

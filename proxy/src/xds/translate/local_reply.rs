@@ -1,5 +1,7 @@
 //! `LocalReplyConfig`, and bodies that are made by a format.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use pillion_xds::envoy::config::core::v3 as core;
@@ -11,12 +13,20 @@ use crate::model::access_log::LogFormat;
 use crate::model::local_reply::{BodyFormat, LocalReplies, Mapper};
 use crate::model::tls::DataSource;
 
-/// `LocalReplyConfig`
-pub(super) fn config(at: &At<'_>, config: &pb::LocalReplyConfig) -> Option<LocalReplies> {
+/// `LocalReplyConfig` of a connection manager. Inner None: there is none.
+#[expect(clippy::option_option, reason = "refused, none and some are three things")]
+pub(super) fn config(
+    at: &At<'_>,
+    config: Option<&pb::LocalReplyConfig>,
+) -> Option<Option<Arc<LocalReplies>>> {
+    let at = at.field("local_reply_config");
     let format_at = at.field("body_format");
-    Some(LocalReplies {
-        mappers: at.field("mappers").each(&config.mappers, mapper),
-        format: optional(config.body_format.as_ref(), |format| body_format(&format_at, format))?,
+    optional(config, |config| {
+        let format = config.body_format.as_ref();
+        Some(Arc::new(LocalReplies {
+            mappers: at.field("mappers").each(&config.mappers, mapper),
+            format: optional(format, |format| body_format(&format_at, format))?,
+        }))
     })
 }
 

@@ -78,10 +78,8 @@ fn host_predicates(at: &At<'_>, policy: &pb::RetryPolicy) -> Option<(bool, OmitH
     for (i, predicate) in policy.retry_host_predicate.iter().enumerate() {
         let at = list.index(i);
         let at = at.field("typed_config");
-        let packed = match &predicate.config_type {
-            Some(ConfigType::TypedConfig(packed)) => Some(packed),
-            None => None,
-        };
+        let typed = predicate.config_type.as_ref();
+        let packed = typed.map(|ConfigType::TypedConfig(packed)| packed);
         match packed.map_or(predicate.name.as_str(), |packed| common::type_of(packed)) {
             "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
             | "envoy.retry_host_predicates.previous_hosts" => avoid = true,
