@@ -188,7 +188,6 @@ impl Exchange {
                 Passed::Answered(answer) => return Ok(Pass::Answer(answer)),
                 Passed::On(chosen) => routed = chosen,
             }
-            self.keep_if_told(routed, &request);
         }
         let view = read::view(&request);
         let matched =
@@ -233,7 +232,12 @@ impl Exchange {
         upgrade::answered(self, plan, response).await.map(Pass::Answer)
     }
 
-    fn choose<'t>(&mut self, table: &'t RouteTable, request: &Request<RequestBody>) -> Routed<'t> {
+    /// The route that a request takes now.
+    pub(super) fn choose<'t>(
+        &mut self,
+        table: &'t RouteTable,
+        request: &Request<RequestBody>,
+    ) -> Routed<'t> {
         let routed = Routed::choose(table, &read::view(request), self.random);
         self.keep_if_told(routed, request);
         routed

@@ -41,7 +41,6 @@ use super::admit::{self, NamedHosts};
 use super::body::AnswerBody;
 use super::exchange::Exchange;
 use super::headers;
-use super::read;
 use super::record;
 use super::reply::Answer;
 use crate::cluster::Clusters;
@@ -283,7 +282,7 @@ pub(super) async fn run<'a>(
             return Ok(Passed::Answered(answer));
         }
         if std::mem::take(&mut exchange.notes.reroute) {
-            routed = Routed::choose(routed.table, &read::view(request), exchange.random);
+            routed = exchange.choose(routed.table, request);
             note(exchange, routed);
         }
     }
