@@ -12,6 +12,7 @@ mod own_ports;
 mod proxy;
 mod publish;
 pub mod redirect;
+mod scarce;
 mod sidecar;
 mod signals;
 mod spans;
@@ -151,6 +152,13 @@ fn read(flags: &Flags) -> Result<(Bootstrap, Option<sidecar::Plan>), Vec<String>
 }
 
 fn compile(text: &str, place: &str, flags: &Flags) -> Result<Bootstrap, Vec<String>> {
+    let mut bootstrap = translate(text, place, flags)?;
+    bootstrap.overload = scarce::manager(flags, bootstrap.overload.as_ref())
+        .map_err(|problem| vec![format!("{place}: {problem}")])?;
+    Ok(bootstrap)
+}
+
+fn translate(text: &str, place: &str, flags: &Flags) -> Result<Bootstrap, Vec<String>> {
     let unknown =
         if flags.allow_unknown_static_fields { UnknownFields::List } else { UnknownFields::Refuse };
     let parsed = json::parse(text, unknown).map_err(|error| {

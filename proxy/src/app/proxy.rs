@@ -15,6 +15,7 @@ use super::flags::Flags;
 use super::hot_restart::{self, Heritage};
 use super::own_ports;
 use super::publish;
+use super::scarce;
 use super::sidecar;
 use super::signals::{Asked, Signals};
 use super::spans;
@@ -24,7 +25,7 @@ use crate::cluster::Clusters;
 use crate::cluster::grpc::Channel;
 use crate::model::Name;
 use crate::net::drain::{Drain, Watch};
-use crate::serve::{Context, Server};
+use crate::serve::{Context, Overload, Server};
 use crate::telemetry::access_log::Sinks;
 use crate::telemetry::access_log::remote::{self, Waiting};
 use crate::telemetry::environment;
@@ -57,6 +58,8 @@ pub(super) struct Proxy {
     manager: Notifier,
     /// Resources from this very process.
     given: Option<watch::Receiver<Arc<Everything>>>,
+    /// Told what is scarce.
+    overload: Arc<Overload>,
 }
 
 impl Proxy {
@@ -82,11 +85,11 @@ impl Proxy {
         let context = Context::new(
             clusters.clone(),
             registry.clone(),
-            sinks.clone(),
-            queue,
+            (sinks.clone(), queue),
             bootstrap.node.cluster.as_str().into(),
+            Overload::new(bootstrap.overload.as_ref()),
         );
-        let own = Arc::clone(&context.own);
+        let (own, overload) = (Arc::clone(&context.own), Arc::clone(&context.overload));
         let state = State {
             options: serde_json::json!({
                 "concurrency": workers.len(),
@@ -125,6 +128,7 @@ impl Proxy {
             leaving,
             manager,
             given: None,
+            overload,
         }
     }
 
@@ -171,6 +175,10 @@ impl Proxy {
             tokio::spawn(remote::run(entries, encode, sender));
         }
         tokio::spawn(publish::watch_files(Arc::clone(&self.state)));
+        if let Some(manager) = bootstrap.overload.clone() {
+            let (overload, registry) = (Arc::clone(&self.overload), self.state.registry.clone());
+            tokio::spawn(scarce::watch(manager, overload, registry));
+        }
         if let Some(path) = flags.hot_restart_socket.clone() {
             let instance = plan.as_ref().map(|plan| plan.instance.clone());
             let own = hot_restart::Own { instance, whose: hot_restart::whose(flags) };

@@ -120,10 +120,12 @@ pub struct RbacFilter {
     pub rules: Option<Rbac>,
     /// Only counted.
     pub shadow: Option<Rbac>,
-    /// Put before the names of the counters of `rules`.
+    /// Part of the names of the counters of `rules`. Empty: none.
     pub prefix: Name,
     /// The same for `shadow`.
     pub shadow_prefix: Name,
+    /// Every policy is counted by its name, too (`track_per_rule_stats`).
+    pub per_policy: bool,
 }
 
 /// `fault.v3.HTTPFault`

@@ -64,6 +64,8 @@ pub struct HttpManager {
     pub preserve_external_request_id: bool,
     /// Answer with it.
     pub always_set_request_id_in_response: bool,
+    /// `x-envoy-local-overloaded` in what the overload manager answers.
+    pub append_local_overload: bool,
     /// `x-forwarded-client-cert`.
     pub forward_client_cert: ForwardClientCert,
     /// Entries of a set or appended XFCC element.
@@ -107,6 +109,7 @@ impl Default for HttpManager {
             generate_request_id: true,
             preserve_external_request_id: false,
             always_set_request_id_in_response: false,
+            append_local_overload: false,
             forward_client_cert: ForwardClientCert::Sanitize,
             client_cert_details: ClientCertDetails::default(),
             path: PathOptions::default(),

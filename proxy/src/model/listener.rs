@@ -66,6 +66,10 @@ pub struct Listener {
     pub bind_to_port: bool,
     /// Hand redirected connections to the listener that owns their original destination.
     pub use_original_dst: bool,
+    /// The overload manager leaves its connections and requests alone.
+    pub bypass_overload: bool,
+    /// Its connections do not count towards the limit of all.
+    pub ignore_connection_limit: bool,
     /// Which way its traffic flows.
     pub direction: Direction,
     /// In order of configuration; the most specific match wins, as in Envoy.

@@ -28,6 +28,7 @@ pub mod metadata;
 pub mod mutation;
 pub mod names;
 pub mod network_filter;
+pub mod overload;
 pub mod protection;
 pub mod proxy_protocol;
 pub mod rate_limit;

@@ -10,6 +10,7 @@ use http::StatusCode;
 use super::Name;
 use super::format::Template;
 use super::headers::HeaderOps;
+use super::kept::Kept;
 use super::matcher::{HeaderKey, HeaderMatcher, QueryMatcher};
 
 /// `LocalRateLimit`, with its buckets: they live as long as the configuration that made them.
@@ -45,6 +46,8 @@ pub struct LocalRateLimit {
     pub request_headers: HeaderOps,
     /// Answer with `x-ratelimit-limit`, `-remaining` and `-reset`.
     pub headers: bool,
+    /// Its counters.
+    pub kept: Kept,
 }
 
 impl LocalRateLimit {
@@ -58,6 +61,7 @@ impl LocalRateLimit {
             describe: self.describe.clone(),
             response_headers: self.response_headers.clone(),
             request_headers: self.request_headers.clone(),
+            kept: Kept::default(),
             ..*self
         }
     }

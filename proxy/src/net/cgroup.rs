@@ -10,6 +10,12 @@ pub fn cpu_quota() -> Option<f64> {
     quota_under(Path::new("/sys/fs/cgroup"), &read_to_string("/proc/self/cgroup").ok()?)
 }
 
+/// Memory that the cgroup of this process uses, and its limit, in bytes: of the innermost group with a
+/// limit, else of its own. None: no cgroups here.
+pub fn memory() -> Option<(u64, Option<u64>)> {
+    memory_under(Path::new("/sys/fs/cgroup"), &read_to_string("/proc/self/cgroup").ok()?)
+}
+
 /// How many data workers to start by default: as many as the quota or the cores allow, but one or
 /// two, for a sidecar is a guest.
 pub fn default_workers() -> usize {
@@ -39,6 +45,42 @@ fn quota_under(root: &Path, membership: &str) -> Option<f64> {
         mounts.iter().find_map(|mount| least(mount, path, v1_quota))
     });
     v1.or_else(|| unified.and_then(|(_, path)| least(root, path, v2_quota)))
+}
+
+fn memory_under(root: &Path, membership: &str) -> Option<(u64, Option<u64>)> {
+    let of = |controller: &str| {
+        membership.lines().find_map(|line| {
+            let mut parts = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (parts.next()?, parts.next()?);
+            controllers.split(',').any(|one| one == controller).then_some(path)
+        })
+    };
+    let v1 = ("memory.usage_in_bytes", "memory.limit_in_bytes");
+    let v2 = ("memory.current", "memory.max");
+    let first = of("memory").and_then(|path| limited(&root.join("memory"), path, v1));
+    first.or_else(|| limited(root, of("")?, v2))
+}
+
+/// Version one says "no limit" by a number that no machine has.
+const NO_LIMIT: u64 = 1 << 60;
+
+fn limited(mount: &Path, path: &str, names: (&str, &str)) -> Option<(u64, Option<u64>)> {
+    let number = |group: &Path, name: &str| -> Option<u64> {
+        read_to_string(group.join(name)).ok()?.trim().parse().ok()
+    };
+    let mut group: PathBuf = mount.join(path.trim_start_matches('/'));
+    let mut own = None;
+    loop {
+        if let Some(used) = number(&group, names.0) {
+            if let Some(limit) = number(&group, names.1).filter(|limit| *limit < NO_LIMIT) {
+                return Some((used, Some(limit)));
+            }
+            own = own.or(Some((used, None)));
+        }
+        if group == mount || !group.pop() {
+            return own;
+        }
+    }
 }
 
 /// The least quota of a group and the groups above it. In a container the path is often one of the
@@ -111,6 +153,25 @@ mod tests {
         assert_eq!(quota_under(v1.path(), membership), Some(0.5));
         let none = tree(&[("cpu/cpu.cfs_quota_us", "-1\n"), ("cpu/cpu.cfs_period_us", "100000\n")]);
         assert_eq!(quota_under(none.path(), "4:cpu:/\n"), None);
+    }
+
+    #[test]
+    fn memory_is_that_of_the_innermost_group_with_a_limit() {
+        let v2 = tree(&[
+            ("memory.current", "900"),
+            ("kube/memory.current", "500\n"),
+            ("kube/memory.max", "1000\n"),
+            ("kube/pod/memory.current", "200\n"),
+            ("kube/pod/memory.max", "max\n"),
+        ]);
+        assert_eq!(memory_under(v2.path(), "0::/kube/pod\n"), Some((500, Some(1000))));
+        assert_eq!(memory_under(v2.path(), "0::/not/seen\n"), Some((900, None)));
+        let v1 = tree(&[
+            ("memory/box/memory.usage_in_bytes", "7\n"),
+            ("memory/box/memory.limit_in_bytes", "9223372036854771712\n"),
+        ]);
+        assert_eq!(memory_under(v1.path(), "4:memory:/box\n0::/\n"), Some((7, None)));
+        assert_eq!(memory_under(Path::new("/no/such"), "0::/\n"), None);
     }
 
     #[test]

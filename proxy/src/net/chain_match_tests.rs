@@ -34,6 +34,8 @@ fn listener(filter_chains: Vec<Arc<FilterChain>>) -> Listener {
         address: Address::Socket("127.0.0.1:0".parse().unwrap()),
         stat_prefix: "l".into(),
         bind_to_port: true,
+        bypass_overload: false,
+        ignore_connection_limit: false,
         use_original_dst: false,
         dual_stack: false,
         additional: Vec::new(),

@@ -19,6 +19,7 @@ use crate::cluster::{
 use crate::http::body::RequestBody;
 use crate::http::target;
 use crate::model::names;
+use crate::model::overload::Timer;
 use crate::model::route::HostRewrite;
 use crate::telemetry::reason::{Reason, Refusal, Sent, Side};
 
@@ -94,6 +95,8 @@ pub(super) fn dress(
 pub(super) fn clock(exchange: &Exchange, plan: &Plan<'_>) -> Clock {
     let timeouts = &exchange.connection.http.manager.timeouts;
     let idle = plan.forward.idle_timeout.or(timeouts.stream_idle).filter(|idle| !idle.is_zero());
+    let overload = &exchange.connection.http.overload;
+    let idle = idle.map(|idle| overload.timeout(Timer::StreamIdle, idle));
     let mut limits = plan.timeouts;
     limits.max_stream = limits.max_stream.or(timeouts.max_stream_duration);
     Clock::new(exchange.started, limits, idle, timeouts.request, exchange.meter.clone())

@@ -13,6 +13,7 @@ use super::framed::Framed;
 use super::guarded::{Guarded, Refused};
 use super::lifetime::{Graceful, Lifetime};
 use super::listener::Http;
+use super::overload::Counted;
 use crate::cluster::Behalf;
 use crate::http::forwarded::{Hop, PeerCertificate};
 use crate::model::Name;
@@ -72,6 +73,8 @@ pub(crate) struct Ends {
     pub(crate) listener: Name,
     /// Upstream connections come from this address (`original_src`).
     pub(crate) source: Option<Source>,
+    /// It counts towards the limit of all connections, as long as anything of it is there.
+    pub(super) _counted: Option<Arc<Counted>>,
 }
 
 impl Ends {
@@ -115,6 +118,11 @@ pub(super) async fn serve_http(http: Arc<Http>, ends: Ends, io: Io, drain: Watch
             connection.lifetime.request();
             let mut response = Exchange::serve(Arc::clone(&connection), request).await;
             connection.lifetime.say_goodbye(&mut response);
+            if connection.http.overload.ends_connections()
+                && connection.lifetime.end_soon(&mut response)
+            {
+                connection.http.stats.downstream_cx_overload_disable_keepalive.inc();
+            }
             Ok::<_, Infallible>(response)
         }
     });
@@ -205,7 +213,7 @@ fn http2(manager: &HttpManager) -> hyper::server::conn::http2::Builder<TokioExec
 
 impl Connection {
     async fn watch_over(&self, serving: impl Graceful) -> hyper::Result<()> {
-        self.lifetime.watch_over(serving, &self.drain, &self.http.stats).await
+        self.lifetime.watch_over(serving, &self.drain, &self.http).await
     }
 
     /// The same limit with buckets that no other connection takes from.

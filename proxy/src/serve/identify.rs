@@ -8,11 +8,13 @@ use std::time::Instant;
 use super::connection::{self, Ends, socket};
 use super::listener::{Chain, Listener, Terminal};
 use super::network_filter::{self, Denied};
+use super::overload::Counted;
 use super::speak_first::{self, Ahead};
 use super::tcp::{self, Begun, Told};
 use crate::model::Name;
 use crate::model::listener::Address;
 use crate::model::proxy_protocol::Version;
+use crate::model::overload::Timer;
 use crate::net::chain_match::{ConnectionFacts, select};
 use crate::net::drain::Watch;
 use crate::net::peek::{peek, take_proxy_header};
@@ -28,6 +30,8 @@ pub(super) struct Arrival {
     pub(super) remote: Address,
     /// Where it was going before it was redirected.
     pub(super) original_dst: Option<SocketAddr>,
+    /// It counts towards the limit of all connections.
+    pub(super) counted: Option<Arc<Counted>>,
 }
 
 /// A connection that knows where it belongs.
@@ -104,6 +108,8 @@ async fn turn_away(chain: &Chain, ends: &Ends, (denied, drain): (Denied, &Watch)
 fn meet(listener: &Listener, arrival: Arrival) -> Option<(Ends, Io)> {
     let Arrival { io, remote, original_dst } = arrival;
     let ends = Ends {
+    let Arrival { io, remote, original_dst, counted } = arrival;
+    let mut ends = Ends {
         direct: remote.clone(),
         remote,
         local: io.local_address().ok()?,
@@ -115,6 +121,7 @@ fn meet(listener: &Listener, arrival: Arrival) -> Option<(Ends, Io)> {
         chain: Name::default(),
         listener: Arc::clone(&listener.config.name),
         source: None,
+        _counted: counted,
     };
     Some((ends, io))
 }
@@ -263,6 +270,7 @@ async fn handshake(
     config: Arc<rustls::ServerConfig>,
 ) -> Option<Io> {
     let limit = chain.config.transport_connect_timeout;
+    let limit = listener.overload.timeout(Timer::TransportSocketConnect, limit);
     let accepting = io.accept_tls(config);
     let accepted = if limit.is_zero() {
         accepting.await

@@ -12,8 +12,11 @@ use tokio::sync::Notify;
 
 use super::framed::Framed;
 use super::guarded::Guarded;
+use super::listener::Http;
+use super::overload::Overload;
 use super::stats::HttpStats;
 use crate::model::http::HttpManager;
+use crate::model::overload::Timer;
 use crate::net::drain::Watch;
 
 /// How long a drained HTTP/1 connection without a request waits for one. Whoever sends a request
@@ -56,6 +59,8 @@ pub(super) struct Lifetime {
     abused: Notify,
     /// The next answer is the last one, and says so.
     goodbye: AtomicBool,
+    /// Things are scarce: it has been told to end.
+    ending: AtomicBool,
     idle: Option<Duration>,
     max_age: Option<Duration>,
     max_requests: Option<u32>,
@@ -76,6 +81,7 @@ impl Lifetime {
             premature: AtomicU64::new(0),
             abused: Notify::new(),
             goodbye: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             idle: manager.timeouts.idle.filter(|idle| !idle.is_zero()),
             max_age: manager.timeouts.max_connection_duration,
             max_requests: manager.limits.max_requests_per_connection,
@@ -117,20 +123,37 @@ impl Lifetime {
         }
     }
 
+    /// Marks an answer as the last one (HTTP/1), or has the connection end after what is under way
+    /// (HTTP/2). False: that was said already.
+    pub(super) fn end_soon<B>(&self, response: &mut Response<B>) -> bool {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS
+            || self.ending.swap(true, Ordering::Relaxed)
+        {
+            return false;
+        }
+        if self.h2 {
+            self.enough.notify_one();
+        } else {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        true
+    }
+
     /// Drive a connection until it ends.
     pub(super) async fn watch_over(
         &self,
         serving: impl Graceful,
         drain: &Watch,
-        stats: &HttpStats,
+        http: &Http,
     ) -> hyper::Result<()> {
+        let (stats, overload) = (&http.stats, &*http.overload);
         let mut serving = std::pin::pin!(serving);
         let mut finishing = false;
         let mut grace = None;
         loop {
             let limit = match grace {
                 Some(grace) => Some(grace),
-                None => self.next_limit(),
+                None => self.next_limit(overload),
             };
             tokio::select! {
                 ended = serving.as_mut() => return ended,
@@ -151,8 +174,9 @@ impl Lifetime {
                     };
                 }
                 () = self.enough.notified(), if !finishing => {}
+                () = overload.rescaled(), if !finishing => continue,
                 () = sleep_until(limit), if !finishing && limit.is_some() => {
-                    if grace.is_none() && !self.has_passed(limit, stats) {
+                    if grace.is_none() && !self.has_passed(limit, stats, overload) {
                         continue;
                     }
                 }
@@ -163,29 +187,36 @@ impl Lifetime {
     }
 
     /// When the connection should be looked at next, because of its idle time or its age.
-    fn next_limit(&self) -> Option<Instant> {
+    fn next_limit(&self, overload: &Overload) -> Option<Instant> {
         let idle_from = Duration::from_millis(self.idle_from.load(Ordering::Relaxed));
         let idle = self.idle.map(|idle| {
+            let idle = overload.timeout(Timer::ConnectionIdle, idle);
             if self.active.load(Ordering::Relaxed) > 0 {
                 Instant::now() + idle
             } else {
                 self.since + idle_from + idle
             }
         });
-        let age = self.max_age.map(|limit| self.since + limit);
+        let age = self.oldest(overload);
         idle.into_iter().chain(age).min()
     }
 
+    /// When it is too old.
+    fn oldest(&self, overload: &Overload) -> Option<Instant> {
+        let limit = self.max_age?;
+        Some(self.since + overload.timeout(Timer::ConnectionMax, limit))
+    }
+
     /// Whether a limit has really been passed; counts which.
-    fn has_passed(&self, limit: Option<Instant>, stats: &HttpStats) -> bool {
+    fn has_passed(&self, limit: Option<Instant>, stats: &HttpStats, overload: &Overload) -> bool {
         let now = Instant::now();
-        if self.max_age.is_some_and(|limit| self.since + limit <= now) {
+        if self.oldest(overload).is_some_and(|end| end <= now) {
             stats.downstream_cx_max_duration_reached.inc();
             return true;
         }
         // A request may have come and gone since the timer was set.
         let passed = self.active.load(Ordering::Relaxed) == 0
-            && self.next_limit().is_some_and(|next| next <= now && limit.is_some());
+            && self.next_limit(overload).is_some_and(|next| next <= now && limit.is_some());
         if passed {
             stats.downstream_cx_idle_timeout.inc();
         }

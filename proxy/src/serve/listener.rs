@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::filter::{self, Filter};
 use super::network_filter::{self, Gate};
+use super::overload::Overload;
 use super::server::Context;
 use super::stats::{HttpStats, ListenerStats, ProxyProtocolStats, TcpStats};
 use crate::model::http::HttpManager;
@@ -79,6 +80,7 @@ pub(super) struct Listener {
     pub(super) proxy_protocol: Option<ProxyProtocolStats>,
     /// As configured, and as it lives: longer than this version of the listener, if the next has the same.
     chains: Vec<(Arc<model::FilterChain>, Arc<Chain>)>,
+    pub(super) overload: Arc<Overload>,
     /// Chains whose certificates cannot be used. Their connections are closed; those of the others are served.
     pub(super) broken: Vec<ListenerError>,
 }
@@ -112,6 +114,8 @@ pub(crate) struct Http {
     pub(super) stats: HttpStats,
     pub(super) logger: Logger,
     pub(super) tracer: Option<Tracer>,
+    /// What is done when things become scarce.
+    pub(super) overload: Arc<Overload>,
     pub(super) direction: Direction,
     /// Our own certificate.
     pub(super) local: Option<PeerIdentity>,
@@ -171,7 +175,8 @@ impl Listener {
             .proxy_protocol
             .as_ref()
             .map(|accept| ProxyProtocolStats::new(&context.registry, &config.stat_prefix, accept));
-        Ok(Self { config, stats, logger, proxy_protocol, chains, broken })
+        let overload = Arc::clone(context.overload_of(&config));
+        Ok(Self { config, stats, logger, proxy_protocol, chains, overload, broken })
     }
 
     /// How many chains serve.
@@ -259,6 +264,7 @@ impl Chain {
                     .tracing
                     .as_ref()
                     .map(|tracing| Tracer::new(Arc::clone(tracing), context.spans.clone())),
+                overload: Arc::clone(context.overload_of(listener)),
                 direction: listener.direction,
                 local: local(config, secrets),
                 manager: Arc::clone(manager),

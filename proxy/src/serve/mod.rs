@@ -32,6 +32,7 @@ mod listener;
 mod local_reply;
 mod mirror;
 mod network_filter;
+mod overload;
 mod read;
 mod record;
 mod redirects;
@@ -45,4 +46,5 @@ mod tunnel;
 mod upgrade;
 
 pub use listener::ListenerError;
+pub use overload::Overload;
 pub use server::{Context, ListenerView, Own, Server};

@@ -35,6 +35,7 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const DEADLINE_EXCEEDED: u16 = 4;
 const GRPC_UNKNOWN: u16 = 2;
 const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+const LOCAL_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-local-overloaded");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// What an exchange is answered with.
@@ -226,9 +227,16 @@ async fn local(
     reason: Reason,
     mut response: Response<Bytes>,
 ) -> Response<ReplyBody> {
+    let overloaded = reason == Reason::Overloaded;
+    if overloaded && exchange.connection.http.manager.append_local_overload {
+        response.headers_mut().insert(LOCAL_OVERLOADED, HeaderValue::from_static("true"));
+    }
     // A preflight is no answer of the route: its changes are not for it.
     if reason == Reason::Preflight {
         exchange.facts.status = Some(response.status());
+    } else if overloaded {
+        exchange.facts.status = Some(response.status());
+        response = local_reply::rewrite(&mut exchange, reason, response);
     } else {
         exchange.facts.own_status = Some(response.status());
         headers::to_own_answer(&exchange, response.headers_mut());
@@ -244,8 +252,10 @@ async fn local(
         response.headers_mut().insert(CONTENT_LENGTH, length);
         response
     };
-    let (mut head, body) =
-        filtered(&mut exchange, response.map(AnswerBody::from)).await.into_parts();
+    let response = response.map(AnswerBody::from);
+    // When things are scarce, filters have not seen the request either.
+    let response = if overloaded { response } else { filtered(&mut exchange, response).await };
+    let (mut head, body) = response.into_parts();
     head.headers.insert(SERVER, exchange.connection.http.manager.server_name.clone());
     echo_request_id(&exchange, &mut head.headers);
     // Rather than read a body that nobody wants, HTTP/1 begins anew.

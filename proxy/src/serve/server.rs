@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use super::handover::Unbound;
 use super::identify::{self, Arrival};
 use super::listener::{Listener, ListenerError};
+use super::overload::{Overload, Welcome};
 use crate::cluster::{Clusters, Live};
 use crate::model::listener::{self as model, Address, Direction};
 use crate::model::{Changes, Name, Snapshot};
@@ -39,6 +40,10 @@ pub struct Context {
     pub node_cluster: Name,
     /// How this proxy presents itself to health checks.
     pub own: Arc<Own>,
+    /// What is done when things become scarce.
+    pub overload: Arc<Overload>,
+    /// The same for listeners that it leaves alone: nothing.
+    unbothered: Arc<Overload>,
     connections: AtomicU64,
 }
 
@@ -73,12 +78,26 @@ impl Context {
     pub fn new(
         clusters: Arc<Clusters>,
         registry: Registry,
-        sinks: Sinks,
-        spans: SpanQueue,
+        (sinks, spans): (Sinks, SpanQueue),
         node_cluster: Name,
+        overload: Arc<Overload>,
     ) -> Arc<Self> {
-        let (own, connections) = (Own::new(&node_cluster), AtomicU64::new(0));
-        Arc::new(Self { clusters, registry, sinks, spans, node_cluster, own, connections })
+        Arc::new(Self {
+            own: Own::new(&node_cluster),
+            clusters,
+            registry,
+            sinks,
+            spans,
+            node_cluster,
+            overload,
+            unbothered: Overload::new(None),
+            connections: AtomicU64::new(0),
+        })
+    }
+
+    /// What is done about a listener when things become scarce.
+    pub(super) fn overload_of(&self, listener: &model::Listener) -> &Arc<Overload> {
+        if listener.bypass_overload { &self.unbothered } else { &self.overload }
     }
 
     pub(super) fn next_connection_id(&self) -> u64 {
@@ -475,15 +494,32 @@ pub(super) fn gone(older: &Listener, newer: &Listener) -> Vec<Arc<Drain>> {
 
 async fn accept_loop(mut acceptor: Acceptor, owners: Owners, drain: Arc<Drain>) {
     let watch = drain.watch();
+    // Held, so that the word about accepting keeps coming.
+    let overload = Arc::clone(&owners.bound.load().overload);
+    let mut accepting = overload.accepting();
     loop {
+        let accepts = *accepting.borrow_and_update();
         let accepted = tokio::select! {
             () = watch.draining() => return,
-            accepted = acceptor.accept() => accepted,
+            accepted = acceptor.accept(), if accepts => accepted,
+            Ok(()) = accepting.changed() => continue,
         };
         match accepted {
             Ok((io, remote)) => {
                 let (listener, original_dst) = owners.of(&io);
-                let arrival = Arrival { io, remote, original_dst };
+                let counted =
+                    match listener.overload.connection(!listener.config.ignore_connection_limit) {
+                        Welcome::Yes(counted) => counted,
+                        Welcome::Overflow => {
+                            listener.stats.downstream_global_cx_overflow.inc();
+                            continue;
+                        }
+                        Welcome::Rejected => {
+                            listener.stats.downstream_cx_overload_reject.inc();
+                            continue;
+                        }
+                    };
+                let arrival = Arrival { io, remote, original_dst, counted };
                 let serving = identify::serve(listener, arrival, watch.clone());
                 tokio::spawn(serving);
             }

@@ -81,6 +81,8 @@ pub enum Reason {
     ConcurrencyLimit,
     /// Admission control: too many of the last requests failed.
     AdmissionDenied,
+    /// The overload manager takes no requests.
+    Overloaded,
     /// A fault was asked for.
     FaultInjected,
     /// Answered for the upstream: a CORS preflight.
@@ -128,6 +130,7 @@ impl Reason {
             | Self::BadBase64
             | Self::ConcurrencyLimit
             | Self::AdmissionDenied
+            | Self::Overloaded
             | Self::InvalidOrigin
             | Self::RequestHeadersTimeout
             | Self::Preflight
@@ -186,6 +189,7 @@ impl Reason {
             Self::RequestHeadersTimeout => "request_header_timeout",
             Self::UpgradeRefused => "upgrade_failed",
             Self::FaultInjected => "fault_filter_abort",
+            Self::Overloaded => "overload",
             Self::Preflight => "cors_response",
             Self::HealthCheck => "health_check_ok",
             Self::FailedHealthCheck => "health_check_failed",

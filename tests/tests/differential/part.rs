@@ -36,6 +36,8 @@ pub(crate) struct Part {
     pub(crate) log: &'static str,
     /// Counters and gauges whose names start so are compared at the end.
     pub(crate) metrics: &'static [&'static str],
+    /// Gauges and counters, and what they come to before the first case is played.
+    pub(crate) settled: &'static [(&'static str, u64)],
     /// The text of what the proxies answer of their own is compared too.
     pub(crate) texts: bool,
     /// Differences that are meant.

@@ -101,7 +101,11 @@ impl World {
         ports.into_iter().for_each(|port| bootstrap.hold(port));
         let proxy = Proxy::start(kind, bootstrap).await?;
         let kept = Kept { _backends: backends, _servers: servers, _refused: refused };
-        Ok(Self { trust, proxy, listeners, _kept: kept })
+        let world = Self { trust, proxy, listeners, _kept: kept };
+        for (name, wanted) in part.settled {
+            world.settles(name, *wanted).await?;
+        }
+        Ok(world)
     }
 
     /// Metrics that are not zero; a proxy counts a moment after it answered.
@@ -119,6 +123,16 @@ impl World {
             last = now;
             tokio::time::sleep(STEADY).await;
         }
+    }
+
+    /// Returns when a metric has come to this.
+    pub(crate) async fn settles(&self, name: &str, wanted: u64) -> anyhow::Result<()> {
+        let has_come = || async {
+            let answer = client::get(self.proxy.admin, "/stats?format=json").await.ok()?;
+            let now = metrics::read(&answer.body, &[name]).ok()?;
+            (now.get(name).copied().unwrap_or(0) == wanted).then_some(())
+        };
+        wait::until(&format!("{name} comes to {wanted}"), has_come).await
     }
 
     pub(crate) fn listener(&self, name: &str) -> anyhow::Result<SocketAddr> {

@@ -66,7 +66,6 @@ pub(super) struct Filter {
 #[derive(Debug)]
 enum Stats {
     Rbac(rbac::RbacStats),
-    RateLimit(rate_limit::RateLimitStats),
     Fault(fault::FaultStats),
     Cors(cors::CorsStats),
     HealthCheck(health_check::Cache),
@@ -305,10 +304,10 @@ async fn one(
 ) -> Result<Option<Answer>, Refusal> {
     match (kind, &filter.stats) {
         (FilterKind::Rbac(config), Stats::Rbac(stats)) => {
-            rbac::check(exchange, config, stats, request)?;
+            return Ok(rbac::check(exchange, config, stats, request));
         }
-        (FilterKind::LocalRateLimit(config), Stats::RateLimit(stats)) => {
-            rate_limit::check(exchange, config, stats, (routed, request))?;
+        (FilterKind::LocalRateLimit(config), _) => {
+            rate_limit::check(exchange, config, (routed, request))?;
         }
         (FilterKind::Fault(config), Stats::Fault(stats)) => {
             if let Some(drawn) = fault::draw(config, stats, routed, request) {
@@ -508,7 +507,9 @@ impl Stats {
         match kind {
             FilterKind::Rbac(config) => Self::Rbac(rbac::RbacStats::new(scope, config)),
             FilterKind::LocalRateLimit(config) => {
-                Self::RateLimit(rate_limit::RateLimitStats::new(registry, &config.stat_prefix))
+                // Shown from the start, not from the first request on.
+                rate_limit::counters(config, registry);
+                Self::None
             }
             FilterKind::Fault(_) => Self::Fault(fault::FaultStats::new(scope)),
             FilterKind::Cors(_) => Self::Cors(cors::CorsStats::new(scope)),

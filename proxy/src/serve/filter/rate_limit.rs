@@ -31,7 +31,7 @@ pub(super) struct RateLimitStats {
 
 impl RateLimitStats {
     /// Flat `<prefix>.http_local_rate_limit.…`, as in Envoy.
-    pub(super) fn new(registry: &Registry, prefix: &Name) -> Self {
+    fn new(registry: &Registry, prefix: &Name) -> Self {
         let counter = |name: &str| {
             registry.prefixed_counter(
                 &format!("{prefix}.http_local_rate_limit.{name}"),
@@ -48,17 +48,22 @@ impl RateLimitStats {
     }
 }
 
+/// The counters of these settings, whether they stand on a connection manager or on a route.
+pub(super) fn counters<'a>(limit: &'a LocalRateLimit, registry: &Registry) -> &'a RateLimitStats {
+    limit.kept.get(|| RateLimitStats::new(registry, &limit.stat_prefix))
+}
+
 /// # Errors
 /// A bucket is empty.
 pub(super) fn check(
     exchange: &mut Exchange,
     limit: &Arc<LocalRateLimit>,
-    stats: &RateLimitStats,
     (routed, request): (Routed<'_>, &mut Request<RequestBody>),
 ) -> Result<(), Refusal> {
     if !drawn(limit.enabled) {
         return Ok(());
     }
+    let stats = counters(limit, &exchange.connection.http.context.registry);
     stats.enabled.inc();
     let own = limit.per_connection.then(|| exchange.connection.own_limit(limit));
     let buckets = own.as_ref().unwrap_or(limit);

@@ -10,10 +10,11 @@ use pillion_xds::envoy::config::core::v3 as core;
 use prost::Message as _;
 
 use super::at::At;
-use super::{Refused, Resource, cluster, common, listener, message, source, tls};
+use super::{Refused, Resource, cluster, common, listener, message, overload, source, tls};
 use crate::model::Name;
 use crate::model::endpoint::Locality;
 use crate::model::listener::Address;
+use crate::model::overload::OverloadManager;
 use crate::model::source::{Source, Stream};
 use crate::xds::kind::Kind;
 use crate::xds::references;
@@ -33,6 +34,8 @@ pub struct Bootstrap {
     pub resources: Vec<Resource>,
     /// Where dynamic resources come from.
     pub dynamic: Dynamic,
+    /// What is done when things become scarce. None: nothing.
+    pub overload: Option<OverloadManager>,
     /// The message itself, encoded, for `/config_dump`.
     pub source: Bytes,
 }
@@ -83,6 +86,10 @@ pub fn bootstrap(config: &pb::Bootstrap) -> Result<Bootstrap, Vec<Refused>> {
                 None => Dynamic::default(),
             },
             resources,
+            overload: match &config.overload_manager {
+                Some(manager) => Some(overload::manager(&at.field("overload_manager"), manager)?),
+                None => None,
+            },
             source: config.encode_to_vec().into(),
         };
         sources(at, &made, &clusters)?;

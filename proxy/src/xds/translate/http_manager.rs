@@ -67,6 +67,7 @@ pub(super) fn manager(at: &At<'_>, config: &pb::HttpConnectionManager) -> Option
         skip_xff_append: config.skip_xff_append,
         generate_request_id: config.generate_request_id != Some(false),
         preserve_external_request_id: config.preserve_external_request_id,
+        append_local_overload: config.append_local_overload,
         always_set_request_id_in_response: config.always_set_request_id_in_response,
         forward_client_cert: forward_client_cert(config),
         client_cert_details: client_cert_details(config),

@@ -53,6 +53,8 @@ pub(super) fn listener(at: &At<'_>, config: &pb::Listener) -> Option<Listener> {
         use_original_dst: config.use_original_dst == Some(true),
         dual_stack: common::is_dual_stack(config.address.as_ref()),
         transparent: config.transparent == Some(true),
+        bypass_overload: config.bypass_overload_manager,
+        ignore_connection_limit: config.ignore_global_conn_limit,
         direction: match config.traffic_direction() {
             TrafficDirection::Unspecified => Direction::Unspecified,
             TrafficDirection::Inbound => Direction::Inbound,

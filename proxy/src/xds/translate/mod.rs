@@ -23,6 +23,7 @@ mod matcher;
 mod network_filter;
 mod outlier;
 mod proxy_header;
+mod overload;
 mod retry;
 mod route;
 mod route_action;

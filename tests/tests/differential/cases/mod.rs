@@ -16,6 +16,7 @@ mod headers;
 mod health;
 mod jwt;
 mod local_replies;
+mod overload;
 mod protocols;
 mod rate_limits;
 mod rbac_matcher;

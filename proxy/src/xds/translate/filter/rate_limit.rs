@@ -14,6 +14,7 @@ use super::super::{common, headers};
 use super::describe;
 use crate::model::Name;
 use crate::model::filter::FilterKind;
+use crate::model::kept::Kept;
 use crate::model::rate_limit::{Buckets, Limited, LocalRateLimit, Rate, TokenBucket};
 
 /// Envoy's own floor of `fill_interval`.
@@ -59,6 +60,7 @@ pub(super) fn filter(at: &At<'_>, packed: &Any) -> Option<FilterKind> {
         ),
         headers: config.enable_x_ratelimit_headers()
             == common_pb::XRateLimitHeadersRfcVersion::DraftVersion03,
+        kept: Kept::default(),
     };
     Some(FilterKind::LocalRateLimit(Arc::new(made)))
 }

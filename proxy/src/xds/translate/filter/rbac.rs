@@ -42,6 +42,7 @@ fn settings(at: &At<'_>, config: &filter::Rbac) -> Option<RbacFilter> {
         )?,
         prefix: config.rules_stat_prefix.as_str().into(),
         shadow_prefix: config.shadow_rules_stat_prefix.as_str().into(),
+        per_policy: config.track_per_rule_stats,
     })
 }
 
