@@ -120,13 +120,12 @@ impl Proxy {
             fatal: Mutex::default(),
         };
         let (state, leaving) = (Arc::new(state), Drain::new());
-        let manager = Notifier::from_env();
         Self {
             state,
             spans: Some((spans, outcomes)),
             entries: Some((entries, encode)),
             leaving,
-            manager,
+            manager: Notifier::from_env(),
             given: None,
             overload,
         }

@@ -50,7 +50,7 @@ pub fn apply(headers: &mut HeaderMap, manager: &HttpManager, hop: &Hop<'_>) -> O
     let scheme = HeaderValue::from_static(if hop.tls { "https" } else { "http" });
     let hops = manager.xff_num_trusted_hops;
     // Nobody is inside: Envoy trusts no address either until `internal_address_config` names some.
-    sanitise(headers);
+    sanitise(headers, manager.use_remote_address);
     if !manager.use_remote_address {
         if !headers.contains_key(XFP) {
             headers.insert(XFP, scheme);
@@ -71,7 +71,8 @@ pub fn apply(headers: &mut HeaderMap, manager: &HttpManager, hop: &Hop<'_>) -> O
 }
 
 /// Header names that only clients inside may set (Envoy: "External request sanitising").
-fn sanitise(headers: &mut HeaderMap) {
+/// At the edge more of them than behind it.
+fn sanitise(headers: &mut HeaderMap, edge: bool) {
     // Most requests have none of them, and sixteen searches are a tenth of what a request costs.
     if !headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
         return;
@@ -91,10 +92,12 @@ fn sanitise(headers: &mut HeaderMap) {
         "x-envoy-original-path",
         "x-envoy-decorator-operation",
         "x-envoy-hedge-on-per-try-timeout",
-        "x-envoy-downstream-service-cluster",
-        "x-envoy-downstream-service-node",
     ] {
         headers.remove(name);
+    }
+    if edge {
+        headers.remove("x-envoy-downstream-service-cluster");
+        headers.remove("x-envoy-downstream-service-node");
     }
 }
 

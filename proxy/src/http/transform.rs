@@ -62,6 +62,11 @@ impl<C: Change> Changed<C> {
         self.change.data(&piece, more, out)
     }
 
+    /// Nothing comes any more.
+    fn is_last(&self) -> bool {
+        self.piece.is_empty() && self.inner.is_end_stream()
+    }
+
     fn end(&mut self, trailers: Option<HeaderMap>, out: &mut BytesMut) -> Result<(), BodyError> {
         let trailers = self.change.end(trailers, out)?;
         self.state = trailers.map_or(State::Ended, State::Trailers);
@@ -106,7 +111,11 @@ impl<C: Change> Body for Changed<C> {
                     },
                 }
             } else {
-                this.take_piece(&mut out)
+                // Whoever knows the length does not ask again after the last byte.
+                this.take_piece(&mut out).and_then(|()| match this.is_last() {
+                    true => this.end(None, &mut out),
+                    false => Ok(()),
+                })
             };
             if let Err(error) = done {
                 this.state = State::Ended;

@@ -121,7 +121,7 @@ pub(super) async fn serve_http(http: Arc<Http>, ends: Ends, io: Io, drain: Watch
             if connection.http.overload.ends_connections()
                 && connection.lifetime.end_soon(&mut response)
             {
-                connection.http.stats.downstream_cx_overload_disable_keepalive.inc();
+                connection.http.stats.overload.downstream_cx_overload_disable_keepalive.inc();
             }
             Ok::<_, Infallible>(response)
         }

@@ -13,8 +13,8 @@ use super::speak_first::{self, Ahead};
 use super::tcp::{self, Begun, Told};
 use crate::model::Name;
 use crate::model::listener::Address;
-use crate::model::proxy_protocol::Version;
 use crate::model::overload::Timer;
+use crate::model::proxy_protocol::Version;
 use crate::net::chain_match::{ConnectionFacts, select};
 use crate::net::drain::Watch;
 use crate::net::peek::{peek, take_proxy_header};
@@ -106,10 +106,8 @@ async fn turn_away(chain: &Chain, ends: &Ends, (denied, drain): (Denied, &Watch)
 
 /// What is known before the first byte.
 fn meet(listener: &Listener, arrival: Arrival) -> Option<(Ends, Io)> {
-    let Arrival { io, remote, original_dst } = arrival;
-    let ends = Ends {
     let Arrival { io, remote, original_dst, counted } = arrival;
-    let mut ends = Ends {
+    let ends = Ends {
         direct: remote.clone(),
         remote,
         local: io.local_address().ok()?,

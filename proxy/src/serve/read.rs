@@ -85,7 +85,9 @@ pub(super) fn accept(
         exchange.head = Some(Box::new(parts.clone()));
     }
     let mut request = Request::from_parts(parts, exchange.take_body(body));
-    http.overload.request().inspect_err(|_| http.stats.downstream_rq_overload_close.inc())?;
+    http.overload
+        .request()
+        .inspect_err(|_| http.stats.overload.downstream_rq_overload_close.inc())?;
     check_limits(request.headers(), manager)?;
     if manager.limits.underscores != Underscores::Allow {
         handle_underscores(request.headers_mut(), manager.limits.underscores)?;

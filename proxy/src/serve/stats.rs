@@ -31,8 +31,7 @@ pub(crate) struct HttpStats {
     pub(super) downstream_cx_idle_timeout: Counter,
     pub(super) downstream_cx_max_duration_reached: Counter,
     pub(super) downstream_cx_protocol_error: Counter,
-    pub(super) downstream_cx_overload_disable_keepalive: Counter,
-    pub(super) downstream_rq_overload_close: Counter,
+    pub(super) overload: OverloadStats,
     downstream_rq_total: Counter,
     downstream_rq_http1_total: Counter,
     downstream_rq_http2_total: Counter,
@@ -61,6 +60,23 @@ pub(crate) struct HttpStats {
     pub(super) tracing_not_sampled: Counter,
 }
 
+/// What the overload manager did.
+#[derive(Debug)]
+pub(crate) struct OverloadStats {
+    pub(super) downstream_cx_overload_disable_keepalive: Counter,
+    pub(super) downstream_rq_overload_close: Counter,
+}
+
+impl OverloadStats {
+    fn new(scope: &Scope) -> Self {
+        Self {
+            downstream_cx_overload_disable_keepalive: scope
+                .counter("downstream_cx_overload_disable_keepalive"),
+            downstream_rq_overload_close: scope.counter("downstream_rq_overload_close"),
+        }
+    }
+}
+
 impl HttpStats {
     pub(super) fn new(registry: &Registry, prefix: &Name) -> Self {
         let label = ("envoy_http_conn_manager_prefix", Arc::clone(prefix));
@@ -87,10 +103,7 @@ impl HttpStats {
             downstream_cx_idle_timeout: counter("downstream_cx_idle_timeout"),
             downstream_cx_max_duration_reached: counter("downstream_cx_max_duration_reached"),
             downstream_cx_protocol_error: counter("downstream_cx_protocol_error"),
-            downstream_cx_overload_disable_keepalive: counter(
-                "downstream_cx_overload_disable_keepalive",
-            ),
-            downstream_rq_overload_close: counter("downstream_rq_overload_close"),
+            overload: OverloadStats::new(&scope),
             downstream_rq_total: counter("downstream_rq_total"),
             downstream_rq_http1_total: counter("downstream_rq_http1_total"),
             downstream_rq_http2_total: counter("downstream_rq_http2_total"),

@@ -110,8 +110,8 @@ pub(super) fn limit(
     if !config.enabled {
         return Ok(());
     }
-    let began = Instant::now();
     let shared = shared(config, scope);
+    let began = Instant::now();
     let admitted = {
         let mut locked = shared.lock();
         let admitted = locked.0.admit(began);

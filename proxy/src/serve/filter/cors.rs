@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
-    ACCESS_CONTROL_REQUEST_METHOD, ORIGIN,
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 
@@ -15,6 +15,7 @@ use super::super::reply::Answer;
 use super::OnReply;
 use crate::http::body::RequestBody;
 use crate::model::filter::Cors;
+use crate::model::matcher::{StringMatch, StringMatcher};
 use crate::telemetry::reason::Reason;
 use crate::telemetry::stats::{Counter, Scope};
 
@@ -22,6 +23,7 @@ const REQUEST_PRIVATE_NETWORK: HeaderName =
     HeaderName::from_static("access-control-request-private-network");
 const ALLOW_PRIVATE_NETWORK: HeaderName =
     HeaderName::from_static("access-control-allow-private-network");
+static NOTHING: HeaderValue = HeaderValue::from_static("");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
 
 #[derive(Debug)]
@@ -55,7 +57,7 @@ pub(super) fn preflight(
     let asks = request.method() == Method::OPTIONS
         && headers.get(ACCESS_CONTROL_REQUEST_METHOD).is_some_and(|method| !method.is_empty());
     let text = origin.to_str().unwrap_or("");
-    if !policy.allow_origin.iter().any(|allowed| allowed.matches(text)) {
+    if !policy.allow_origin.iter().any(|allowed| is_any(allowed) || allowed.matches(text)) {
         stats.origin_invalid.inc();
         let stays = asks && !policy.forward_not_matching_preflights;
         return stays.then(|| Answer::Local(Reason::Preflight, Response::new(Bytes::new())));
@@ -71,8 +73,13 @@ pub(super) fn preflight(
     if policy.allow_credentials {
         map.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
     }
-    put(map, ACCESS_CONTROL_ALLOW_METHODS, policy.allow_methods.as_ref());
-    put(map, ACCESS_CONTROL_ALLOW_HEADERS, policy.allow_headers.as_ref());
+    let said = |name| headers.get(name).unwrap_or(&NOTHING);
+    let methods = policy.allow_methods.as_ref();
+    let methods = methods.map(|all| said_or(all, said(ACCESS_CONTROL_REQUEST_METHOD)));
+    put(map, ACCESS_CONTROL_ALLOW_METHODS, methods);
+    let names = policy.allow_headers.as_ref();
+    let names = names.map(|all| said_or(all, said(ACCESS_CONTROL_REQUEST_HEADERS)));
+    put(map, ACCESS_CONTROL_ALLOW_HEADERS, names);
     put(map, ACCESS_CONTROL_EXPOSE_HEADERS, policy.expose_headers.as_ref());
     put(map, ACCESS_CONTROL_MAX_AGE, policy.max_age.as_ref());
     if policy.allow_private_network && headers.get(REQUEST_PRIVATE_NETWORK) == Some(&TRUE) {
@@ -88,6 +95,16 @@ pub(super) fn allow(origin: &HeaderValue, policy: &Cors, map: &mut HeaderMap) {
         map.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
     }
     put(map, ACCESS_CONTROL_EXPOSE_HEADERS, policy.expose_headers.as_ref());
+}
+
+/// `*` allows whatever is asked for, and says so (with credentials a browser takes no `*`).
+fn said_or<'a>(configured: &'a HeaderValue, asked: &'a HeaderValue) -> &'a HeaderValue {
+    if configured == "*" { asked } else { configured }
+}
+
+/// `*` stands for every origin.
+fn is_any(allowed: &StringMatcher) -> bool {
+    matches!(&allowed.kind, StringMatch::Exact(text) if text == "*")
 }
 
 fn put(map: &mut HeaderMap, name: HeaderName, value: Option<&HeaderValue>) {

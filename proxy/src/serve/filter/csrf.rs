@@ -44,9 +44,7 @@ pub(super) fn check(
     }
     let origin = |name| request.headers().get(name).map(source).filter(|text| !text.is_empty());
     let source = origin(ORIGIN).or_else(|| origin(REFERER));
-    if source.is_none() {
-        stats.missing_source_origin.inc();
-    }
+    let invalid = source.is_some();
     let own = target::authority(request.uri(), request.headers());
     let valid = source.is_some_and(|source| {
         source == own || policy.origins.iter().any(|allowed| allowed.matches(&source))
@@ -55,7 +53,7 @@ pub(super) fn check(
         stats.request_valid.inc();
         return Ok(());
     }
-    stats.request_invalid.inc();
+    if invalid { &stats.request_invalid } else { &stats.missing_source_origin }.inc();
     if !enabled {
         return Ok(());
     }

@@ -6,10 +6,12 @@ use http::{HeaderMap, HeaderName, Request, StatusCode};
 
 use super::super::exchange::Exchange;
 use super::super::read;
+use super::super::reply::Answer;
+use super::denial::Denial;
 use super::{OnReply, Routed, drawn};
 use crate::http::body::RequestBody;
 use crate::model::filter::{Fault, FaultAbort, FaultDelay, FaultRate};
-use crate::telemetry::reason::{Reason, Refusal};
+use crate::telemetry::reason::Reason;
 use crate::telemetry::stats::{Counter, Gauge, GaugeGuard, Scope};
 
 const DELAY: &str = "x-envoy-fault-delay-request";
@@ -77,15 +79,12 @@ pub(super) fn draw(
     Some(Drawn { delay, abort, rate, active: stats.active_faults.guard() })
 }
 
-/// Wait, then let go on or abort.
-///
-/// # Errors
-/// The request was drawn for an abort.
+/// Wait, then let go on; Some: or abort, if the request was drawn for that.
 pub(super) async fn inject(
     exchange: &mut Exchange,
     drawn: Drawn,
     stats: &FaultStats,
-) -> Result<(), Refusal> {
+) -> Option<Answer> {
     if let Some(delay) = drawn.delay {
         stats.delays_injected.inc();
         exchange.facts.flags.push(DELAY_INJECTED);
@@ -96,11 +95,15 @@ pub(super) async fn inject(
             stats.response_rl_injected.inc();
             exchange.notes.on_reply(OnReply::Slow(rate, drawn.active));
         }
-        return Ok(());
+        return None;
     };
     stats.aborts_injected.inc();
-    exchange.notes.grpc_status = grpc;
-    Err(Refusal::downstream(Reason::FaultInjected, status, "fault filter abort"))
+    let mut denial = Denial::new(Reason::FaultInjected, status, "fault filter abort");
+    if let Some(status) = grpc.filter(|_| exchange.grpc) {
+        denial.headers.insert("grpc-status", status.into());
+    }
+    let why = Reason::FaultInjected.details().to_owned();
+    Some(denial.answer(exchange, why))
 }
 
 fn concerns(fault: &Fault, routed: Routed<'_>, request: &Request<RequestBody>) -> bool {
@@ -116,7 +119,8 @@ fn delay(fault: &Fault, headers: &HeaderMap) -> Option<Duration> {
     match kind {
         FaultDelay::Fixed(fixed) => drawn(share).then_some(fixed),
         FaultDelay::Header => {
-            let delay = Duration::from_millis(number(headers, DELAY)?);
+            let delay = number(headers, DELAY).filter(|delay| *delay > 0)?;
+            let delay = Duration::from_millis(delay);
             drawn(asked(headers, DELAY_PERCENT, share)).then_some(delay)
         }
     }
@@ -124,7 +128,8 @@ fn delay(fault: &Fault, headers: &HeaderMap) -> Option<Duration> {
 
 fn abort(fault: &Fault, headers: &HeaderMap) -> Option<(StatusCode, Option<u16>)> {
     let (kind, share) = fault.abort?;
-    let of_grpc = |status: u16| (http_status(status), Some(status));
+    // As in Envoy: whoever does not speak gRPC is told that all is well.
+    let of_grpc = |status: u16| (StatusCode::OK, Some(status));
     match kind {
         FaultAbort::Http(status) => drawn(share).then_some((status, None)),
         FaultAbort::Grpc(status) => drawn(share).then_some(of_grpc(status)),
@@ -160,22 +165,4 @@ fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
 fn asked(headers: &HeaderMap, name: &str, share: u32) -> u32 {
     let percent = number(headers, name).and_then(|percent| u32::try_from(percent).ok());
     percent.map_or(share, |percent| percent.saturating_mul(10_000).min(share))
-}
-
-/// How a status of gRPC looks to those who do not speak it (gRPC: HTTP status code mapping of
-/// grpc-gateway, which Envoy uses too).
-fn http_status(grpc: u16) -> StatusCode {
-    match grpc {
-        0 => StatusCode::OK,
-        3 | 9 | 11 => StatusCode::BAD_REQUEST,
-        4 => StatusCode::GATEWAY_TIMEOUT,
-        5 => StatusCode::NOT_FOUND,
-        6 | 10 => StatusCode::CONFLICT,
-        7 => StatusCode::FORBIDDEN,
-        8 => StatusCode::TOO_MANY_REQUESTS,
-        12 => StatusCode::NOT_IMPLEMENTED,
-        14 => StatusCode::SERVICE_UNAVAILABLE,
-        16 => StatusCode::UNAUTHORIZED,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    }
 }

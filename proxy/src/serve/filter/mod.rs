@@ -65,7 +65,7 @@ pub(super) struct Filter {
 
 #[derive(Debug)]
 enum Stats {
-    Rbac(rbac::RbacStats),
+    Rbac(Box<rbac::RbacStats>),
     Fault(fault::FaultStats),
     Cors(cors::CorsStats),
     HealthCheck(health_check::Cache),
@@ -311,7 +311,7 @@ async fn one(
         }
         (FilterKind::Fault(config), Stats::Fault(stats)) => {
             if let Some(drawn) = fault::draw(config, stats, routed, request) {
-                Box::pin(fault::inject(exchange, drawn, stats)).await?;
+                return Ok(Box::pin(fault::inject(exchange, drawn, stats)).await);
             }
         }
         (FilterKind::Cors(Some(policy)), Stats::Cors(stats)) => {
@@ -505,7 +505,7 @@ fn effective<'a>(filter: &'a Filter, routed: Routed<'a>) -> Option<&'a FilterKin
 impl Stats {
     fn new(kind: &FilterKind, registry: &Registry, scope: &Scope) -> Self {
         match kind {
-            FilterKind::Rbac(config) => Self::Rbac(rbac::RbacStats::new(scope, config)),
+            FilterKind::Rbac(config) => Self::Rbac(Box::new(rbac::RbacStats::new(scope, config))),
             FilterKind::LocalRateLimit(config) => {
                 // Shown from the start, not from the first request on.
                 rate_limit::counters(config, registry);
