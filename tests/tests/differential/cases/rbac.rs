@@ -31,7 +31,7 @@ const FILTERS: &str = "
       {predicate: {single_predicate: {
           input: {name: path, typed_config: {'@type': type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput, header_name: ':path'}},
           value_match: {prefix: /tree/no}}},
-        on_match: {action: {name: no, typed_config: {'@type': type.googleapis.com/envoy.config.rbac.v3.Action, name: wood, action: DENY}}}}]},
+        on_match: {action: {name: nope, typed_config: {'@type': type.googleapis.com/envoy.config.rbac.v3.Action, name: wood, action: DENY}}}}]},
       on_no_match: {action: {name: fine, typed_config: {'@type': type.googleapis.com/envoy.config.rbac.v3.Action, name: meadow, action: ALLOW}}}}";
 
 const ON_PURPOSE: OnPurpose = &[(
