@@ -98,10 +98,8 @@ pub(super) async fn inject(
         return None;
     };
     stats.aborts_injected.inc();
-    let mut denial = Denial::new(Reason::FaultInjected, status, "fault filter abort");
-    if let Some(status) = grpc.filter(|_| exchange.grpc) {
-        denial.headers.insert("grpc-status", status.into());
-    }
+    exchange.notes.grpc_status = grpc;
+    let denial = Denial::new(Reason::FaultInjected, status, "fault filter abort");
     let why = Reason::FaultInjected.details().to_owned();
     Some(denial.answer(exchange, why))
 }

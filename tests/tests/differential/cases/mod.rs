@@ -22,7 +22,6 @@ mod overload;
 mod protection;
 mod protocols;
 mod rate_limits;
-mod rbac;
 mod rbac_matcher;
 mod retries;
 mod retry_policies;
