@@ -13,6 +13,7 @@ mod machines;
 mod manifests;
 mod mesh;
 mod nomad;
+mod pages;
 mod protocols;
 mod soak;
 mod streams;

@@ -53,6 +53,8 @@ fn nodes(intent: &Intent) -> Vec<Node> {
             namespace: name.namespace.clone(),
             service: Some(name.name.clone()),
             service_account: None,
+            instance: None,
+            labels: BTreeMap::new(),
             kind: NodeKind::Sidecar(Box::new(sidecar)),
         }
     });

@@ -21,6 +21,7 @@ use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v
 };
 use pillion_xds::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy};
 
+use super::authorization::Guard;
 use super::capture;
 use super::clusters::inbound_name;
 use super::http_manager::{access_log, base, connect, forward_proxy, over_rds};
@@ -37,11 +38,12 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// The listener at which peers reach the workload, whose ports are given with what is spoken there, the main one
 /// first. `None` if there is no workload, or if the mesh demands mTLS and the sidecar has no certificates.
 pub(crate) fn inbound(
-    mesh: &Mesh,
+    guard: Guard<'_>,
     node: &Node,
     sidecar: &Sidecar,
     ports: &[(u16, AppProtocol)],
 ) -> Option<Listener> {
+    let mesh = guard.mesh;
     let (address, port) = sidecar.inbound?;
     let captures = sidecar.interception.captures();
     let (main, _) = ports.first()?;
@@ -56,7 +58,7 @@ pub(crate) fn inbound(
         };
         for destination in reached {
             let to = To { app_port: *app_port, protocol: *protocol, destination: *destination };
-            filter_chains.append(&mut chains(mesh, (node, sidecar), port, &to));
+            filter_chains.append(&mut chains(guard, (node, sidecar), port, &to));
         }
     }
     if filter_chains.is_empty() {
@@ -95,7 +97,13 @@ struct To {
 }
 
 /// The filter chains to one port of the workload.
-fn chains(mesh: &Mesh, (node, sidecar): (&Node, &Sidecar), port: u16, to: &To) -> Vec<FilterChain> {
+fn chains(
+    guard: Guard<'_>,
+    (node, sidecar): (&Node, &Sidecar),
+    port: u16,
+    to: &To,
+) -> Vec<FilterChain> {
+    let mesh = guard.mesh;
     let alpn = if to.protocol.is_http() { tls::H2_OR_HTTP1 } else { tls::NO_ALPN };
     let secure = tls::downstream(&sidecar.certificates, &mesh.trust_domain, alpn);
     let workload = |knows_peer| {
@@ -103,6 +111,7 @@ fn chains(mesh: &Mesh, (node, sidecar): (&Node, &Sidecar), port: u16, to: &To) -
             let stat_prefix = format!("inbound_{port}");
             let mut manager = base(mesh, node, sidecar, &stat_prefix);
             to_workload(&mut manager, node, to.app_port, knows_peer);
+            guard.requests(&mut manager, to.app_port);
             http(&manager)
         } else {
             tcp(mesh, &format!("inbound_{port}"), inbound_name(to.app_port))
@@ -117,6 +126,11 @@ fn chains(mesh: &Mesh, (node, sidecar): (&Node, &Sidecar), port: u16, to: &To) -
         ],
         (Mtls::Permissive, None) => vec![chain(workload(false), None, None)],
     };
+    if !to.protocol.is_http() {
+        for chain in &mut found {
+            chain.filters.splice(0..0, guard.connections(to.app_port));
+        }
+    }
     if let Some(destination) = to.destination {
         for chain in &mut found {
             let matches = chain.filter_chain_match.get_or_insert_default();

@@ -5,6 +5,7 @@
 //! What many nodes have in common is compiled once and shared; [`World::update`] takes over what did not change.
 
 mod action;
+mod authorization;
 mod balancing;
 mod capture;
 mod clusters;

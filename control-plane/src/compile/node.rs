@@ -19,6 +19,10 @@ pub struct Node {
     pub service: Option<String>,
     /// Service account that it claims; whoever accepts its stream has checked it.
     pub service_account: Option<String>,
+    /// Name of the workload: that of its pod, or the one that it registers by.
+    pub instance: Option<String>,
+    /// Labels of the workload.
+    pub labels: BTreeMap<String, String>,
     /// What kind of client it is.
     pub kind: NodeKind,
 }
@@ -160,6 +164,8 @@ impl Node {
             namespace,
             service: metadata.text("SERVICE")?,
             service_account: metadata.text("SERVICE_ACCOUNT")?,
+            instance: metadata.text("INSTANCE")?,
+            labels: metadata.struct_of("LABELS", "text", |text| Some(text.to_owned()))?,
             kind,
         })
     }
@@ -174,6 +180,8 @@ impl Node {
             namespace,
             service: Some(name),
             service_account: None,
+            instance: None,
+            labels: BTreeMap::new(),
             kind: NodeKind::Gateway(Box::new(proxy)),
         }
     }

@@ -98,6 +98,8 @@ fn sidecar(service: &str) -> Node {
         namespace: "default".to_owned(),
         service: Some(service.to_owned()),
         service_account: Some(service.to_owned()),
+        instance: None,
+        labels: BTreeMap::new(),
         kind: NodeKind::Sidecar(Box::new(Sidecar {
             inbound: Some(([10, 0, 0, 9].into(), 15006)),
             app_port: Some(8080),
@@ -123,6 +125,8 @@ fn grpc_client(provider: Option<&str>) -> Node {
         namespace: "default".to_owned(),
         service: None,
         service_account: None,
+        instance: None,
+        labels: BTreeMap::new(),
         kind: NodeKind::Grpc { certificate_provider: provider.map(str::to_owned) },
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prost::Message;
 
+use super::authorization::Guard;
 use super::clusters::{self, Flavor};
 use super::endpoints::{View, assignment};
 use super::members::{self, Members};
@@ -15,7 +16,8 @@ use super::routes::{self, OUTBOUND, Reader};
 use super::shape::{BYTES, Client, Shape, cluster_name};
 use super::{capture, external, gateway, grpc, http_manager, listeners};
 use crate::intent::{
-    AppProtocol, Intent, Mtls, Name, Outbound, Problem, Service, ServicePort, TargetPort, Workload,
+    AppProtocol, AuthorizationPolicy, Intent, Mtls, Name, Outbound, Problem, Service, ServicePort,
+    TargetPort, Workload,
 };
 use crate::snapshot::{Resource, ResourceSet, ResourceType};
 
@@ -258,7 +260,9 @@ impl World {
         let ports = sidecar.all_app_ports();
         let ports: Vec<(u16, AppProtocol)> =
             ports.into_iter().map(|port| (port, self.app_protocol(node, sidecar, port))).collect();
-        if let Some(listener) = listeners::inbound(mesh, node, sidecar, &ports) {
+        let policies = self.authorizations(node);
+        let guard = Guard { mesh, policies: &policies };
+        if let Some(listener) = listeners::inbound(guard, node, sidecar, &ports) {
             set.insert(resource(ResourceType::Listener, &listener.name, &listener));
             for (port, protocol) in ports {
                 let socket = sidecar.app_socket.as_deref();
@@ -293,6 +297,33 @@ impl World {
             let cluster = clusters::otel(host, port);
             set.insert(resource(ResourceType::Cluster, &cluster.name, &cluster));
         }
+    }
+
+    /// The policies that hold for the workload of a node: for all of its namespace, or for a service that it belongs to by
+    /// name, by its labels, or as the control plane knows it.
+    fn authorizations(&self, node: &Node) -> Vec<&AuthorizationPolicy> {
+        let instance = node.instance.as_ref();
+        let instance = instance.map(|name| Name::new(node.namespace.as_str(), name.as_str()));
+        let label = |label: &str| {
+            let own = node.labels.get(label).map(String::as_str);
+            own.or_else(|| node.service.as_deref().filter(|_| label == "app"))
+        };
+        let belongs = |name: &Name| {
+            let by_labels = self.intent().services.get(name).is_some_and(|service| {
+                let mut selector = service.selector.iter();
+                !service.selector.is_empty()
+                    && selector.all(|(key, value)| label(key) == Some(value.as_str()))
+            });
+            let known =
+                || self.members(name).iter().any(|one| Some(&one.name) == instance.as_ref());
+            node.service.as_ref() == Some(&name.name) || by_labels || known()
+        };
+        let all = self.intent().authorizations.values().map(AsRef::as_ref);
+        let of_namespace =
+            all.filter(|policy: &&AuthorizationPolicy| policy.name.namespace == node.namespace);
+        of_namespace
+            .filter(|policy| policy.services.is_empty() || policy.services.iter().any(belongs))
+            .collect()
     }
 
     /// What a sidecar needs to whom connections come that name somebody else.

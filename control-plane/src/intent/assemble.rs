@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::authorization::AuthorizationPolicy;
 use super::document::{Document, Object, ObjectId, Place};
 use super::external::ExternalService;
 use super::gateway::Gateway;
@@ -45,6 +46,8 @@ pub struct Intent {
     pub grants: BTreeMap<Name, Arc<ReferenceGrant>>,
     /// Policies that are in force, by what they hold for.
     pub policies: BTreeMap<Target, Arc<TrafficPolicy>>,
+    /// Who may ask services for what.
+    pub authorizations: BTreeMap<Name, Arc<AuthorizationPolicy>>,
     /// Programs for `pillion up`.
     pub processes: BTreeMap<Name, Arc<Process>>,
 }
@@ -134,6 +137,9 @@ fn insert_all(parsed: &mut Parsed, documents: &[Document]) {
                 parsed.intent.grants.insert(name, Arc::clone(grant));
             }
             Object::TrafficPolicy(policy) => policies.push((document, policy)),
+            Object::AuthorizationPolicy(policy) => {
+                parsed.intent.authorizations.insert(name, Arc::clone(policy));
+            }
             Object::Process(process) => {
                 parsed.intent.processes.insert(name, Arc::clone(process));
             }

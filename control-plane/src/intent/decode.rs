@@ -378,7 +378,7 @@ pub(crate) fn dns_name(cx: &mut Context, at: &At<'_>) -> Option<String> {
     cx.expected(at, "a DNS name: lower-case letters, digits, `-` and `.`")
 }
 
-fn is_label(name: &str) -> bool {
+pub(crate) fn is_label(name: &str) -> bool {
     let letter = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
     let bytes = name.as_bytes();
     (1..=63).contains(&bytes.len())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::authorization::AuthorizationPolicy;
 use super::decode::{At, Context, Object as Fields, any_text, quoted, text};
 use super::external::ExternalService;
 use super::gateway::{Gateway, GatewayRef};
@@ -102,6 +103,8 @@ pub enum Object {
     ReferenceGrant(Arc<ReferenceGrant>),
     /// A `TrafficPolicy`.
     TrafficPolicy(Arc<TrafficPolicy>),
+    /// An `AuthorizationPolicy`.
+    AuthorizationPolicy(Arc<AuthorizationPolicy>),
     /// An `ExternalService`.
     ExternalService(Arc<ExternalService>),
     /// A `Process`.
@@ -282,6 +285,9 @@ fn decode(cx: &mut Context, root: &At<'_>, kind: Kind) -> Option<(ObjectId, Obje
         }
         Kind::TrafficPolicy => {
             Object::TrafficPolicy(Arc::new(TrafficPolicy::decode(cx, &meta, &spec)?))
+        }
+        Kind::AuthorizationPolicy => {
+            Object::AuthorizationPolicy(Arc::new(AuthorizationPolicy::decode(cx, &meta, &spec)?))
         }
         Kind::ExternalService => {
             Object::ExternalService(Arc::new(ExternalService::decode(cx, &meta, &spec)?))

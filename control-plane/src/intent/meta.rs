@@ -38,6 +38,8 @@ pub enum Kind {
     ReferenceGrant,
     /// `pillion.io/v1alpha1 TrafficPolicy`
     TrafficPolicy,
+    /// `pillion.io/v1alpha1 AuthorizationPolicy`
+    AuthorizationPolicy,
     /// `pillion.io/v1alpha1 ExternalService`
     ExternalService,
     /// `pillion.io/v1alpha1 Process`
@@ -45,7 +47,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Mesh,
         Self::Namespace,
         Self::Service,
@@ -58,6 +60,7 @@ impl Kind {
         Self::TcpRoute,
         Self::ReferenceGrant,
         Self::TrafficPolicy,
+        Self::AuthorizationPolicy,
         Self::ExternalService,
         Self::Process,
     ];
@@ -78,6 +81,7 @@ impl Kind {
             Self::TcpRoute => "TCPRoute",
             Self::ReferenceGrant => "ReferenceGrant",
             Self::TrafficPolicy => "TrafficPolicy",
+            Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::ExternalService => "ExternalService",
             Self::Process => "Process",
         }
@@ -89,6 +93,7 @@ impl Kind {
             Self::Mesh
             | Self::Workload
             | Self::TrafficPolicy
+            | Self::AuthorizationPolicy
             | Self::ExternalService
             | Self::Process => &["pillion.io/v1alpha1"],
             Self::Namespace | Self::Service | Self::Secret => &["v1"],
@@ -116,6 +121,7 @@ impl Kind {
             Self::Mesh
                 | Self::Workload
                 | Self::TrafficPolicy
+                | Self::AuthorizationPolicy
                 | Self::ExternalService
                 | Self::Process
         )

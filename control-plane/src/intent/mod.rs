@@ -4,13 +4,14 @@
 //! [`Intent`]. Both are pure, both name every problem with file, line, column, document, field and what was
 //! expected, and a bad document never takes another one with it.
 //!
-//! Kinds: `Mesh`, `Workload`, `TrafficPolicy`, `ExternalService`, `Process` of `pillion.io/v1alpha1`; `Namespace`, `Service` and
+//! Kinds: `Mesh`, `Workload`, `TrafficPolicy`, `AuthorizationPolicy`, `ExternalService`, `Process` of `pillion.io/v1alpha1`; `Namespace`, `Service` and
 //! `Secret` (of type `kubernetes.io/tls`) of `v1`; `Gateway`, `HTTPRoute`, `GRPCRoute`, `TLSRoute`,
 //! `TCPRoute` and `ReferenceGrant` of `gateway.networking.k8s.io`. Fields that our own kinds do not have are errors. Fields that the
 //! others have and we do not know are warnings, and the known part is applied.
 
 mod assemble;
 pub(crate) mod attach;
+mod authorization;
 mod backend;
 mod decode;
 mod document;
@@ -40,6 +41,7 @@ mod workload;
 mod yaml;
 
 pub use assemble::{Intent, Parsed, assemble};
+pub use authorization::{AccessRule, Action, AuthorizationPolicy, PathRule, Peer};
 pub use backend::{Backend, BackendTarget};
 pub use document::{Document, FileDocuments, Object, ObjectId, Place, read, read_object};
 pub use external::{ExternalPort, ExternalService, Origination};

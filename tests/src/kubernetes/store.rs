@@ -32,6 +32,7 @@ pub(super) const KINDS: &[(&str, &str, &str, &str, bool)] = &[
     ("gateway.networking.k8s.io", "v1alpha2", "TCPRoute", "tcproutes", true),
     ("gateway.networking.k8s.io", "v1beta1", "ReferenceGrant", "referencegrants", true),
     ("pillion.io", "v1alpha1", "Mesh", "meshes", true),
+    ("pillion.io", "v1alpha1", "AuthorizationPolicy", "authorizationpolicies", true),
     ("pillion.io", "v1alpha1", "TrafficPolicy", "trafficpolicies", true),
 ];
 

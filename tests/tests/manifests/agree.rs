@@ -99,6 +99,22 @@ spec:
   timeout: {request: 5s}
 ---
 apiVersion: pillion.io/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: full}
+spec:
+  targetRefs: [{group: "", kind: Service, name: a}]
+  action: Allow
+  rules:
+  - {from: {serviceAccounts: [web, shop/web], namespaces: [ops]}, to: {methods: [GET], paths: [/a, "/b/*"], ports: [8080]}}
+---
+apiVersion: pillion.io/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: deny}
+spec:
+  action: Deny
+  rules: [{from: {namespaces: [guests]}}, {to: {paths: [/internal]}}]
+---
+apiVersion: pillion.io/v1alpha1
 kind: ExternalService
 metadata: {name: full}
 spec:

@@ -1,5 +1,6 @@
 //! The whole mesh: control plane, sidecars and applications as processes of their own.
 
+mod authorization;
 mod bad;
 pub(crate) mod clients;
 mod demo;

@@ -1,6 +1,7 @@
 //! CustomResourceDefinitions of our kinds. The schemas say what the decoders of `intent` take; a test gives the same
 //! documents to both.
 
+mod authorization_policy;
 mod external_service;
 mod fields;
 mod mesh;
@@ -29,7 +30,21 @@ const ACCEPTED: (&str, &str, &str) =
     ("Accepted", ".status.conditions[?(@.type==\"Accepted\")].status", "string");
 const AGE: (&str, &str, &str) = ("Age", ".metadata.creationTimestamp", "date");
 
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 6] = [
+    Kind {
+        kind: "AuthorizationPolicy",
+        plural: "authorizationpolicies",
+        singular: "authorizationpolicy",
+        short: &["azpol"],
+        description: "Who may ask a service for what.",
+        spec: authorization_policy::spec,
+        columns: &[
+            ("Target", ".spec.targetRefs[0].name", "string"),
+            ("Action", ".spec.action", "string"),
+            ACCEPTED,
+            AGE,
+        ],
+    },
     Kind {
         kind: "ExternalService",
         plural: "externalservices",

@@ -68,10 +68,21 @@ pub const ACCESS: &[Access] = &[
         &["patch"],
         &[],
     ),
-    cluster(OWN_GROUP, &["meshes", "trafficpolicies", "externalservices", "workloads"], READ, &[]),
     cluster(
         OWN_GROUP,
-        &["meshes/status", "trafficpolicies/status", "externalservices/status", "workloads/status"],
+        &["meshes", "trafficpolicies", "authorizationpolicies", "externalservices", "workloads"],
+        READ,
+        &[],
+    ),
+    cluster(
+        OWN_GROUP,
+        &[
+            "meshes/status",
+            "trafficpolicies/status",
+            "authorizationpolicies/status",
+            "externalservices/status",
+            "workloads/status",
+        ],
         &["patch"],
         &[],
     ),

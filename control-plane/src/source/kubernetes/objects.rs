@@ -40,6 +40,8 @@ pub enum Resource {
     Meshes,
     /// `TrafficPolicy`
     TrafficPolicies,
+    /// `AuthorizationPolicy`
+    AuthorizationPolicies,
     /// `ExternalService`
     ExternalServices,
     /// `Workload`
@@ -47,7 +49,7 @@ pub enum Resource {
 }
 
 impl Resource {
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::Namespaces,
         Self::Nodes,
         Self::Pods,
@@ -62,6 +64,7 @@ impl Resource {
         Self::ReferenceGrants,
         Self::Meshes,
         Self::TrafficPolicies,
+        Self::AuthorizationPolicies,
         Self::ExternalServices,
         Self::Workloads,
     ];
@@ -83,6 +86,9 @@ impl Resource {
             Self::ReferenceGrants => (GATEWAY_GROUP, "v1", "ReferenceGrant", "referencegrants"),
             Self::Meshes => (OWN_GROUP, "v1alpha1", "Mesh", "meshes"),
             Self::TrafficPolicies => (OWN_GROUP, "v1alpha1", "TrafficPolicy", "trafficpolicies"),
+            Self::AuthorizationPolicies => {
+                (OWN_GROUP, "v1alpha1", "AuthorizationPolicy", "authorizationpolicies")
+            }
             Self::ExternalServices => {
                 (OWN_GROUP, "v1alpha1", "ExternalService", "externalservices")
             }
@@ -139,6 +145,7 @@ impl Resource {
             Self::ReferenceGrants => Kind::ReferenceGrant,
             Self::Meshes => Kind::Mesh,
             Self::TrafficPolicies => Kind::TrafficPolicy,
+            Self::AuthorizationPolicies => Kind::AuthorizationPolicy,
             Self::ExternalServices => Kind::ExternalService,
             Self::Workloads => Kind::Workload,
         })
