@@ -30,7 +30,7 @@ use crate::identity::{IdentityError, TrustDomain};
 use crate::inject::{self, webhook};
 use crate::intent::Parsed;
 use crate::store::{Embedded, RootRecord, Store, StoreError};
-use crate::xds::{self, AdsApi, Services, Vetting, WorkloadApi};
+use crate::xds::{self, AdsApi, Services, StatusApi, Vetting, WorkloadApi};
 use files::{Addresses, PORTS_FILE, ROOT_FILE};
 use kubernetes::InCluster;
 use registrar::SharedRegistry;
@@ -182,6 +182,7 @@ impl ControlPlane {
         let reviewer = cluster.as_ref().map(|cluster| cluster.reviewer(trust_domain));
         let services = Services::new(tokens::check(accepted, reviewer))
             .with(ads.clone().into_server())
+            .with(StatusApi::new(ads.clone()).into_server())
             .with(CertificateApi::new(Arc::clone(&ca), stop.clone()).into_server())
             .with(WorkloadApi::new(registry.clone()).into_server());
         let certificate =

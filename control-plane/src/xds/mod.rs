@@ -1,5 +1,6 @@
 //! The xDS server: one pure session per stream, and the services and sockets around them.
 
+mod csds;
 mod dump;
 mod metrics;
 mod server;
@@ -12,6 +13,7 @@ mod workloads;
 /// How a client introduces itself.
 pub use pillion_xds::envoy::config::core::v3::Node;
 
+pub use csds::StatusApi;
 pub use dump::{node_to_json, to_json};
 pub use metrics::Metrics;
 pub use server::{AdsApi, Published, World};

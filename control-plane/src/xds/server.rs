@@ -112,6 +112,12 @@ impl AdsApi {
         &self.metrics
     }
 
+    /// What `node` shall have now.
+    pub(super) fn resources(&self, node: &Node) -> Result<ResourceSet, String> {
+        let published = self.worlds.borrow().clone();
+        published.world.resources(node)
+    }
+
     fn start<P: Protocol>(
         &self,
         request: Request<Streaming<P::Request>>,

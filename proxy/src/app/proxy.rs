@@ -37,6 +37,7 @@ use crate::xds::access_log::Entries;
 use crate::xds::client::{Around, Client, Command};
 use crate::xds::kind::Kind;
 use crate::xds::last_good::LastGood;
+use crate::xds::load_report::Reporter;
 use crate::xds::local::Everything;
 use crate::xds::status::Status;
 use crate::xds::store::Store;
@@ -240,6 +241,11 @@ impl Proxy {
             self.identify(flags, plan, &mut store, news.clone()).await;
         }
         let publish = publish::publisher(Arc::clone(&self.state));
+        if let Some(stream) = bootstrap.load_stats {
+            let (clusters, registry) = (self.state.clusters.clone(), &self.state.registry);
+            let reporter = Reporter::new(stream, clusters, &bootstrap.node, registry);
+            tokio::spawn(reporter.run());
+        }
         let around = Around {
             registry: self.state.registry.clone(),
             status: Arc::clone(&self.state.status),

@@ -1,6 +1,6 @@
 //! A live cluster: configuration, endpoints, limits and counters of one name.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -66,6 +66,8 @@ pub struct Cluster {
     pub(super) lot: u64,
     /// An endpoint was new, the last time that somebody looked.
     pub(super) warming: AtomicBool,
+    /// Requests that `drop_overloads` dropped, by category.
+    pub(crate) shed: Mutex<BTreeMap<Name, u64>>,
     /// How an aggregate shares its traffic.
     pub(super) shares: ArcSwapOption<Shares>,
     /// Where the proxies of this kind are.
@@ -141,6 +143,9 @@ impl Cluster {
             renamed: Notify::new(),
             lot: before.map_or_else(|| fastrand::u64(..), |before| before.lot),
             warming: AtomicBool::new(true),
+            shed: Mutex::new(before.map_or_else(BTreeMap::new, |before| {
+                before.shed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+            })),
             shares: ArcSwapOption::empty(),
             zone: Arc::clone(workshop.zone),
             zone_version: AtomicU64::new(0),

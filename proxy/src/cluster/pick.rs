@@ -1,7 +1,7 @@
 //! Picking an endpoint for a request.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use http::StatusCode;
 
@@ -9,6 +9,7 @@ use super::Cluster;
 use super::balance::{Query, mix};
 use super::endpoint::{Endpoint, Standing};
 use super::set::{EndpointSet, From, Picked};
+use crate::model::Name;
 use crate::model::balancing::SubsetMatch;
 use crate::model::endpoint::{DropOverload, Health};
 use crate::model::retry::OmitHosts;
@@ -139,6 +140,8 @@ impl Cluster {
             random = mix(random);
             if random % 1_000_000 < u64::from(drop.parts_per_million) {
                 self.stats.upstream_rq_drop_overload.inc();
+                let mut shed = self.shed.lock().unwrap_or_else(PoisonError::into_inner);
+                *shed.entry(Name::clone(&drop.category)).or_default() += 1;
                 let detail =
                     format!("cluster {} sheds load: category {}", self.name(), drop.category);
                 let status = StatusCode::SERVICE_UNAVAILABLE;

@@ -9,6 +9,7 @@ use super::Name;
 use super::adaptive::{AdaptiveConcurrency, Admission};
 use super::compression::{Compressor, CompressorRoute, Decompressor};
 use super::ext_authz::{ExtAuthz, ExtAuthzRoute};
+use super::extension::Discovered;
 use super::global_rate_limit::{GlobalRateLimit, GlobalRateLimitRoute};
 use super::grpc_stats::GrpcStats;
 use super::jwt::{JwtFilter, JwtRoute};
@@ -78,6 +79,8 @@ pub enum FilterKind {
     ExtAuthz(Arc<ExtAuthz>),
     /// `ext_authz.v3.ExtAuthzPerRoute`: what a route changes.
     ExtAuthzRoute(Arc<ExtAuthzRoute>),
+    /// `config_discovery`: what it does comes from elsewhere.
+    Discovered(Arc<Discovered>),
 }
 
 impl FilterKind {

@@ -12,6 +12,7 @@ pub mod compression;
 pub mod duration;
 pub mod endpoint;
 pub mod ext_authz;
+pub mod extension;
 pub mod filter;
 pub mod format;
 pub mod global_rate_limit;
@@ -62,6 +63,8 @@ pub struct Snapshot {
     pub assignments: Map<Arc<endpoint::Assignment>>,
     /// Secrets by name: from SDS, from the bootstrap, or from the proxy's own identity.
     pub secrets: Map<Arc<tls::Secret>>,
+    /// Settings of HTTP filters by name (ECDS).
+    pub extensions: Map<Arc<extension::Extension>>,
 }
 
 /// The names that differ between two snapshots, so that applying one costs what changed.
@@ -77,6 +80,8 @@ pub struct Changes {
     pub assignments: Vec<Name>,
     /// Secrets added, replaced or removed.
     pub secrets: Vec<Name>,
+    /// Settings of filters added, replaced or removed.
+    pub extensions: Vec<Name>,
 }
 
 impl Changes {
@@ -87,6 +92,7 @@ impl Changes {
             && self.clusters.is_empty()
             && self.assignments.is_empty()
             && self.secrets.is_empty()
+            && self.extensions.is_empty()
     }
 
     /// Every name of `new`: what the very first publication changes.
@@ -100,6 +106,7 @@ impl Changes {
             clusters: names(&new.clusters),
             assignments: names(&new.assignments),
             secrets: names(&new.secrets),
+            extensions: names(&new.extensions),
         }
     }
 }

@@ -56,6 +56,8 @@ pub struct Reference {
     name: Name,
     source: Source,
     timeout: Duration,
+    types: Arc<[Name]>,
+    waits: bool,
 }
 
 impl Reference {
@@ -66,7 +68,23 @@ impl Reference {
             None => Name::clone(&name),
             Some(from) => format!("{name}{FROM}{from}").into(),
         };
-        Self { key, name, source, timeout }
+        Self { key, name, source, timeout, types: Arc::default(), waits: true }
+    }
+
+    /// It has to be one of these messages (full names). Without `waits`, nobody waits for it.
+    #[must_use]
+    pub fn of_types(self, types: Vec<Name>, waits: bool) -> Self {
+        Self { types: types.into(), waits, ..self }
+    }
+
+    /// Full names of the messages that it may be. Empty: whatever is of its kind.
+    pub fn types(&self) -> &Arc<[Name]> {
+        &self.types
+    }
+
+    /// Whether what names it waits for it.
+    pub fn waits(&self) -> bool {
+        self.waits
     }
 
     /// Under which it stands in a snapshot.
@@ -124,10 +142,11 @@ impl fmt::Display for Reference {
     }
 }
 
-/// The key says it all but the patience.
+/// The key says it all but the patience, and what is expected.
 impl PartialEq for Reference {
     fn eq(&self, other: &Self) -> bool {
-        (&self.key, self.timeout) == (&other.key, other.timeout)
+        let patience = |one: &Self| (one.timeout, one.waits);
+        self.key == other.key && self.types == other.types && patience(self) == patience(other)
     }
 }
 

@@ -85,6 +85,8 @@ pub enum Reason {
     Overloaded,
     /// A fault was asked for.
     FaultInjected,
+    /// Settings of a filter that come over ECDS have not arrived.
+    NoFilterConfig,
     /// Answered for the upstream: a CORS preflight.
     Preflight,
     /// A health check, answered by the filter: well.
@@ -121,6 +123,7 @@ impl Reason {
             Self::RateLimited | Self::GlobalRateLimited => "RL",
             Self::RateLimitService => "RLSE",
             Self::FaultInjected => "FI",
+            Self::NoFilterConfig => "NFCF",
             Self::ExternalDenied => "UAEX",
             Self::FailedHealthCheck => "LH",
             Self::DownstreamRequestTimeout
@@ -190,6 +193,7 @@ impl Reason {
             Self::UpgradeRefused => "upgrade_failed",
             Self::FaultInjected => "fault_filter_abort",
             Self::Overloaded => "overload",
+            Self::NoFilterConfig => "filter_config_not_found",
             Self::Preflight => "cors_response",
             Self::HealthCheck => "health_check_ok",
             Self::FailedHealthCheck => "health_check_failed",
@@ -295,6 +299,7 @@ pub fn long_flag(flag: &'static str) -> &'static str {
         "RL" => "RateLimited",
         "RLSE" => "RateLimitServiceError",
         "FI" => "FaultInjected",
+        "NFCF" => "NoFilterConfigFound",
         "UAEX" => "UnauthorizedExternalService",
         "LH" => "FailedLocalHealthCheck",
         "DI" => "DelayInjected",

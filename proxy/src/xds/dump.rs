@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use pillion_xds::envoy::config::bootstrap::v3::Bootstrap;
 use pillion_xds::envoy::config::cluster::v3::Cluster;
+use pillion_xds::envoy::config::core::v3::TypedExtensionConfig;
 use pillion_xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use pillion_xds::envoy::config::listener::v3::Listener;
 use pillion_xds::envoy::config::route::v3::RouteConfiguration;
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::kind::Kind;
 use super::status::{Held, Status};
+use crate::model::source::plain;
 use crate::telemetry::time;
 
 const PREFIX: &str = "type.googleapis.com/envoy.admin.v3.";
@@ -64,7 +66,7 @@ pub fn configs(status: &Status, bootstrap: &Bytes, started: SystemTime) -> Vec<V
 }
 
 /// What clusters and listeners refer to: it is dynamic always.
-fn referred(status: &Status) -> [Value; 3] {
+fn referred(status: &Status) -> [Value; 4] {
     [
         json!({
             "@type": format!("{PREFIX}EndpointsConfigDump"),
@@ -82,7 +84,14 @@ fn referred(status: &Status) -> [Value; 3] {
             "@type": format!("{PREFIX}SecretsConfigDump"),
             "dynamic_active_secrets": each(status, Kind::Secret, |held| {
                 let (version, at) = (&held.version, stamp(held.at));
-                json!({"name": held.name, "version_info": version, "last_updated": at})
+                let name = plain(&held.name);
+                json!({"name": name, "version_info": version, "last_updated": at})
+            }),
+        }),
+        json!({
+            "@type": format!("{PREFIX}EcdsConfigDump"),
+            "ecds_filters": each(status, Kind::Extension, |held| {
+                held.wrap("ecds_filter", read::<TypedExtensionConfig>(&held.body))
             }),
         }),
     ]

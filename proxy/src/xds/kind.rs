@@ -1,4 +1,4 @@
-//! The five kinds of resource that come over xDS.
+//! The kinds of resource that come over xDS.
 
 use std::fmt;
 
@@ -15,13 +15,23 @@ pub enum Kind {
     Routes,
     /// `envoy.extensions.transport_sockets.tls.v3.Secret` (SDS)
     Secret,
+    /// `envoy.config.core.v3.TypedExtensionConfig` (ECDS)
+    Extension,
 }
 
 impl Kind {
     /// All of them, in the order in which they are asked for: what is referred to comes before
     /// what refers to it.
-    pub const ALL: [Self; 5] =
-        [Self::Cluster, Self::Endpoints, Self::Listener, Self::Routes, Self::Secret];
+    pub const ALL: [Self; 6] = [
+        Self::Cluster,
+        Self::Endpoints,
+        Self::Listener,
+        Self::Routes,
+        Self::Secret,
+        Self::Extension,
+    ];
+    /// Those that others name.
+    pub const NAMED: [Self; 4] = [Self::Endpoints, Self::Routes, Self::Secret, Self::Extension];
 
     /// Its type URL.
     pub fn type_url(self) -> &'static str {
@@ -31,6 +41,7 @@ impl Kind {
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Routes => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
             Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            Self::Extension => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
         }
     }
 
@@ -39,7 +50,7 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.type_url() == type_url)
     }
 
-    /// Its name as Envoy's users say it: `CDS`, `EDS`, `LDS`, `RDS`, `SDS`.
+    /// Its name as Envoy's users say it: `CDS`, `EDS`, `LDS`, `RDS`, `SDS`, `ECDS`.
     pub fn short(self) -> &'static str {
         match self {
             Self::Cluster => "CDS",
@@ -47,6 +58,7 @@ impl Kind {
             Self::Listener => "LDS",
             Self::Routes => "RDS",
             Self::Secret => "SDS",
+            Self::Extension => "ECDS",
         }
     }
 
@@ -55,6 +67,13 @@ impl Kind {
     /// "Deleting resources").
     pub fn absence_deletes(self) -> bool {
         matches!(self, Self::Cluster | Self::Listener)
+    }
+
+    /// Whether a resource is gone when a delta answer says so. The others stay as they were: nothing
+    /// would be gained by serving without them. A filter without settings has its default, or says
+    /// that it has none.
+    pub fn removal_deletes(self) -> bool {
+        self.absence_deletes() || self == Self::Extension
     }
 
     /// Position in [`Kind::ALL`].

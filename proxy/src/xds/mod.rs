@@ -8,6 +8,7 @@ pub mod identity;
 pub mod keep;
 pub mod kind;
 pub mod last_good;
+pub mod load_report;
 pub mod local;
 mod references;
 pub mod register;

@@ -3,6 +3,7 @@
 use super::kind::Kind;
 use super::translate::Resource;
 use crate::model::cluster::{Cluster, Discovery};
+use crate::model::filter::FilterKind;
 use crate::model::http::RouteSource;
 use crate::model::listener::{Listener, Terminal};
 use crate::model::source::Reference;
@@ -13,7 +14,10 @@ pub(super) fn of(resource: &Resource) -> Vec<(Kind, &Reference)> {
     match resource {
         Resource::Cluster(cluster, _) => of_cluster(cluster),
         Resource::Listener(listener) => of_listener(listener),
-        Resource::Routes(_) | Resource::Endpoints(..) | Resource::Secret(_) => Vec::new(),
+        Resource::Routes(_)
+        | Resource::Endpoints(..)
+        | Resource::Secret(_)
+        | Resource::Extension(_) => Vec::new(),
     }
 }
 
@@ -27,14 +31,18 @@ pub(super) fn of_cluster(cluster: &Cluster) -> Vec<(Kind, &Reference)> {
     endpoints.into_iter().chain(secrets).collect()
 }
 
-/// Its routes and secrets.
+/// Its routes, secrets and settings of filters.
 pub(super) fn of_listener(listener: &Listener) -> Vec<(Kind, &Reference)> {
     let mut all = Vec::new();
     for chain in listener.filter_chains.iter().chain(&listener.default_filter_chain) {
-        if let Terminal::Http(manager) = &chain.terminal
-            && let RouteSource::Rds(reference) = &manager.routes
-        {
-            all.push((Kind::Routes, reference));
+        if let Terminal::Http(manager) = &chain.terminal {
+            if let RouteSource::Rds(reference) = &manager.routes {
+                all.push((Kind::Routes, reference));
+            }
+            all.extend(manager.filters.iter().filter_map(|filter| match &filter.kind {
+                FilterKind::Discovered(found) => Some((Kind::Extension, &found.reference)),
+                _ => None,
+            }));
         }
         all.extend(chain.tls.iter().flat_map(|tls| secrets(&tls.common)));
     }

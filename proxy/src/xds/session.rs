@@ -437,7 +437,10 @@ impl TypeState {
             if !kind.absence_deletes() {
                 self.waiting.remove(name.as_str());
                 received.absent.push(name.as_str().into());
-            } else if let Some((name, _)) = self.held.remove_entry(name.as_str()) {
+            }
+            if kind.removal_deletes()
+                && let Some((name, _)) = self.held.remove_entry(name.as_str())
+            {
                 received.removed.push(name);
             }
         }

@@ -219,6 +219,35 @@ fn c7_waiting_ends_after_the_timeout_unless_answered() {
 }
 
 #[test]
+fn c7_a_server_that_comes_and_goes_does_not_set_the_clock_back() {
+    let now = Instant::now();
+    let second = Duration::from_secs(1);
+    let mut session = Session::new(Variant::World);
+    session.subscribe(Kind::Secret, vec![("a".into(), 3 * second)], &[], now);
+    for try_at in 0..3 {
+        session.connected(now + try_at * second);
+        session.disconnected();
+    }
+    assert_eq!(session.next_deadline(), Some(now + 3 * second));
+    assert_eq!(session.due(now + 3 * second).missing, [(Kind::Secret, "a".into())]);
+}
+
+#[test]
+fn settings_of_filters_go_when_delta_says_so_and_other_named_ones_stay() {
+    let now = Instant::now();
+    for kind in [Kind::Extension, Kind::Secret] {
+        let mut session = started(Variant::Delta, now);
+        session.subscribe(kind, add(&["a"]), &[], now);
+        session.receive(response(kind, "1", vec![offer(kind, "a", "1", "1")]), now, judge);
+        let mut gone = response(kind, "2", vec![]);
+        gone.removed = vec!["a".into()];
+        let received = session.receive(gone, now, judge);
+        let removed = if kind == Kind::Extension { names(&["a"]) } else { vec![] };
+        assert_eq!((received.removed, received.absent), (removed, names(&["a"])), "{kind}");
+    }
+}
+
+#[test]
 fn c9_removal_of_what_is_not_held_is_ignored_and_of_endpoints_only_ends_the_wait() {
     let now = Instant::now();
     let mut session = started(Variant::Delta, now);

@@ -12,6 +12,7 @@ use super::references;
 use super::translate::Resource;
 use crate::model::cluster::{Cluster, Discovery};
 use crate::model::endpoint::Assignment;
+use crate::model::extension::Extension;
 use crate::model::listener::Listener;
 use crate::model::route::RouteTable;
 use crate::model::source::Reference;
@@ -26,6 +27,7 @@ pub struct Store {
     listeners: BTreeMap<Name, Arc<Listener>>,
     routes: BTreeMap<Name, Arc<RouteTable>>,
     secrets: BTreeMap<Name, Arc<Secret>>,
+    extensions: BTreeMap<Name, Arc<Extension>>,
     /// Not waited for any longer.
     given_up: BTreeSet<(Kind, Name)>,
     /// From the bootstrap: the server can neither replace nor remove them.
@@ -76,6 +78,7 @@ impl Store {
             Kind::Listener => drop(self.listeners.remove(name)),
             Kind::Routes => drop(self.routes.remove(name)),
             Kind::Secret => drop(self.secrets.remove(name)),
+            Kind::Extension => drop(self.extensions.remove(name)),
         }
     }
 
@@ -84,7 +87,7 @@ impl Store {
         self.given_up.insert((kind, name));
     }
 
-    /// Which endpoints, routes and secrets the clusters and listeners refer to and somebody has to
+    /// Which endpoints, routes, secrets and settings the clusters and listeners refer to and somebody has to
     /// be asked for, by key.
     pub fn wanted(&self, kind: Kind) -> BTreeMap<Name, Reference> {
         let clusters = self.clusters.values().flat_map(|(one, _)| references::of_cluster(one));
@@ -107,13 +110,13 @@ impl Store {
 
     /// Forget dynamic resources that nothing refers to any more.
     pub fn forget_unwanted(&mut self) {
-        let keep = [Kind::Endpoints, Kind::Routes, Kind::Secret].map(|kind| self.wanted(kind));
-        let [endpoints, routes, secrets] = keep;
+        let [endpoints, routes, secrets, extensions] = Kind::NAMED.map(|kind| self.wanted(kind));
         let (fixed, own) = (&self.fixed, &self.own);
         let stays = |kind, name: &Name| fixed.contains(&(kind, Arc::clone(name)));
         self.endpoints
             .retain(|name, _| endpoints.contains_key(name) || stays(Kind::Endpoints, name));
         self.routes.retain(|name, _| routes.contains_key(name) || stays(Kind::Routes, name));
+        self.extensions.retain(|name, _| extensions.contains_key(name));
         self.secrets.retain(|name, _| {
             secrets.contains_key(name) || own.contains(name) || stays(Kind::Secret, name)
         });
@@ -125,6 +128,7 @@ impl Store {
         let mut changes = Changes::default();
         sync(&mut next.secrets, &self.secrets, &mut changes.secrets);
         sync(&mut next.routes, &self.routes, &mut changes.routes);
+        sync(&mut next.extensions, &self.extensions, &mut changes.extensions);
         self.ready_clusters(&mut next, &mut changes);
         let mut listeners = BTreeMap::new();
         for (name, listener) in &self.listeners {
@@ -184,7 +188,9 @@ impl Store {
     }
 
     fn listener_ready(&self, listener: &Listener) -> bool {
-        references::of_listener(listener).iter().all(|(kind, name)| self.here(*kind, name))
+        let mut awaited =
+            references::of_listener(listener).into_iter().filter(|(_, one)| one.waits());
+        awaited.all(|(kind, name)| self.here(kind, name))
     }
 
     fn here(&self, kind: Kind, name: &Name) -> bool {
@@ -192,6 +198,7 @@ impl Store {
             Kind::Endpoints => self.endpoints.contains_key(name),
             Kind::Routes => self.routes.contains_key(name),
             Kind::Secret => self.secrets.contains_key(name),
+            Kind::Extension => self.extensions.contains_key(name),
             Kind::Cluster | Kind::Listener => true,
         };
         held || self.given_up.contains(&(kind, Arc::clone(name)))
@@ -204,6 +211,7 @@ impl Store {
             Resource::Cluster(one, endpoints) => drop(self.clusters.insert(key, (one, endpoints))),
             Resource::Endpoints(_, one) => drop(self.endpoints.insert(key, one)),
             Resource::Secret(one) => drop(self.secrets.insert(key, one)),
+            Resource::Extension(one) => drop(self.extensions.insert(key, one)),
         }
     }
 }
@@ -215,6 +223,7 @@ fn key(resource: &Resource) -> (Kind, Name) {
         Resource::Cluster(one, _) => (Kind::Cluster, Arc::clone(&one.name)),
         Resource::Endpoints(name, _) => (Kind::Endpoints, Arc::clone(name)),
         Resource::Secret(one) => (Kind::Secret, Arc::clone(&one.name)),
+        Resource::Extension(one) => (Kind::Extension, Arc::clone(&one.name)),
     }
 }
 

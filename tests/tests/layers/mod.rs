@@ -3,6 +3,7 @@
 //! ARCHITECTURE.md says why. Tests may look everywhere: what follows a file's `#[cfg(test)]`, and
 //! files for tests alone, are not looked at.
 
+mod marks;
 mod source;
 
 use std::path::Path;

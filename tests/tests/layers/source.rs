@@ -64,6 +64,11 @@ impl File {
         }
     }
 
+    /// Its code, without comments and tests.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The top-level module that it belongs to; `None` for `lib.rs` and `main.rs`.
     pub(crate) fn module(&self) -> Option<&str> {
         let inner = self.path.strip_prefix(&self.root)?.trim_start_matches('/');

@@ -66,7 +66,7 @@ async fn a_refused_resource_is_named_and_the_rest_is_served() -> anyhow::Result<
     let app = Backend::start("app", Speaks::Http1).await?;
     let follower = Follower::new()?;
     let mut bad = cluster("bad", app.address);
-    bad["lrs_server"] = json!({"self": {}});
+    bad["lrs_report_endpoint_metrics"] = json!(["cpu_utilization"]);
     let resources = follower.resources("good", vec![bad, cluster("good", app.address)]);
     let ads = Ads::start(follower.dir.path(), &follower.server, &resources).await?;
     let proxy = follower.start(&follower.dir.path().join("data"))?;
@@ -78,11 +78,11 @@ async fn a_refused_resource_is_named_and_the_rest_is_served() -> anyhow::Result<
         log.lines().find(|line| line.starts_with("NACK")).map(str::to_owned)
     });
     let nack = nack.await?;
-    for part in ["Cluster", "bad", "lrs_server", "not supported"] {
+    for part in ["Cluster", "bad", "lrs_report_endpoint_metrics", "not supported"] {
         assert!(nack.contains(part), "no `{part}` in {nack}");
     }
     let log = proxy.log();
-    assert!(log.contains("bad") && log.contains("lrs_server"), "{log}");
+    assert!(log.contains("bad") && log.contains("lrs_report_endpoint_metrics"), "{log}");
 
     // The dump has what is in force, and what was refused with its reason.
     let dump = client::get(follower.admin.address(), "/config_dump").await?.text();
@@ -93,7 +93,10 @@ async fn a_refused_resource_is_named_and_the_rest_is_served() -> anyhow::Result<
     assert!(clusters.iter().any(|one| one["cluster"]["name"] == "good"), "{clusters:#?}");
     let bad =
         clusters.iter().find(|one| one["name"] == "bad").map(|one| one["error_state"].to_string());
-    assert!(bad.as_ref().is_some_and(|text| text.contains("lrs_server")), "{clusters:#?}");
+    assert!(
+        bad.as_ref().is_some_and(|text| text.contains("lrs_report_endpoint_metrics")),
+        "{clusters:#?}"
+    );
 
     // Once it is right, it is taken.
     ads.serve(&follower.resources("bad", vec![cluster("bad", app.address)]))?;

@@ -1,7 +1,10 @@
 //! Resources that come on streams of their own, from files, and late: the same server, or the same
 //! files, for our proxy and for the real Envoy.
 
+mod csds;
+mod ecds;
 mod files;
+mod load;
 mod sds;
 mod waits;
 
@@ -17,6 +20,7 @@ const SECRETS: &str = "envoy.extensions.transport_sockets.tls.v3.Secret";
 const LISTENERS: &str = "envoy.config.listener.v3.Listener";
 const CLUSTERS: &str = "envoy.config.cluster.v3.Cluster";
 const ROUTES: &str = "envoy.config.route.v3.RouteConfiguration";
+const EXTENSIONS: &str = "envoy.config.core.v3.TypedExtensionConfig";
 const ENDPOINTS: &str = "envoy.config.endpoint.v3.ClusterLoadAssignment";
 
 /// The proxies that can be had here.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
@@ -13,6 +14,7 @@ use pillion_tests::client::{self, Ask};
 use pillion_tests::mesh::{ask, reaches};
 use pillion_tests::port::Port;
 use pillion_tests::proxy::{Bootstrap, Kind, Proxy};
+use pillion_tests::venv::program;
 use pillion_tests::wait;
 use pillion_tests::xds_server::{self, XdsServer, source};
 use rustls::ClientConfig;
@@ -171,6 +173,15 @@ async fn story(kind: Kind, api_type: &str, over_unix: bool) -> anyhow::Result<BT
     let dump = client::get(proxy.admin, "/config_dump").await?.text();
     ensure!(!dump.contains("PRIVATE KEY") && dump.contains("\"server\""), "{dump}");
     Ok(first)
+}
+
+#[test]
+fn the_example_with_a_spire_agent_is_right() -> anyhow::Result<()> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/envoy/spire.yaml");
+    let mut command = Command::new(program("pillion-proxy")?);
+    let output = command.arg("-c").arg(file).args(["--mode", "validate"]).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }
 
 #[tokio::test]

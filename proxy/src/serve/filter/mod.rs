@@ -18,6 +18,7 @@ mod csrf;
 mod decompress;
 mod denial;
 mod describe;
+mod discovered;
 mod ext_authz;
 mod fault;
 mod global_limit;
@@ -243,13 +244,13 @@ impl<'a> Routed<'a> {
 
 /// The filters of a connection manager, with metrics under its prefix.
 pub(super) fn all(filters: &[HttpFilter], registry: &Registry, prefix: &Name) -> Vec<Filter> {
+    filters.iter().map(|config| built(config, registry, prefix)).collect()
+}
+
+fn built(config: &HttpFilter, registry: &Registry, prefix: &Name) -> Filter {
     let label = ("envoy_http_conn_manager_prefix", Arc::clone(prefix));
     let scope = registry.scope("http", Some(label));
-    let live = |config: &HttpFilter| Filter {
-        stats: Stats::new(&config.kind, registry, &scope),
-        config: config.clone(),
-    };
-    filters.iter().map(live).collect()
+    Filter { stats: Stats::new(&config.kind, registry, &scope), config: config.clone() }
 }
 
 /// What filters do before the first request comes. Without a runtime, as in `--mode validate`,
@@ -277,6 +278,16 @@ pub(super) async fn run<'a>(
     for (at, filter) in filters.iter().enumerate() {
         exchange.notes.at = at;
         let Some(kind) = effective(filter, routed) else { continue };
+        let held;
+        let (filter, kind) = match &filter.config.kind {
+            FilterKind::Discovered(found) => {
+                held = discovered::find(exchange, filter, found)?;
+                let Some(filter) = held.as_deref() else { continue };
+                let Some(kind) = effective(filter, routed) else { continue };
+                (filter, kind)
+            }
+            _ => (filter, kind),
+        };
         if let Some(answer) = one(exchange, (filter, kind), routed, request).await? {
             return Ok(Passed::Answered(answer));
         }
@@ -418,6 +429,16 @@ pub(super) async fn reply(
         health_check::tell_failure(exchange, &left, response.headers_mut());
     }
     for (at, filter) in filters.iter().enumerate().rev() {
+        let held;
+        let (filters, filter) = match &filter.config.kind {
+            FilterKind::Discovered(found) => {
+                // Without settings it did nothing, so there is nothing to do about the answer.
+                held = discovered::find(exchange, filter, found).ok().flatten();
+                let Some(filter) = held.as_deref() else { continue };
+                (std::slice::from_ref(filter), filter)
+            }
+            _ => (filters.as_slice(), filter),
+        };
         while let Some((_, what)) = left.pop_if(|(of, _)| *of == at) {
             response = noted(exchange, (filters, filter), what, response).await;
         }
@@ -484,7 +505,9 @@ async fn noted(
 
 /// Whether a filter will want to read the request's head when its answer comes.
 pub(super) fn wants_head(filters: &[Filter]) -> bool {
-    filters.iter().any(|filter| filter.config.kind.tells_request())
+    let wants =
+        |kind: &FilterKind| kind.tells_request() || matches!(kind, FilterKind::Discovered(_));
+    filters.iter().any(|filter| wants(&filter.config.kind))
 }
 
 /// Whether a request is of the share, out of a million.
@@ -530,6 +553,7 @@ impl Stats {
             | FilterKind::JwtRoute(_)
             | FilterKind::ExtAuthzRoute(_)
             | FilterKind::HeaderMutation(_)
+            | FilterKind::Discovered(_)
             | FilterKind::GrpcStats(_)
             | FilterKind::CompressorRoute(_)
             | FilterKind::GlobalRateLimit(_)

@@ -230,6 +230,9 @@ impl Task {
     }
 
     async fn receive(&mut self, response: Response) -> Option<super::Request> {
+        let reference = self.reference.as_ref();
+        let types = |_: &str| reference.map(Reference::types);
+        let judge = |kind, body: &Bytes| judge(kind, body, types);
         let mut received = self.session.receive(response, Instant::now(), judge);
         let reply = received.reply.take();
         received.kind?;

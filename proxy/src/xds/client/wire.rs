@@ -131,6 +131,12 @@ fn method(kind: Option<Kind>, delta: bool) -> &'static str {
         (Some(Kind::Secret), true) => {
             "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets"
         }
+        (Some(Kind::Extension), true) => {
+            "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/DeltaExtensionConfigs"
+        }
+        (Some(Kind::Extension), false) => {
+            "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/StreamExtensionConfigs"
+        }
         (Some(Kind::Secret), false) => {
             "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets"
         }

@@ -36,6 +36,8 @@ pub struct Bootstrap {
     pub dynamic: Dynamic,
     /// What is done when things become scarce. None: nothing.
     pub overload: Option<OverloadManager>,
+    /// Who hears what the clusters take (`cluster_manager.load_stats_config`).
+    pub load_stats: Option<Arc<Stream>>,
     /// The message itself, encoded, for `/config_dump`.
     pub source: Bytes,
 }
@@ -85,6 +87,7 @@ pub fn bootstrap(config: &pb::Bootstrap) -> Result<Bootstrap, Vec<Refused>> {
                 }
                 None => Dynamic::default(),
             },
+            load_stats: load_stats(at, config, &clusters)?,
             resources,
             overload: match &config.overload_manager {
                 Some(manager) => Some(overload::manager(&at.field("overload_manager"), manager)?),
@@ -114,6 +117,23 @@ fn local_cluster(at: &At<'_>, config: &pb::Bootstrap, clusters: &[Name]) -> Opti
         .field("local_cluster_name")
         .expect(known, format!("`{name}` is no cluster of static_resources"))?;
     Some(Some(name.into()))
+}
+
+#[expect(clippy::option_option, reason = "refused, none and one are three things")]
+fn load_stats(
+    at: &At<'_>,
+    config: &pb::Bootstrap,
+    clusters: &[Name],
+) -> Option<Option<Arc<Stream>>> {
+    let config = config.cluster_manager.as_ref();
+    let Some(config) = config.and_then(|manager| manager.load_stats_config.as_ref()) else {
+        return Some(None);
+    };
+    let at = at.field("cluster_manager");
+    let at = at.field("load_stats_config");
+    let stream = Arc::new(source::stream(&at, config)?);
+    known(&at, &Source::Stream(Arc::clone(&stream)), clusters)?;
+    Some(Some(stream))
 }
 
 fn admin(at: &At<'_>, admin: &pb::Admin) -> Option<Option<SocketAddr>> {

@@ -45,6 +45,7 @@ use pillion_xds::support;
 use prost_types::Any;
 
 use super::kind::Kind;
+use crate::model::extension as extensions;
 use crate::model::{Name, cluster as clusters, endpoint as endpoints, listener as listeners};
 use crate::model::{route as routes, tls as secrets};
 
@@ -61,6 +62,8 @@ pub enum Resource {
     Endpoints(Name, Arc<endpoints::Assignment>),
     /// SDS
     Secret(Arc<secrets::Secret>),
+    /// ECDS
+    Extension(Arc<extensions::Extension>),
 }
 
 /// Compile a resource from its bytes. The name comes back even if the resource is refused, as far
@@ -97,6 +100,13 @@ pub fn resource(kind: Kind, bytes: &[u8]) -> (Option<String>, Result<Resource, V
             &any,
             |m: &pillion_xds::envoy::extensions::transport_sockets::tls::v3::Secret| &m.name,
             |at, message| tls::secret(at, message).map(|made| Resource::Secret(Arc::new(made))),
+        ),
+        Kind::Extension => read(
+            &any,
+            |m: &pb::core::v3::TypedExtensionConfig| &m.name,
+            |at, message| {
+                filter::extension(at, message).map(|made| Resource::Extension(Arc::new(made)))
+            },
         ),
     }
 }

@@ -108,6 +108,9 @@ fn rbac(at: &At<'_>, config: &rbac::Rbac) -> Option<NetworkFilter> {
         None => Some(None),
         Some(rules) => filter::rbac_rules(&at.field(name), rules).map(Some),
     };
+    let once = config.enforcement_type() == rbac::rbac::EnforcementType::OneTimeOnFirstByte;
+    at.field("enforcement_type")
+        .expect(once, "CONTINUOUS is not supported: expected ONE_TIME_ON_FIRST_BYTE")?;
     Some(NetworkFilter::Rbac(Arc::new(NetworkRbac {
         rules: rules("rules", config.rules.as_ref())?,
         shadow: rules("shadow_rules", config.shadow_rules.as_ref())?,

@@ -5,6 +5,7 @@ mod buffer;
 mod compression;
 mod cors;
 pub(super) mod describe;
+mod discovery;
 mod ext_authz;
 mod fault;
 mod global_rate_limit;
@@ -32,6 +33,8 @@ use super::at::At;
 use super::common;
 use crate::model::filter::{FilterKind, HttpFilter, Override, Overrides};
 
+pub(super) use discovery::extension;
+
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
 const PER_ROUTE: &str = "envoy.config.route.v3.FilterConfig";
 
@@ -44,8 +47,19 @@ pub(super) fn all(at: &At<'_>, filters: &[pb::HttpFilter]) -> Option<Vec<HttpFil
     for (i, filter) in filters.iter().enumerate() {
         let at = at.index(i);
         let config_at = at.field("typed_config");
-        let Some(ConfigType::TypedConfig(packed)) = &filter.config_type else {
-            return config_at.refuse("is missing");
+        let packed = match &filter.config_type {
+            Some(ConfigType::TypedConfig(packed)) => packed,
+            Some(ConfigType::ConfigDiscovery(source)) => {
+                at.expect(!filter.name.is_empty(), "a filter needs a name")?;
+                let at = at.field("config_discovery");
+                made.push(HttpFilter {
+                    name: filter.name.as_str().into(),
+                    disabled: filter.disabled,
+                    kind: discovery::discovered(&at, &filter.name, source)?,
+                });
+                continue;
+            }
+            None => return config_at.refuse("is missing"),
         };
         if common::type_of(packed) == ROUTER {
             let last = i + 1 == filters.len();
