@@ -87,7 +87,7 @@ impl FilterKind {
     /// Whether it may tell something about the request in an answer.
     pub fn tells_request(&self) -> bool {
         match self {
-            Self::HeaderMutation(_) => true,
+            Self::HeaderMutation(_) | Self::Discovered(_) => true,
             Self::LocalRateLimit(limit) => limit.response_headers.tells_request(),
             Self::GlobalRateLimit(limit) => limit.response_headers.tells_request(),
             _ => false,

@@ -356,6 +356,7 @@ impl Client {
             self.store.accept_as(accepted.name, accepted.resource);
         }
         for name in &received.removed {
+            self.reloaded(kind, name, "config_reload");
             self.forget(kind, name);
             self.store.remove(kind, name);
         }

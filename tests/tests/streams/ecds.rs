@@ -131,7 +131,7 @@ async fn story(kind: Kind) -> anyhow::Result<Vec<String>> {
 async fn settings_come_change_go_and_come_back_on_open_connections() -> anyhow::Result<()> {
     for kind in proxies()? {
         let counted = story(kind).await.with_context(|| format!("{kind:?}"))?;
-        ensure!(counted.iter().any(|line| line.ends_with("reload: 3")), "{kind:?} {counted:?}");
+        ensure!(counted.iter().any(|line| line.ends_with("reload: 4")), "{kind:?} {counted:?}");
     }
     Ok(())
 }

@@ -43,11 +43,11 @@ fn sums(server: &XdsServer) -> BTreeMap<String, u64> {
 }
 
 /// Clusters with two zones, one that sheds everything, one that nobody answers for, and the server's.
-fn bootstrap(app: &Backend, front: &Port, port: &Port, nobody: &Port) -> Bootstrap {
-    let localities = ["a", "b"].map(|zone| {
+fn bootstrap([app, other]: [&Backend; 2], [front, port, nobody]: [&Port; 3]) -> Bootstrap {
+    let localities = [("a", app), ("b", other)].map(|(zone, backend)| {
         json!({
             "locality": {"region": "r", "zone": zone},
-            "lb_endpoints": [{"endpoint": {"address": socket_address(app.address)}}],
+            "lb_endpoints": [{"endpoint": {"address": socket_address(backend.address)}}],
         })
     });
     let mut zoned = cluster("zones", app);
@@ -78,6 +78,7 @@ fn bootstrap(app: &Backend, front: &Port, port: &Port, nobody: &Port) -> Bootstr
 async fn story(kind: Kind) -> anyhow::Result<BTreeMap<String, u64>> {
     let dir = tempfile::tempdir()?;
     let app = Backend::start("app", Speaks::Http1).await?;
+    let other = Backend::start("other", Speaks::Http1).await?;
     let [front, port, nobody] = [Port::reserve()?, Port::reserve()?, Port::reserve()?];
     let at = [port.address().to_string()];
     let asked = json!({"lrs": {
@@ -86,7 +87,7 @@ async fn story(kind: Kind) -> anyhow::Result<BTreeMap<String, u64>> {
         "load_reporting_interval": "0.2s",
     }});
     let server = XdsServer::start(dir.path(), &at, &asked).await?;
-    let proxy = Proxy::start(kind, bootstrap(&app, &front, &port, &nobody)).await?;
+    let proxy = Proxy::start(kind, bootstrap([&app, &other], [&front, &port, &nobody])).await?;
     let reported = |_: ()| async {
         let heard = server.heard();
         let full = heard.iter().filter(|one| one["report"].as_array().is_some_and(|r| r.len() > 2));

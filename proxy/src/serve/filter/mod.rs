@@ -505,9 +505,7 @@ async fn noted(
 
 /// Whether a filter will want to read the request's head when its answer comes.
 pub(super) fn wants_head(filters: &[Filter]) -> bool {
-    let wants =
-        |kind: &FilterKind| kind.tells_request() || matches!(kind, FilterKind::Discovered(_));
-    filters.iter().any(|filter| wants(&filter.config.kind))
+    filters.iter().any(|filter| filter.config.kind.tells_request())
 }
 
 /// Whether a request is of the share, out of a million.
