@@ -47,7 +47,7 @@ pub use pick::{Named, PickContext};
 pub use pool::{Connection, ConnectionPermit};
 pub use publish::{Clusters, Live};
 pub use send::{SendError, SendOptions, SentOn};
-pub use stats::ClusterStats;
+pub use stats::{ClusterStats, Codes};
 
 thread_local! {
     /// Threads that are no data worker share the last pools.

@@ -216,7 +216,7 @@ impl ClusterStats {
 
 /// `upstream_rq_<code>` and `upstream_rq_<class>`.
 #[derive(Debug)]
-struct Codes {
+pub struct Codes {
     scope: Scope,
     /// 1xx to 5xx. A class is allocated when its first status is seen.
     classes: [OnceLock<Box<Class>>; 5],
@@ -229,11 +229,13 @@ struct Class {
 }
 
 impl Codes {
-    fn new(scope: Scope) -> Self {
+    /// Counters in this scope; a code is made when it is first seen.
+    pub fn new(scope: Scope) -> Self {
         Self { scope, classes: Default::default() }
     }
 
-    fn charge(&self, status: u16) {
+    /// Counts a status.
+    pub fn charge(&self, status: u16) {
         let (hundreds, rest) = (status / 100, status % 100);
         let Some(slot) = usize::from(hundreds).checked_sub(1).and_then(|at| self.classes.get(at))
         else {

@@ -6,11 +6,13 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::model::http::{ClientCertDetails, ForwardClientCert, HttpManager};
+use crate::model::http::{ClientCertDetails, ForwardClientCert, HttpManager, Inside};
+use crate::model::names;
 
 const XFF: HeaderName = HeaderName::from_static("x-forwarded-for");
 const XFP: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+const PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const EXTERNAL: HeaderName = HeaderName::from_static("x-envoy-external-address");
 
 /// What is known about the connection that a request came on.
@@ -18,6 +20,8 @@ const EXTERNAL: HeaderName = HeaderName::from_static("x-envoy-external-address")
 pub struct Hop<'a> {
     /// Address of the peer. None: a Unix socket.
     pub peer: Option<IpAddr>,
+    /// Port that the peer connected to.
+    pub port: Option<u16>,
     /// The connection is TLS.
     pub tls: bool,
     /// The peer's verified certificate.
@@ -49,8 +53,13 @@ pub fn apply(headers: &mut HeaderMap, manager: &HttpManager, hop: &Hop<'_>) -> O
     forward_certificate(headers, manager.forward_client_cert, manager.client_cert_details, hop);
     let scheme = HeaderValue::from_static(if hop.tls { "https" } else { "http" });
     let hops = manager.xff_num_trusted_hops;
-    // Nobody is inside: Envoy trusts no address either until `internal_address_config` names some.
-    sanitise(headers, manager.use_remote_address);
+    // Nobody is inside until `internal_address_config` names some, as in Envoy.
+    let inside = manager.inside.as_deref().is_some_and(|of| is_inside(headers, manager, hop, of));
+    if inside {
+        headers.insert(names::X_ENVOY_INTERNAL, HeaderValue::from_static("true"));
+    } else {
+        sanitise(headers, manager.use_remote_address);
+    }
     if !manager.use_remote_address {
         if !headers.contains_key(XFP) {
             headers.insert(XFP, scheme);
@@ -64,10 +73,40 @@ pub fn apply(headers: &mut HeaderMap, manager: &HttpManager, hop: &Hop<'_>) -> O
     if let Some(peer) = hop.peer.filter(|_| !manager.skip_xff_append) {
         append_address(headers, peer);
     }
-    if let Some(Ok(client)) = client.map(|client| HeaderValue::from_str(&client.to_string())) {
+    if let Some(port) = hop.port.filter(|_| manager.append_x_forwarded_port)
+        && (hops == 0 || !headers.contains_key(PORT))
+    {
+        headers.insert(PORT, HeaderValue::from(port));
+    }
+    if let Some(Ok(client)) =
+        client.filter(|_| !inside).map(|client| HeaderValue::from_str(&client.to_string()))
+    {
         headers.insert(EXTERNAL, client);
     }
     client
+}
+
+/// Whether a request comes from inside: from one client alone, whose address is one of those.
+fn is_inside(headers: &HeaderMap, manager: &HttpManager, hop: &Hop<'_>, of: &Inside) -> bool {
+    let hops = manager.xff_num_trusted_hops;
+    let mut chain = headers.get_all(XFF).iter();
+    let (client, alone) = if manager.use_remote_address {
+        let alone = chain.next().is_none();
+        let client = if hops == 0 { hop.peer } else { from_end(headers, hops - 1).or(hop.peer) };
+        (client, alone)
+    } else {
+        let chained = |value: &HeaderValue| value.as_bytes().contains(&b',');
+        let alone = chain.next().is_some_and(|only| !chained(only)) && chain.next().is_none();
+        match from_end(headers, hops) {
+            Some(client) => (Some(client), alone),
+            None => return false,
+        }
+    };
+    alone
+        && match client {
+            Some(client) => of.networks.iter().any(|network| network.contains(&client)),
+            None => of.unix_sockets,
+        }
 }
 
 /// Header names that only clients inside may set (Envoy: "External request sanitising").
@@ -82,6 +121,8 @@ fn sanitise(headers: &mut HeaderMap, edge: bool) {
         "x-envoy-retry-on",
         "x-envoy-retry-grpc-on",
         "x-envoy-max-retries",
+        "x-envoy-retriable-status-codes",
+        "x-envoy-retriable-header-names",
         "x-envoy-upstream-rq-timeout-ms",
         "x-envoy-upstream-rq-per-try-timeout-ms",
         "x-envoy-upstream-rq-timeout-alt-response",
@@ -199,6 +240,31 @@ mod tests {
         assert_eq!(text(&headers, "x-forwarded-proto"), Some("http"));
         assert_eq!(text(&headers, "x-envoy-retry-on"), None);
         assert_eq!(text(&headers, "x-envoy-external-address"), Some("198.51.100.7"));
+    }
+
+    #[test]
+    fn who_is_inside_may_say_what_strangers_may_not() {
+        let networks = vec!["10.0.0.0/8".parse().unwrap()];
+        let inside = Some(std::sync::Arc::new(Inside { unix_sockets: false, networks }));
+        let manager = HttpManager {
+            use_remote_address: true,
+            append_x_forwarded_port: true,
+            inside,
+            ..HttpManager::default()
+        };
+        let asked = |chain: Option<&'static str>, peer: &str| {
+            let mut headers = HeaderMap::new();
+            headers.extend(chain.map(|chain| (XFF, HeaderValue::from_static(chain))));
+            headers.insert("x-envoy-retry-on", HeaderValue::from_static("5xx"));
+            apply(&mut headers, &manager, &Hop { port: Some(8443), ..hop(peer) });
+            assert_eq!(text(&headers, "x-forwarded-port"), Some("8443"));
+            let external = headers.contains_key(EXTERNAL);
+            assert_eq!(headers.contains_key(names::X_ENVOY_INTERNAL), !external);
+            (headers.contains_key("x-envoy-retry-on"), external)
+        };
+        assert_eq!(asked(None, "10.0.0.1"), (true, false));
+        assert_eq!(asked(None, "198.51.100.7"), (false, true));
+        assert_eq!(asked(Some("10.0.0.2"), "10.0.0.1"), (false, true));
     }
 
     #[test]

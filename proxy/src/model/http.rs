@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use ipnet::IpNet;
 
 use super::Name;
 use super::access_log::{AccessLog, LogMoments};
@@ -54,6 +55,10 @@ pub struct HttpManager {
     /// The peer's address is the client's: `x-forwarded-for` is extended, external requests lose
     /// their `x-envoy-*` headers.
     pub use_remote_address: bool,
+    /// Clients at these addresses may set headers that others may not. None: nobody.
+    pub inside: Option<Arc<Inside>>,
+    /// Tell the upstream which port the client connected to (`x-forwarded-port`).
+    pub append_x_forwarded_port: bool,
     /// Proxies in front of us that are trusted.
     pub xff_num_trusted_hops: u32,
     /// Do not extend `x-forwarded-for`.
@@ -76,6 +81,8 @@ pub struct HttpManager {
     pub upgrades: Vec<Name>,
     /// Appended to `via`. Empty: nothing.
     pub via: Option<HeaderValue>,
+    /// `shop.example.` is `shop.example`.
+    pub strip_trailing_host_dot: bool,
     /// Drop the port of `:authority` before routing.
     pub strip_port: StripPort,
     /// Set `user-agent`, `x-envoy-downstream-service-cluster`.
@@ -104,6 +111,8 @@ impl Default for HttpManager {
             server_name: HeaderValue::from_static("pillion"),
             server_header: ServerHeader::Overwrite,
             use_remote_address: false,
+            inside: None,
+            append_x_forwarded_port: false,
             xff_num_trusted_hops: 0,
             skip_xff_append: false,
             generate_request_id: true,
@@ -115,10 +124,20 @@ impl Default for HttpManager {
             path: PathOptions::default(),
             upgrades: Vec::new(),
             via: None,
+            strip_trailing_host_dot: false,
             strip_port: StripPort::None,
             add_user_agent: false,
         }
     }
+}
+
+/// `InternalAddressConfig`: clients that are not strangers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inside {
+    /// Whoever connects by a Unix socket.
+    pub unix_sockets: bool,
+    /// These networks.
+    pub networks: Vec<IpNet>,
 }
 
 /// Compared as configuration: two managers that were made of the same resource are equal.

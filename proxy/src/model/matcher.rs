@@ -204,3 +204,32 @@ pub struct QueryMatcher {
     /// It must not be there (`present_match: false`).
     pub absent: bool,
 }
+
+/// `route.v3.CookieMatcher`
+#[derive(Clone, Debug, PartialEq)]
+pub struct CookieMatcher {
+    /// Name of the cookie.
+    pub name: String,
+    /// What it must be.
+    pub value: StringMatcher,
+    /// Turn the result round; a cookie that is not there does not match.
+    pub invert: bool,
+}
+
+impl CookieMatcher {
+    /// Whether the request brings what this asks for. The first cookie of the name counts.
+    pub fn matches(&self, headers: &HeaderMap) -> bool {
+        let lines = headers.get_all(http::header::COOKIE).iter();
+        let mut pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+        let found = pairs.find_map(|pair| {
+            let (name, value) = std::str::from_utf8(pair).ok()?.split_once('=')?;
+            (name.trim() == self.name).then(|| unquoted(value.trim()))
+        });
+        found.is_some_and(|value| self.value.matches(value)) != self.invert
+    }
+}
+
+fn unquoted(value: &str) -> &str {
+    let inner = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+    inner.unwrap_or(value)
+}

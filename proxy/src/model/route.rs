@@ -10,10 +10,12 @@ use regex::Regex;
 use super::balancing::SubsetMatch;
 use super::filter::Overrides;
 use super::headers::HeaderOps;
+use super::kept::Kept;
 use super::local_reply::BodyFormat;
-use super::matcher::{HeaderMatcher, QueryMatcher};
+use super::matcher::{CookieMatcher, HeaderMatcher, QueryMatcher};
 use super::rate_limit::Rule;
 pub use super::retry::{RetryOn, RetryPolicy};
+use super::tracing::RouteTracing;
 use super::{Map, Name};
 
 /// A `RouteConfiguration`, ready to be matched against.
@@ -31,6 +33,10 @@ pub struct RouteTable {
     pub request_headers: HeaderOps,
     /// Header changes towards the downstream.
     pub response_headers: HeaderOps,
+    /// `;key=value` at the end of a path is not looked at.
+    pub ignore_path_parameters: bool,
+    /// A route has sampling of its own.
+    pub traces: bool,
     /// Apply the table's header changes first and the route's last, so that the route's win.
     pub most_specific_header_mutations_wins: bool,
     /// What it changes about HTTP filters.
@@ -63,6 +69,9 @@ pub struct VirtualHost {
     pub request_headers: HeaderOps,
     /// Header changes towards the downstream.
     pub response_headers: HeaderOps,
+    /// Requests that are counted together; the last takes all that no other one does. Empty:
+    /// nothing is counted so.
+    pub virtual_clusters: Vec<Arc<VirtualCluster>>,
     /// Used by routes that have none of their own.
     pub retry: Option<Arc<RetryPolicy>>,
     /// Another try at a per-try timeout, without giving up the one that is late.
@@ -81,6 +90,33 @@ pub struct VirtualHost {
     pub filters: Overrides,
     /// Its changes of answers tell something about the request.
     pub tells_request: bool,
+}
+
+/// `VirtualCluster`: requests that are counted together.
+#[derive(Debug)]
+pub struct VirtualCluster {
+    /// `vhost.<host>.vcluster.<name>.`
+    pub name: Name,
+    /// All must match.
+    pub headers: Vec<HeaderMatcher>,
+    /// Its metrics.
+    pub kept: Kept,
+}
+
+impl VirtualCluster {
+    /// Its name, for logs. None: it takes what no other one does.
+    pub fn told(&self) -> Option<&str> {
+        (!self.headers.is_empty()).then_some(&*self.name)
+    }
+}
+
+/// `stat_prefix` of a route: its requests are counted by themselves.
+#[derive(Debug)]
+pub struct Counted {
+    /// `vhost.<host>.route.<prefix>.`
+    pub prefix: Name,
+    /// Its metrics.
+    pub kept: Kept,
 }
 
 /// `VirtualHost.TlsRequirementType`
@@ -110,6 +146,10 @@ pub struct Route {
     pub response_headers: HeaderOps,
     /// Name of the span (`decorator.operation`).
     pub operation: Option<Name>,
+    /// Sampling and tags of its own. None: the connection manager's.
+    pub tracing: Option<Arc<RouteTracing>>,
+    /// Metrics of its own.
+    pub counted: Option<Arc<Counted>>,
     /// What it changes about HTTP filters; wins over the virtual host's.
     pub filters: Overrides,
     /// Its changes of answers, or those of its weighted clusters, tell something about the request.
@@ -125,10 +165,23 @@ pub struct RouteMatch {
     pub headers: Vec<HeaderMatcher>,
     /// All must match.
     pub query: Vec<QueryMatcher>,
+    /// All must match.
+    pub cookies: Vec<CookieMatcher>,
+    /// What the client's certificate must be.
+    pub client: ClientMatch,
     /// Only gRPC requests (by content type).
     pub grpc: bool,
     /// Share of requests, out of a million; the rest goes on to the next route. None: all.
     pub fraction: Option<u32>,
+}
+
+/// `TlsContextMatchOptions`. None: it does not matter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientMatch {
+    /// Whether it showed one.
+    pub presented: Option<bool>,
+    /// Whether that was verified.
+    pub validated: Option<bool>,
 }
 
 /// Path specifiers. Lower case already where case is ignored.
@@ -264,8 +317,10 @@ pub struct Weighted {
 /// `WeightedCluster.ClusterWeight`
 #[derive(Clone, Debug)]
 pub struct WeightedCluster {
-    /// Name of the cluster.
+    /// Name of the cluster. Empty: `header` names it.
     pub cluster: Name,
+    /// Request header that names it.
+    pub header: Option<HeaderName>,
     /// Its share.
     pub weight: u32,
     /// Which of its endpoints are meant: what the route says, and what its entry says on top.
@@ -288,6 +343,8 @@ pub enum PathRewrite {
     None,
     /// Put this in place of what matched (`prefix_rewrite`).
     Prefix(String),
+    /// `path_rewrite_policy`: what the route matched, with its groups in other places.
+    Template(String),
     /// `regex_rewrite`: replace every match in the path by this (`\1` is a group).
     Regex(Regex, String),
 }
@@ -363,8 +420,10 @@ pub struct DirectResponse {
 /// `RequestMirrorPolicy`
 #[derive(Clone, Debug)]
 pub struct Mirror {
-    /// Where the copy goes.
+    /// Where the copy goes. Empty: `header` names it.
     pub cluster: Name,
+    /// Request header that names it.
+    pub header: Option<HeaderName>,
     /// Out of a million.
     pub parts_per_million: u32,
     /// The copy's host ends with `-shadow`. Default true.

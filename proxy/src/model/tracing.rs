@@ -29,6 +29,19 @@ pub struct Tracing {
     pub max_path_tag_length: u32,
 }
 
+/// What a route says about spans (`envoy.config.route.v3.Tracing`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteTracing {
+    /// In place of [`Tracing::client_sampling`].
+    pub client_sampling: f64,
+    /// In place of [`Tracing::random_sampling`].
+    pub random_sampling: f64,
+    /// In place of [`Tracing::overall_sampling`].
+    pub overall_sampling: f64,
+    /// Beside [`Tracing::custom_tags`]; of two of one name this one counts.
+    pub custom_tags: Vec<(Name, Template)>,
+}
+
 /// Sampler of the tracer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Sampler {

@@ -8,6 +8,11 @@ pub fn rewrite_path(rewrite: &PathRewrite, matched: &PathMatch, target: &str) ->
     match rewrite {
         PathRewrite::None => None,
         PathRewrite::Prefix(prefix) => Some(replace_matched(matched, prefix, target)),
+        PathRewrite::Template(expansion) => {
+            let PathMatch::Regex(regex) = matched else { return None };
+            let (path, query) = split(target);
+            Some(format!("{}{query}", regex.replace(path, expansion.as_str())))
+        }
         PathRewrite::Regex(regex, substitution) => {
             let (path, query) = split(target);
             let path = regex.replace_all(path, to_rust_groups(substitution).as_str());

@@ -17,12 +17,22 @@ pub struct Match<'a> {
     pub route: Option<&'a Arc<Route>>,
 }
 
-/// Find the virtual host and route for a request. `random` decides `runtime_fraction`.
-/// None: no virtual host serves this authority.
+/// What routes look at beside the request itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Given {
+    /// Decides `runtime_fraction`.
+    pub random: u64,
+    /// The client showed a certificate.
+    pub presented: bool,
+    /// It was verified.
+    pub validated: bool,
+}
+
+/// Find the virtual host and route for a request. None: no virtual host serves this authority.
 pub fn select<'a>(
     table: &'a RouteTable,
     request: &RequestView<'_>,
-    random: u64,
+    given: Given,
 ) -> Option<Match<'a>> {
     let authority = if table.ignore_port_in_host_matching {
         without_port(request.authority)
@@ -30,8 +40,11 @@ pub fn select<'a>(
         request.authority
     };
     let host = table.hosts.get(find_host(&table.domains, authority)?)?;
-    let path = split_query(request.path);
-    let route = host.routes.iter().find(|route| fits_at(&route.matches, (request, path), random));
+    let mut path = split_query(request.path);
+    if table.ignore_path_parameters {
+        path.0 = path.0.split_once(';').map_or(path.0, |(before, _)| before);
+    }
+    let route = host.routes.iter().find(|route| fits_at(&route.matches, (request, path), given));
     Some(Match { host, route })
 }
 
@@ -73,21 +86,24 @@ fn find_host(domains: &Domains, authority: &str) -> Option<usize> {
     domains.any
 }
 
-/// Whether a request fits. `random` decides `runtime_fraction`.
-pub fn fits(matches: &RouteMatch, request: &RequestView<'_>, random: u64) -> bool {
-    fits_at(matches, (request, split_query(request.path)), random)
+/// Whether a request fits.
+pub fn fits(matches: &RouteMatch, request: &RequestView<'_>, given: Given) -> bool {
+    fits_at(matches, (request, split_query(request.path)), given)
 }
 
 fn fits_at(
     matches: &RouteMatch,
     (request, (path, query)): (&RequestView<'_>, (&str, &str)),
-    random: u64,
+    given: Given,
 ) -> bool {
     path_fits(&matches.path, path, request.method)
         && (!matches.grpc || is_grpc(request))
         && matches.headers.iter().all(|header| header.matches(request))
         && matches.query.iter().all(|parameter| query_fits(parameter, query))
-        && matches.fraction.is_none_or(|share| random % 1_000_000 < u64::from(share))
+        && matches.cookies.iter().all(|cookie| cookie.matches(request.headers))
+        && matches.client.presented.is_none_or(|wanted| wanted == given.presented)
+        && matches.client.validated.is_none_or(|wanted| wanted == given.validated)
+        && matches.fraction.is_none_or(|share| given.random % 1_000_000 < u64::from(share))
 }
 
 /// Path and query of a request target; a fragment, which clients must not send, is dropped.

@@ -1,13 +1,23 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::*;
-use crate::model::matcher::{HeaderKey, HeaderMatch, HeaderMatcher, StringMatcher, full_regex};
-use crate::model::route::{Action, DirectResponse};
+use crate::model::matcher::{
+    CookieMatcher, HeaderKey, HeaderMatch, HeaderMatcher, StringMatcher, full_regex,
+};
+use crate::model::route::{Action, ClientMatch, DirectResponse};
 
 fn route(name: &str, path: PathMatch) -> Route {
     Route {
         name: name.into(),
-        matches: RouteMatch { path, headers: vec![], query: vec![], grpc: false, fraction: None },
+        matches: RouteMatch {
+            path,
+            headers: vec![],
+            query: vec![],
+            cookies: vec![],
+            client: ClientMatch::default(),
+            grpc: false,
+            fraction: None,
+        },
         action: Action::Direct(DirectResponse {
             status: http::StatusCode::OK,
             body: bytes::Bytes::new(),
@@ -16,6 +26,8 @@ fn route(name: &str, path: PathMatch) -> Route {
         request_headers: Default::default(),
         response_headers: Default::default(),
         operation: None,
+        tracing: None,
+        counted: None,
         filters: Vec::new(),
         tells_request: false,
     }
@@ -33,7 +45,7 @@ fn any_host(routes: Vec<Route>) -> RouteTable {
 
 fn chosen(table: &RouteTable, target: &str, headers: &HeaderMap) -> Option<String> {
     let view = RequestView { method: "GET", path: target, authority: "a", scheme: "http", headers };
-    Some(select(table, &view, 0)?.route?.name.to_string())
+    Some(select(table, &view, Given::default())?.route?.name.to_string())
 }
 
 #[test]
@@ -50,7 +62,7 @@ fn domains_are_tried_exact_then_suffix_then_prefix_then_any() {
         table.ignore_port_in_host_matching = ignore_port;
         let view =
             RequestView { method: "GET", path: "/", authority, scheme: "http", headers: &headers };
-        select(&table, &view, 0).map(|found| found.host.name.to_string()).unwrap()
+        select(&table, &view, Given::default()).map(|found| found.host.name.to_string()).unwrap()
     };
     assert_eq!(name("WWW.shop.example", false), "exact");
     assert_eq!(name("api.shop.example", false), "suffix");
@@ -123,7 +135,51 @@ fn a_fraction_lets_the_rest_go_on() {
     let headers = HeaderMap::new();
     let view =
         RequestView { method: "GET", path: "/", authority: "a", scheme: "http", headers: &headers };
-    let name = |random| select(&table, &view, random).unwrap().route.unwrap().name.to_string();
+    let name = |random| {
+        select(&table, &view, Given { random, ..Given::default() })
+            .unwrap()
+            .route
+            .unwrap()
+            .name
+            .to_string()
+    };
     assert_eq!(name(249_999), "some");
     assert_eq!(name(250_000), "rest");
+}
+
+#[test]
+fn cookies_and_the_clients_certificate_narrow_a_route() {
+    let all = || PathMatch::Prefix("/".into(), Case::Sensitive);
+    let mut by_cookie = route("cookie", all());
+    let value = StringMatcher::exact("b");
+    by_cookie.matches.cookies = vec![CookieMatcher { name: "a".into(), value, invert: false }];
+    let mut verified = route("verified", all());
+    verified.matches.client = ClientMatch { presented: Some(true), validated: Some(true) };
+    let table = any_host(vec![by_cookie, verified, route("rest", all())]);
+    let name = |cookie: Option<&'static str>, validated| {
+        let cookie = cookie.map(|text| (http::header::COOKIE, HeaderValue::from_static(text)));
+        let headers: HeaderMap = cookie.into_iter().collect();
+        let headers = &headers;
+        let view =
+            RequestView { method: "GET", path: "/", authority: "a", scheme: "http", headers };
+        let given = Given { presented: true, validated, ..Given::default() };
+        select(&table, &view, given).unwrap().route.unwrap().name.to_string()
+    };
+    assert_eq!(name(Some("x=1; a=b"), false), "cookie");
+    assert_eq!(name(Some("a=\"b\""), false), "cookie");
+    assert_eq!(name(Some("a=c; a=b"), false), "rest");
+    assert_eq!(name(None, true), "verified");
+    assert_eq!(name(None, false), "rest");
+}
+
+#[test]
+fn path_parameters_count_unless_the_table_ignores_them() {
+    let mut table = any_host(vec![
+        route("exact", PathMatch::Exact("/a".into(), Case::Sensitive)),
+        route("rest", PathMatch::Prefix("/".into(), Case::Sensitive)),
+    ]);
+    let headers = HeaderMap::new();
+    assert_eq!(chosen(&table, "/a;b=c?d", &headers).as_deref(), Some("rest"));
+    table.ignore_path_parameters = true;
+    assert_eq!(chosen(&table, "/a;b=c?d", &headers).as_deref(), Some("exact"));
 }

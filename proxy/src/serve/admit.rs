@@ -19,8 +19,8 @@ use crate::model::http::RouteSource;
 use crate::model::matcher::RequestView;
 use crate::model::names;
 use crate::model::route::{
-    Forward, HostRewrite, RequireTls, RetryPolicy, Route, RouteTable, Target, VirtualHost,
-    Weighted, WeightedCluster,
+    Forward, HostRewrite, RequireTls, RetryPolicy, Route, RouteTable, Target, VirtualCluster,
+    VirtualHost, Weighted, WeightedCluster,
 };
 use crate::policy::hash::{self, Hashed};
 use crate::policy::retry::Retries;
@@ -127,6 +127,8 @@ impl<'a> Plan<'a> {
             return Err(Refusal::local(Reason::NoCluster, forward.cluster_not_found, detail));
         };
         exchange.facts.cluster = Some(Arc::clone(&cluster));
+        let of = |one: &&Arc<VirtualCluster>| one.headers.iter().all(|h| h.matches(request));
+        exchange.facts.virtual_cluster = host.virtual_clusters.iter().find(of).cloned();
         let permit = cluster.admit(forward.priority)?;
         let policy = policy(forward, host);
         let hashed = Hashed {
@@ -224,18 +226,28 @@ fn target_cluster<'a: 'r, 'r>(
 ) -> Result<(&'r str, Option<&'a WeightedCluster>), Refusal> {
     match &forward.target {
         Target::Cluster(name) => Ok((name, None)),
-        Target::Header(header) => {
-            let named = request.headers.get(header).and_then(|value| value.to_str().ok());
-            named.map(|name| (name, None)).ok_or_else(|| {
-                let detail = format!("the request has no `{header}` header to name its cluster");
-                Refusal::local(Reason::NoCluster, forward.cluster_not_found, detail)
-            })
-        }
+        Target::Header(header) => named_by(header, forward, request).map(|name| (name, None)),
         Target::Weighted(weighted) => {
             let drawn = drawn.unwrap_or_else(|| draw(weighted, request, fastrand::u64(..)));
-            Ok((&drawn.cluster, Some(drawn)))
+            let name = match &drawn.header {
+                Some(header) => named_by(header, forward, request)?,
+                None => &drawn.cluster,
+            };
+            Ok((name, Some(drawn)))
         }
     }
+}
+
+fn named_by<'r>(
+    header: &HeaderName,
+    forward: &Forward,
+    request: &RequestView<'r>,
+) -> Result<&'r str, Refusal> {
+    let named = request.headers.get(header).and_then(|value| value.to_str().ok());
+    named.ok_or_else(|| {
+        let detail = format!("the request has no `{header}` header to name its cluster");
+        Refusal::local(Reason::NoCluster, forward.cluster_not_found, detail)
+    })
 }
 
 /// The entry of a weighted route that a request goes to.

@@ -72,6 +72,7 @@ pub(super) fn after(
     }
     if repeated && !wanted {
         plan.cluster.stats.upstream_rq_retry_success.inc();
+        exchange.count(|stats| stats.retry_success.inc());
     }
     match outcome {
         Ok(response) => Ok(Next::Final(response)),
@@ -120,15 +121,18 @@ pub(super) fn try_again(
     let stats = &plan.cluster.stats;
     let Some(wait) = plan.retries.take(fastrand::u64(..), asked) else {
         stats.upstream_rq_retry_limit_exceeded.inc();
+        exchange.count(|stats| stats.retry_limit_exceeded.inc());
         exchange.flag(Reason::RetryLimitExceeded);
         return None;
     };
     let Some(permit) = plan.cluster.admit_retry(plan.forward.priority) else {
         stats.upstream_rq_retry_overflow.inc();
+        exchange.count(|stats| stats.retry_overflow.inc());
         exchange.flag(Reason::Overflow);
         return None;
     };
     stats.upstream_rq_retry.inc();
+    exchange.count(|stats| stats.retry.inc());
     match wait {
         Wait::BackOff(_) => stats.upstream_rq_retry_backoff_exponential.inc(),
         Wait::AsAsked(_) => stats.upstream_rq_retry_backoff_ratelimited.inc(),

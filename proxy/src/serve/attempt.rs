@@ -57,6 +57,7 @@ pub(super) async fn run(
         };
         dress(exchange, plan, (&tried, &endpoint), &mut request);
         let outcome = one_try(exchange, plan, (&endpoint, &clock), request).await;
+        count(exchange, &outcome);
         observe(&plan.leaf.0, &endpoint, &outcome);
         let next = again::after(exchange, plan, &mut source, &mut tried, outcome)?;
         tried.endpoints.push(endpoint);
@@ -185,13 +186,19 @@ async fn one_try(
             sent
         }
         reason = clock.run_out(Some(Instant::now())) => {
-            Err(SendError { refusal: timed_out(plan, clock, reason), request: None })
+            Err(SendError { refusal: timed_out(exchange, plan, clock, reason), request: None })
         }
     }
 }
 
 /// The refusal that a deadline leads to, with Envoy's status for it.
-pub(super) fn timed_out(plan: &Plan<'_>, clock: &Clock, reason: Reason) -> Refusal {
+pub(super) fn timed_out(
+    exchange: &Exchange,
+    plan: &Plan<'_>,
+    clock: &Clock,
+    reason: Reason,
+) -> Refusal {
+    count_timeout(exchange, reason);
     plan.cluster.stats.out_of_time(reason);
     let (status, side, detail) = match reason {
         Reason::DownstreamRequestTimeout => {
@@ -209,6 +216,30 @@ pub(super) fn timed_out(plan: &Plan<'_>, clock: &Clock, reason: Reason) -> Refus
         _ => (StatusCode::GATEWAY_TIMEOUT, Side::Upstream, "upstream request timeout"),
     };
     Refusal { reason, status, side, sent: Sent::Maybe, detail: detail.into() }
+}
+
+pub(super) fn count_timeout(exchange: &Exchange, reason: Reason) {
+    if reason == Reason::RequestTimeout {
+        exchange.count(|stats| stats.timeout.inc());
+    }
+}
+
+/// A try that had a connection counts as sent.
+pub(super) fn count(exchange: &Exchange, outcome: &Result<Response<ResponseBody>, SendError>) {
+    let sent = match outcome {
+        Ok(_) => true,
+        Err(error) => !matches!(
+            error.refusal.reason,
+            Reason::ConnectFailure
+                | Reason::ConnectTimeout
+                | Reason::TlsFailure
+                | Reason::Overflow
+                | Reason::DnsFailure
+        ),
+    };
+    if sent {
+        exchange.count(|stats| stats.total.inc());
+    }
 }
 
 /// Tell outlier detection.

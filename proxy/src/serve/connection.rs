@@ -283,6 +283,6 @@ impl Connection {
             pem: if details.cert { peer.pem_url_encoded() } else { "" },
             chain: if details.chain { peer.chain_url_encoded() } else { "" },
         });
-        Hop { peer: self.remote_ip(), tls: self.is_tls(), certificate }
+        Hop { peer: self.remote_ip(), port: self.local_port(), tls: self.is_tls(), certificate }
     }
 }

@@ -15,14 +15,16 @@ use super::filter::{self, Notes, Passed, Routed};
 use super::read;
 use super::redirects::{self, Followed};
 use super::reply::{self, Answer};
+use super::route_stats::RequestStats;
 use super::tunnel;
 use super::upgrade::{self, Upgrade};
 use crate::cluster::{Cluster, Endpoint, Live, SentOn};
 use crate::http::body::RequestBody;
 use crate::http::meter::Meter;
-use crate::model::route::{Action, Route, RouteTable, VirtualHost};
+use crate::model::names;
+use crate::model::route::{Action, Route, RouteTable, VirtualCluster, VirtualHost};
 use crate::policy::hash::NewCookie;
-use crate::route::Match;
+use crate::route::{Given, Match};
 use crate::telemetry::reason::{Reason, Refusal};
 use crate::telemetry::trace::Span;
 
@@ -86,6 +88,8 @@ pub(crate) struct Facts {
     pub(crate) route: Option<Arc<Route>>,
     /// Its virtual host.
     pub(crate) host: Option<Arc<VirtualHost>>,
+    /// The virtual cluster, where the virtual host has some.
+    pub(crate) virtual_cluster: Option<Arc<VirtualCluster>>,
     /// The cluster.
     pub(crate) cluster: Option<Arc<Cluster>>,
     /// The endpoint that answered, or was tried last.
@@ -149,7 +153,9 @@ impl Exchange {
         };
         let live = Arc::clone(&self.live);
         let connection = Arc::clone(&self.connection);
-        let table = admit::route_table(&live, &connection.http.manager.routes)?;
+        let table = admit::route_table(&live, &connection.http.manager.routes);
+        self.begin_trace(table.as_ref().ok().copied(), &mut request);
+        let table = table?;
         let mut followed = Followed::default();
         loop {
             match self.pass(table, request, &mut followed).await? {
@@ -232,13 +238,48 @@ impl Exchange {
         upgrade::answered(self, plan, response).await.map(Pass::Answer)
     }
 
+    /// Begin the span, as the connection manager wants it, or the route.
+    fn begin_trace(&mut self, table: Option<&RouteTable>, request: &mut Request<RequestBody>) {
+        if self.connection.http.tracer.is_some() {
+            let table = table.filter(|table| table.traces);
+            let route = table.and_then(|table| {
+                let routed = Routed::choose(table, &read::view(request), self.given());
+                routed.matched?.route
+            });
+            let tracing = route.and_then(|route| route.tracing.clone());
+            super::record::start_span(self, tracing, request);
+        }
+        if self.connection.http.manager.always_set_request_id_in_response {
+            self.echo_request_id = request.headers().get(names::X_REQUEST_ID).cloned();
+        }
+        super::record::keep_head(self, request);
+    }
+
+    /// What routes look at beside the request itself.
+    pub(super) fn given(&self) -> Given {
+        let verified = self.connection.is_mutual_tls();
+        Given { random: self.random, presented: verified, validated: verified }
+    }
+
+    /// Count in the metrics of the virtual cluster and of the route, if they have some.
+    pub(super) fn count(&self, count: impl Fn(&RequestStats)) {
+        let Some(host) = &self.facts.host else { return };
+        let registry = &self.connection.http.context.registry;
+        if let Some(cluster) = &self.facts.virtual_cluster {
+            count(cluster.kept.get(|| RequestStats::of_cluster(registry, &host.name, cluster)));
+        }
+        if let Some(counted) = self.facts.route.as_ref().and_then(|r| r.counted.as_ref()) {
+            count(counted.kept.get(|| RequestStats::of_route(registry, &host.name, counted)));
+        }
+    }
+
     /// The route that a request takes now.
     pub(super) fn choose<'t>(
         &mut self,
         table: &'t RouteTable,
         request: &Request<RequestBody>,
     ) -> Routed<'t> {
-        let routed = Routed::choose(table, &read::view(request), self.random);
+        let routed = Routed::choose(table, &read::view(request), self.given());
         self.keep_if_told(routed, request);
         routed
     }

@@ -71,8 +71,9 @@ pub(super) async fn run(
                 // The first is counted where it is made a refusal of.
                 for _ in 1..race.flying.len() {
                     plan.cluster.stats.out_of_time(reason);
+                    attempt::count_timeout(exchange, reason);
                 }
-                let refusal = attempt::timed_out(plan, clock, reason);
+                let refusal = attempt::timed_out(exchange, plan, clock, reason);
                 again::failed(exchange, &refusal);
                 return Err(refusal);
             }
@@ -159,6 +160,7 @@ impl Race {
         source: &Source,
         landed: Landed,
     ) -> Option<Result<Response<ResponseBody>, Refusal>> {
+        attempt::count(exchange, &landed.outcome);
         attempt::observe(&landed.leaf.0, &landed.endpoint, &landed.outcome);
         let ended = match &landed.outcome {
             Ok(response) => Outcome::Response(response.status(), response.headers()),
@@ -203,6 +205,7 @@ impl Race {
     ) -> Result<Response<ResponseBody>, Refusal> {
         if self.tried.permit.take().is_some() && !unlucky {
             plan.cluster.stats.upstream_rq_retry_success.inc();
+            exchange.count(|stats| stats.retry_success.inc());
         }
         exchange.facts.endpoint = Some(landed.endpoint);
         exchange.facts.sent_on = landed.sent_on;

@@ -24,8 +24,12 @@ pub(super) fn send(exchange: &Exchange, plan: &Plan<'_>, source: &Source) {
         if fastrand::u64(..1_000_000) >= u64::from(mirror.parts_per_million) {
             continue;
         }
-        let Some(cluster) = exchange.live.cluster(&mirror.cluster) else { continue };
         let Some(request) = copy(mirror, source) else { continue };
+        let name = match &mirror.header {
+            Some(header) => request.headers().get(header).and_then(|name| name.to_str().ok()),
+            None => Some(&*mirror.cluster),
+        };
+        let Some(cluster) = name.and_then(|name| exchange.live.cluster(name)) else { continue };
         let options = SendOptions {
             priority: Priority::Default,
             downstream_h2: exchange.connection.is_http2(),

@@ -37,6 +37,7 @@ mod read;
 mod record;
 mod redirects;
 mod reply;
+mod route_stats;
 mod server;
 mod source;
 mod speak_first;

@@ -105,6 +105,9 @@ pub(super) fn accept(
     {
         return Err(bad_request("the normalised path is not a valid request target"));
     }
+    if manager.strip_trailing_host_dot {
+        strip_dot(&mut request);
+    }
     strip_port(&mut request, manager.strip_port, connection.local_port());
     hop::strip(request.headers_mut());
     if let Some(upgrade) = &exchange.upgrade {
@@ -117,14 +120,9 @@ pub(super) fn accept(
     }
     exchange.facts.client = forwarded::apply(headers, manager, &connection.hop());
     set_request_id(manager, request.headers_mut());
-    super::record::start_span(exchange, &mut request);
-    if manager.always_set_request_id_in_response {
-        exchange.echo_request_id = request.headers().get(names::X_REQUEST_ID).cloned();
-    }
     if let Some(via) = &manager.via {
         request.headers_mut().append(http::header::VIA, via.clone());
     }
-    super::record::keep_head(exchange, &request);
     Ok(Accepted::Request(request))
 }
 
@@ -192,6 +190,23 @@ fn check_authority(request: &Request<RequestBody>) -> Result<(), Refusal> {
         return Err(bad_request("no path in the request target"));
     }
     Ok(())
+}
+
+/// `shop.example.:80` is `shop.example:80`.
+fn strip_dot(request: &mut Request<RequestBody>) {
+    let authority = target::authority(request.uri(), request.headers());
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let Some(host) = host.strip_suffix('.') else { return };
+    let authority = match port {
+        Some(port) => HeaderValue::from_str(&format!("{host}:{port}")),
+        None => HeaderValue::from_str(host),
+    };
+    if let Ok(authority) = authority {
+        target::set_authority(request, &authority);
+    }
 }
 
 fn strip_port(request: &mut Request<RequestBody>, strip: StripPort, local: Option<u16>) {

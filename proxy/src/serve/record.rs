@@ -18,19 +18,25 @@ use crate::http::request_id;
 use crate::http::target;
 use crate::model::listener::{Address, Direction};
 use crate::model::names;
+use crate::model::route::VirtualCluster;
+use crate::model::tracing::RouteTracing;
 use crate::telemetry::format::{LogKind, Record, Times};
 use crate::telemetry::reason::Reason;
 use crate::telemetry::trace::TraceReason;
 
 /// Begin the request's span, if the connection manager traces. The id of the request carries from
 /// hop to hop why it is traced, and a number that all hops draw the same from.
-pub(super) fn start_span(exchange: &mut Exchange, request: &mut Request<RequestBody>) {
+pub(super) fn start_span(
+    exchange: &mut Exchange,
+    of_route: Option<Arc<RouteTracing>>,
+    request: &mut Request<RequestBody>,
+) {
     let http = Arc::clone(&exchange.connection.http);
     let Some(tracer) = &http.tracer else { return };
     let headers = request.headers_mut();
     let found = headers.get(names::X_REQUEST_ID).and_then(request_id::read);
     let (found, number) = found.unwrap_or((TraceReason::No, exchange.random));
-    let reason = tracer.reason(headers, (found, number), fastrand::u64(..));
+    let reason = tracer.reason(of_route.as_deref(), headers, (found, number), fastrand::u64(..));
     if reason != found
         && let Some(packed) =
             headers.get(names::X_REQUEST_ID).filter(|id| request_id::read(id).is_some())
@@ -46,7 +52,7 @@ pub(super) fn start_span(exchange: &mut Exchange, request: &mut Request<RequestB
     } else {
         http.stats.tracing_not_sampled.inc();
     }
-    exchange.span = Some(span);
+    exchange.span = Some(span.of_route(of_route));
 }
 
 /// A try begins: a span of its own, if the tracer wants that.
@@ -89,6 +95,8 @@ pub(super) fn finish(exchange: &mut Exchange) {
         if let Some(after) = exchange.facts.response_after {
             cluster.stats.upstream_rq_time.record(after.as_secs_f64() * 1000.0);
         }
+        let after = exchange.facts.response_after.map(|after| after.as_secs_f64() * 1000.0);
+        exchange.count(|stats| stats.charge(status.as_u16(), after));
     }
     if !exchange.is_recorded() {
         return;
@@ -243,6 +251,7 @@ fn outcome(facts: &Facts) -> Record<'_> {
         upstream_attempts: facts.attempts,
         upstream_transport_failure: facts.failure.as_deref(),
         route: facts.route.as_ref().map(|route| &*route.name),
+        virtual_cluster: facts.virtual_cluster.as_deref().and_then(VirtualCluster::told),
         virtual_host: facts.host.as_ref().map(|host| &*host.name),
         operation: facts.route.as_ref().and_then(|route| route.operation.as_deref()),
         ..Record::default()

@@ -120,7 +120,7 @@ fn next(
             request.headers_mut().append(name, value.clone());
         }
     }
-    let chosen = Routed::choose(table, &read::view(&request), exchange.random);
+    let chosen = Routed::choose(table, &read::view(&request), exchange.given());
     let to = chosen.matched.and_then(|matched| matched.route).ok_or(Why::NoRoute)?;
     let hop = (route.name.clone(), to.name.clone());
     let repeated = policy.previous_routes && followed.hops.contains(&hop);

@@ -15,7 +15,7 @@ pub use context::{B3, TraceContext, TraceId};
 use super::format::{self, Record};
 use super::stats::{Counter, Registry};
 use crate::model::names;
-use crate::model::tracing::{Sampler, Tracing};
+use crate::model::tracing::{RouteTracing, Sampler, Tracing};
 
 /// Finished spans that wait to be sent; more are dropped and counted.
 const QUEUE: usize = 8 * 1024;
@@ -70,6 +70,8 @@ pub struct Span {
     parent: Option<u64>,
     start: SystemTime,
     inbound: bool,
+    /// What the route says about it.
+    of_route: Option<Arc<RouteTracing>>,
 }
 
 /// A span that is over, ready to be sent.
@@ -120,6 +122,7 @@ impl Tracer {
     /// client's word, ours, or chance. `number` is the same at every hop, and so is the outcome.
     pub fn reason(
         &self,
+        of_route: Option<&RouteTracing>,
         headers: &HeaderMap,
         (found, number): (TraceReason, u64),
         random: u64,
@@ -127,7 +130,11 @@ impl Tracer {
         let share = number % 10_000;
         let within = |percent: f64| (share as f64) < percent * 100.0;
         let config = &self.config;
-        let client = || chance(config.client_sampling * 10_000.0, random);
+        let (client_share, random_share, overall_share) = match of_route {
+            Some(route) => (route.client_sampling, route.random_sampling, route.overall_sampling),
+            None => (config.client_sampling, config.random_sampling, config.overall_sampling),
+        };
+        let client = || chance(client_share * 10_000.0, random);
         let internal = || headers.get(names::X_ENVOY_INTERNAL).is_some_and(|value| value == "true");
         let reason = match found {
             TraceReason::No if headers.contains_key(names::X_CLIENT_TRACE_ID) && client() => {
@@ -136,10 +143,10 @@ impl Tracer {
             TraceReason::No if headers.contains_key(names::X_ENVOY_FORCE_TRACE) && internal() => {
                 TraceReason::Forced
             }
-            TraceReason::No if within(config.random_sampling) => TraceReason::Sampled,
+            TraceReason::No if within(random_share) => TraceReason::Sampled,
             found => found,
         };
-        if within(config.overall_sampling) { reason } else { TraceReason::No }
+        if within(overall_share) { reason } else { TraceReason::No }
     }
 
     /// Begin the span of a request. Where it is not sampled it is not recorded either, but the
@@ -165,6 +172,7 @@ impl Tracer {
             parent: parent.map(|parent| parent.span_id),
             start,
             inbound,
+            of_route: None,
         }
     }
 
@@ -214,6 +222,12 @@ fn fresh_trace_id(random: &mut dyn FnMut() -> u64) -> TraceId {
 }
 
 impl Span {
+    /// The same, with the tags of its route.
+    #[must_use]
+    pub fn of_route(self, of_route: Option<Arc<RouteTracing>>) -> Self {
+        Self { of_route, ..self }
+    }
+
     /// Whether it is recorded.
     pub fn is_sampled(&self) -> bool {
         self.context.sampled
@@ -249,6 +263,7 @@ impl Span {
             parent: Some(self.context.span_id),
             start: SystemTime::now(),
             inbound: false,
+            of_route: self.of_route.clone(),
         })
     }
 
@@ -278,7 +293,11 @@ impl Span {
         attributes: Vec<(&'static str, String)>,
         (record, end): (&Record<'_>, SystemTime),
     ) {
-        let tags = self.config.custom_tags.iter().map(|(name, template)| {
+        let own = self.of_route.as_ref().map(|of_route| &*of_route.custom_tags);
+        let own = own.unwrap_or_default();
+        let shared = self.config.custom_tags.iter();
+        let shared = shared.filter(|(name, _)| own.iter().all(|(other, _)| other != name));
+        let tags = shared.chain(own).map(|(name, template)| {
             let mut text = String::new();
             format::write(template, record, &mut text);
             (name.to_string(), text)
@@ -384,7 +403,7 @@ mod tests {
         };
         let (tracer, _spans) = tracer(25.0);
         let reason =
-            |headers: &HeaderMap, found, number| tracer.reason(headers, (found, number), 0);
+            |headers: &HeaderMap, found, number| tracer.reason(None, headers, (found, number), 0);
         let none = HeaderMap::new();
         assert_eq!(reason(&none, TraceReason::No, 2499), TraceReason::Sampled);
         assert_eq!(reason(&none, TraceReason::No, 2500), TraceReason::No);

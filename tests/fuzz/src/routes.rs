@@ -31,7 +31,7 @@ pub(super) fn target(data: &[u8]) {
         let headers = HeaderMap::new();
         let view =
             RequestView { method: "GET", path, authority, scheme: "http", headers: &headers };
-        let found = route::select(&table, &view, 0);
+        let found = route::select(&table, &view, route::Given::default());
         let ours = found.map(|found| {
             (found.host.name.to_string(), found.route.map(|route| route.name.to_string()))
         });

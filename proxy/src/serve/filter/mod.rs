@@ -53,7 +53,7 @@ use crate::model::filter::{Cors, FilterKind, HttpFilter, Override, Overrides, St
 use crate::model::matcher::RequestView;
 use crate::model::rate_limit::{LocalRateLimit, Taken};
 use crate::model::route::{Action, RouteTable, Target, WeightedCluster};
-use crate::route::{self, Match};
+use crate::route::{self, Given, Match};
 use crate::telemetry::reason::Refusal;
 use crate::telemetry::stats::{GaugeGuard, Registry, Scope};
 
@@ -173,13 +173,13 @@ impl<'a> Routed<'a> {
             })
     }
 
-    /// Choose. The same `random` chooses the same for the same request.
-    pub(super) fn choose(table: &'a RouteTable, view: &RequestView<'_>, random: u64) -> Self {
-        let matched = route::select(table, view, random);
+    /// Choose. The same luck chooses the same for the same request.
+    pub(super) fn choose(table: &'a RouteTable, view: &RequestView<'_>, given: Given) -> Self {
+        let matched = route::select(table, view, given);
         let weighted = match matched.and_then(|matched| Some(&matched.route?.action)) {
             Some(Action::Forward(forward)) => match &forward.target {
                 // Another part of the number than shares of routes look at.
-                Target::Weighted(all) => Some(admit::draw(all, view, random.rotate_left(32))),
+                Target::Weighted(all) => Some(admit::draw(all, view, given.random.rotate_left(32))),
                 _ => None,
             },
             _ => None,

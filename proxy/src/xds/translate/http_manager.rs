@@ -9,12 +9,12 @@ use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v
 use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as hcm;
 
 use super::at::At;
-use super::{access_log, filter, local_reply, route, source, tracing, upstream_http};
+use super::{access_log, common, filter, local_reply, route, source, tracing, upstream_http};
 use crate::model::Name;
 use crate::model::access_log::LogMoments;
 use crate::model::http::{
     ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, HttpLimits, HttpManager,
-    HttpTimeouts, PathOptions, RouteSource, ServerHeader, StripPort, Underscores,
+    HttpTimeouts, Inside, PathOptions, RouteSource, ServerHeader, StripPort, Underscores,
 };
 
 /// `HttpConnectionManager`
@@ -48,12 +48,7 @@ pub(super) fn manager(at: &At<'_>, config: &pb::HttpConnectionManager) -> Option
         limits: limits(at, config)?,
         http2: upstream_http::http2(&http2_at, config.http2_protocol_options.as_ref()),
         accept_http_10: http1.is_some_and(|options| options.accept_http_10),
-        default_host_for_http_10: match http1
-            .map(|options| options.default_host_for_http_10.as_str())
-        {
-            None | Some("") => None,
-            Some(host) => Some(default_host(at, host)?),
-        },
+        default_host_for_http_10: default_host(at, http1)?,
         allow_chunked_length: http1.is_some_and(|options| options.allow_chunked_length),
         title_case_headers: http1.is_some_and(upstream_http::title_case),
         server_name: header("server_name", &config.server_name, defaults.server_name)?,
@@ -63,6 +58,9 @@ pub(super) fn manager(at: &At<'_>, config: &pb::HttpConnectionManager) -> Option
             hcm::ServerHeaderTransformation::PassThrough => ServerHeader::PassThrough,
         },
         use_remote_address: config.use_remote_address == Some(true),
+        inside: inside(at, config),
+        append_x_forwarded_port: config.append_x_forwarded_port,
+        strip_trailing_host_dot: config.strip_trailing_host_dot,
         xff_num_trusted_hops: config.xff_num_trusted_hops,
         skip_xff_append: config.skip_xff_append,
         generate_request_id: config.generate_request_id != Some(false),
@@ -103,10 +101,20 @@ pub(super) fn upgrade_type(at: &At<'_>, kind: &str) -> Option<String> {
     Some(kind)
 }
 
-fn default_host(at: &At<'_>, host: &str) -> Option<HeaderValue> {
+/// Inner None: there is none.
+#[expect(clippy::option_option, reason = "refused, none and some are three things")]
+fn default_host(
+    at: &At<'_>,
+    options: Option<&core::Http1ProtocolOptions>,
+) -> Option<Option<HeaderValue>> {
+    let host = options.map_or("", |options| options.default_host_for_http_10.as_str());
+    if host.is_empty() {
+        return Some(None);
+    }
     let at = at.field("http_protocol_options");
     HeaderValue::from_str(host)
         .ok()
+        .map(Some)
         .or_else(|| at.field("default_host_for_http_10").refuse("is no header value"))
 }
 
@@ -194,6 +202,13 @@ fn limits(at: &At<'_>, config: &pb::HttpConnectionManager) -> Option<HttpLimits>
             Some(Action::DropHeader) => Underscores::DropHeader,
         },
     })
+}
+
+fn inside(at: &At<'_>, config: &pb::HttpConnectionManager) -> Option<Arc<Inside>> {
+    let inside = config.internal_address_config.as_ref()?;
+    let at = at.field("internal_address_config");
+    let networks = at.field("cidr_ranges").each(&inside.cidr_ranges, common::cidr);
+    Some(Arc::new(Inside { unix_sockets: inside.unix_sockets, networks }))
 }
 
 fn forward_client_cert(config: &pb::HttpConnectionManager) -> ForwardClientCert {

@@ -3,21 +3,35 @@
 use std::sync::Arc;
 
 use pillion_xds::envoy::config::route::v3 as pb;
+use pillion_xds::envoy::r#type::v3::FractionalPercent;
 
 use super::at::At;
+use super::common;
 use super::filter;
 use super::headers;
+use super::matcher;
 use super::retry;
 use super::route_action;
 use super::route_match;
-use crate::model::route::{Domains, RequireTls, Route, RouteTable, VirtualHost};
+use super::tracing;
+use crate::model::kept::Kept;
+use crate::model::route::{
+    Action, Counted, Domains, Mirror, RequireTls, Route, RouteTable, VirtualCluster, VirtualHost,
+};
+use crate::model::tracing::RouteTracing;
 
 /// `RouteConfiguration`
 pub(super) fn table(at: &At<'_>, config: &pb::RouteConfiguration) -> Option<RouteTable> {
     let hosts_at = at.field("virtual_hosts");
-    let limit = config.max_direct_response_body_size_bytes.unwrap_or(4096) as usize;
+    let mirrors_at = at.field("request_mirror_policies");
+    let mirrors = mirrors_at.each(&config.request_mirror_policies, route_action::mirror);
+    let given = Inherited {
+        body_limit: config.max_direct_response_body_size_bytes.unwrap_or(4096) as usize,
+        mirrors: &mirrors,
+        buffer_limit: None,
+    };
     let hosts: Vec<_> =
-        hosts_at.each(&config.virtual_hosts, |at, host| virtual_host(at, host, limit));
+        hosts_at.each(&config.virtual_hosts, |at, host| virtual_host(at, host, &given));
     if hosts.len() != config.virtual_hosts.len() {
         // What was refused is noted; indices would not fit any more.
         return None;
@@ -28,6 +42,8 @@ pub(super) fn table(at: &At<'_>, config: &pb::RouteConfiguration) -> Option<Rout
         ("response_headers_to_add", &config.response_headers_to_add),
         ("response_headers_to_remove", &config.response_headers_to_remove),
     );
+    let routes = hosts.iter().flat_map(|host| &host.routes);
+    let traces = routes.into_iter().any(|route| route.tracing.is_some());
     Some(RouteTable {
         name: config.name.as_str().into(),
         domains: domains(&hosts_at, &config.virtual_hosts)?,
@@ -40,9 +56,24 @@ pub(super) fn table(at: &At<'_>, config: &pb::RouteConfiguration) -> Option<Rout
         ),
         tells_request: headers::tell_request(&response_headers, &filters),
         response_headers,
+        ignore_path_parameters: config.ignore_path_parameters_in_path_matching,
+        traces,
         most_specific_header_mutations_wins: config.most_specific_header_mutations_wins,
         filters,
     })
+}
+
+/// What routes have from their virtual host and their table, where they say nothing themselves.
+struct Inherited<'a> {
+    body_limit: usize,
+    mirrors: &'a [Mirror],
+    buffer_limit: Option<usize>,
+}
+
+/// Bytes of a body that are kept: `request_body_buffer_limit`, or what came before it.
+fn buffer_limit(limit: Option<u64>, before: Option<u32>) -> Option<usize> {
+    let limit = limit.or_else(|| before.map(u64::from))?;
+    Some(usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
 /// Which host serves which domain. A domain may stand once in the whole table.
@@ -84,11 +115,25 @@ fn add_domain(at: &At<'_>, all: &mut Domains, domain: &str, index: usize) -> Opt
     Some(())
 }
 
-fn virtual_host(at: &At<'_>, host: &pb::VirtualHost, limit: usize) -> Option<Arc<VirtualHost>> {
+fn virtual_host(
+    at: &At<'_>,
+    host: &pb::VirtualHost,
+    given: &Inherited<'_>,
+) -> Option<Arc<VirtualHost>> {
     use pb::virtual_host::TlsRequirementType as Tls;
     at.field("name").expect(!host.name.is_empty(), "is empty")?;
     let routes_at = at.field("routes");
-    let routes = routes_at.each(&host.routes, |at, route| one(at, route, limit).map(Arc::new));
+    let mirrors_at = at.field("request_mirror_policies");
+    let mirrors = mirrors_at.each(&host.request_mirror_policies, route_action::mirror);
+    let given = Inherited {
+        body_limit: given.body_limit,
+        mirrors: if mirrors.is_empty() { given.mirrors } else { &mirrors },
+        buffer_limit: buffer_limit(
+            host.request_body_buffer_limit,
+            host.per_request_buffer_limit_bytes,
+        ),
+    };
+    let routes = routes_at.each(&host.routes, |at, route| one(at, route, &given).map(Arc::new));
     let retry = match &host.retry_policy {
         Some(policy) => Some(Arc::new(retry::policy(&at.field("retry_policy"), policy)?)),
         None => None,
@@ -109,6 +154,7 @@ fn virtual_host(at: &At<'_>, host: &pb::VirtualHost, limit: usize) -> Option<Arc
         ),
         tells_request: headers::tell_request(&response_headers, &filters),
         response_headers,
+        virtual_clusters: virtual_clusters(at, &host.virtual_clusters),
         retry,
         hedge: retry::hedges(host.hedge_policy.as_ref()) == Some(true),
         require_tls: match host.require_tls() {
@@ -124,7 +170,37 @@ fn virtual_host(at: &At<'_>, host: &pb::VirtualHost, limit: usize) -> Option<Arc
     }))
 }
 
-fn one(at: &At<'_>, route: &pb::Route, limit: usize) -> Option<Route> {
+/// The last of them takes what no other one does.
+fn virtual_clusters(at: &At<'_>, clusters: &[pb::VirtualCluster]) -> Vec<Arc<VirtualCluster>> {
+    let made = |name: &str, headers| {
+        Arc::new(VirtualCluster { name: name.into(), headers, kept: Kept::default() })
+    };
+    let mut all = at.field("virtual_clusters").each(clusters, |at, cluster| {
+        at.field("name").expect(!cluster.name.is_empty(), "is empty")?;
+        at.field("headers").expect(!cluster.headers.is_empty(), "expected at least one")?;
+        let headers = at.field("headers").each(&cluster.headers, matcher::header);
+        Some(made(&cluster.name, headers))
+    });
+    if !all.is_empty() {
+        all.push(made("other", Vec::new()));
+    }
+    all
+}
+
+/// Sampling and tags.
+fn route_tracing(at: &At<'_>, config: &pb::Tracing) -> RouteTracing {
+    let percent = |share: Option<&FractionalPercent>| {
+        share.map_or(100.0, |share| f64::from(common::fraction(share)) / 10_000.0)
+    };
+    RouteTracing {
+        client_sampling: percent(config.client_sampling.as_ref()),
+        random_sampling: percent(config.random_sampling.as_ref()),
+        overall_sampling: percent(config.overall_sampling.as_ref()),
+        custom_tags: at.field("custom_tags").each(&config.custom_tags, tracing::tag),
+    }
+}
+
+fn one(at: &At<'_>, route: &pb::Route, given: &Inherited<'_>) -> Option<Route> {
     let matches_at = at.field("match");
     let matches = route_match::matches(&matches_at, matches_at.required(route.r#match.as_ref())?)?;
     let filters = filter::overrides(at, &route.typed_per_filter_config);
@@ -133,7 +209,15 @@ fn one(at: &At<'_>, route: &pb::Route, limit: usize) -> Option<Route> {
         ("response_headers_to_add", &route.response_headers_to_add),
         ("response_headers_to_remove", &route.response_headers_to_remove),
     );
-    let action = route_action::action(at, route.action.as_ref(), limit)?;
+    route_action::check_template(at, &matches.path, route.action.as_ref())?;
+    let mut action = route_action::action(at, route.action.as_ref(), given.body_limit)?;
+    if let Action::Forward(forward) = &mut action {
+        if forward.mirrors.is_empty() {
+            forward.mirrors = given.mirrors.to_vec();
+        }
+        let own = (route.request_body_buffer_limit, route.per_request_buffer_limit_bytes);
+        forward.buffer_limit = buffer_limit(own.0, own.1).or(given.buffer_limit);
+    }
     Some(Route {
         name: route.name.as_str().into(),
         matches,
@@ -146,6 +230,14 @@ fn one(at: &At<'_>, route: &pb::Route, limit: usize) -> Option<Route> {
         action,
         response_headers,
         operation: route.decorator.as_ref().map(|decorator| decorator.operation.as_str().into()),
+        tracing: route
+            .tracing
+            .as_ref()
+            .map(|tracing| Arc::new(route_tracing(&at.field("tracing"), tracing))),
+        counted: (!route.stat_prefix.is_empty()).then(|| {
+            let prefix = route.stat_prefix.as_str().into();
+            Arc::new(Counted { prefix, kept: Kept::default() })
+        }),
         filters,
     })
 }

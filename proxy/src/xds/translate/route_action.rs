@@ -8,6 +8,7 @@ use http::{HeaderValue, StatusCode};
 use pillion_xds::envoy::config::core::v3 as core;
 use pillion_xds::envoy::config::route::v3 as pb;
 use pillion_xds::envoy::extensions::internal_redirect::allow_listed_routes::v3::AllowListedRoutesConfig;
+use pillion_xds::envoy::extensions::path::rewrite::uri_template::v3::UriTemplateRewriteConfig;
 
 use super::at::At;
 use super::{common, filter, headers, http_manager, local_reply, matcher, retry};
@@ -16,9 +17,9 @@ use crate::model::balancing::SubsetMatch;
 use crate::model::metadata::LB;
 use crate::model::route::{
     Action, DirectResponse, Forward, HashPolicy, HashSource, HostRewrite, InternalRedirect, Mirror,
-    PathRewrite, Priority, Redirect, RedirectPath, Target, Weighted, WeightedCluster,
+    PathMatch, PathRewrite, Priority, Redirect, RedirectPath, Target, Weighted, WeightedCluster,
 };
-use crate::route::to_rust_groups;
+use crate::route::{rewrite_to_expansion, to_rust_groups};
 
 /// Envoy's default for `RouteAction.timeout`.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -150,7 +151,12 @@ fn weighted(
 ) -> Option<Weighted> {
     use pb::weighted_cluster::RandomValueSpecifier as Random;
     let clusters = at.field("clusters").each(&weighted.clusters, |at, entry| {
-        at.field("name").expect(!entry.name.is_empty(), "is empty")?;
+        let header = match entry.cluster_header.as_str() {
+            "" => None,
+            name => Some(headers::name_of(&at.field("cluster_header"), name)?),
+        };
+        let one = entry.name.is_empty() != header.is_none();
+        at.expect(one, "expected either name or cluster_header")?;
         let host_rewrite = match &entry.host_rewrite_specifier {
             Some(
                 pb::weighted_cluster::cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(
@@ -161,6 +167,7 @@ fn weighted(
         };
         Some(WeightedCluster {
             cluster: entry.name.as_str().into(),
+            header,
             weight: entry.weight.unwrap_or(0),
             subset: subset(of_route, entry.metadata_match.as_ref()),
             request_headers: headers::ops(
@@ -190,6 +197,14 @@ fn weighted(
 }
 
 fn path_rewrite(at: &At<'_>, route: &pb::RouteAction) -> Option<PathRewrite> {
+    if let Some(policy) = &route.path_rewrite_policy {
+        let alone = route.regex_rewrite.is_none() && route.prefix_rewrite.is_empty();
+        at.expect(
+            alone,
+            "only one of path_rewrite_policy, prefix_rewrite and regex_rewrite may be set",
+        )?;
+        return path_template(&at.field("path_rewrite_policy"), policy);
+    }
     match (&route.regex_rewrite, route.prefix_rewrite.as_str()) {
         (None, "") => Some(PathRewrite::None),
         (None, prefix) => Some(PathRewrite::Prefix(prefix.to_owned())),
@@ -198,6 +213,39 @@ fn path_rewrite(at: &At<'_>, route: &pb::RouteAction) -> Option<PathRewrite> {
             Some(PathRewrite::Regex(regex, substitution))
         }
         _ => at.refuse("only one of prefix_rewrite and regex_rewrite may be set"),
+    }
+}
+
+fn path_template(at: &At<'_>, policy: &core::TypedExtensionConfig) -> Option<PathRewrite> {
+    let at = at.field("typed_config");
+    let packed = at.required(policy.typed_config.as_ref())?;
+    let config: UriTemplateRewriteConfig = common::unpack(&at, packed)?;
+    match rewrite_to_expansion(&config.path_template_rewrite) {
+        Ok((expansion, _)) => Some(PathRewrite::Template(expansion)),
+        Err(error) => at.field("path_template_rewrite").refuse(error),
+    }
+}
+
+/// The variables of a rewrite by template, if it is one; they must be those of the match.
+pub(super) fn check_template(
+    at: &At<'_>,
+    matched: &PathMatch,
+    route: Option<&pb::route::Action>,
+) -> Option<()> {
+    let Some(pb::route::Action::Route(route)) = route else { return Some(()) };
+    let Some(policy) = &route.path_rewrite_policy else { return Some(()) };
+    let at = at.field("route");
+    let at = at.field("path_rewrite_policy");
+    let packed = at.required(policy.typed_config.as_ref())?;
+    let config: UriTemplateRewriteConfig = common::unpack(&at, packed)?;
+    let PathMatch::Regex(regex) = matched else {
+        return at.refuse("expected a path_match_policy in the match");
+    };
+    let (_, names) = rewrite_to_expansion(&config.path_template_rewrite).unwrap_or_default();
+    let known = |name: &String| regex.capture_names().flatten().any(|known| known == name);
+    match names.iter().find(|name| !known(name)) {
+        Some(name) => at.refuse(format!("the match has no variable `{name}`")),
+        None => Some(()),
     }
 }
 
@@ -278,8 +326,17 @@ fn hash_policy(at: &At<'_>, policy: &pb::route_action::HashPolicy) -> Option<Has
     Some(HashPolicy { source, terminal: policy.terminal })
 }
 
-fn mirror(at: &At<'_>, policy: &pb::route_action::RequestMirrorPolicy) -> Option<Mirror> {
-    at.field("cluster").expect(!policy.cluster.is_empty(), "is empty")?;
+/// `RequestMirrorPolicy`
+pub(super) fn mirror(
+    at: &At<'_>,
+    policy: &pb::route_action::RequestMirrorPolicy,
+) -> Option<Mirror> {
+    let header = match policy.cluster_header.as_str() {
+        "" => None,
+        name => Some(headers::name_of(&at.field("cluster_header"), name)?),
+    };
+    let one = policy.cluster.is_empty() != header.is_none();
+    at.expect(one, "expected either cluster or cluster_header")?;
     let host = match policy.host_rewrite_literal.as_str() {
         "" => None,
         host => Some(header_value(&at.field("host_rewrite_literal"), host)?),
@@ -287,6 +344,7 @@ fn mirror(at: &At<'_>, policy: &pb::route_action::RequestMirrorPolicy) -> Option
     let parts = policy.runtime_fraction.as_ref().map_or(1_000_000, common::runtime_fraction);
     Some(Mirror {
         cluster: policy.cluster.as_str().into(),
+        header,
         parts_per_million: parts,
         shadow_host: !policy.disable_shadow_host_suffix_append,
         host,
@@ -295,7 +353,9 @@ fn mirror(at: &At<'_>, policy: &pb::route_action::RequestMirrorPolicy) -> Option
 
 #[expect(clippy::option_option, reason = "refused, none and some are three things")]
 fn internal_redirect(at: &At<'_>, route: &pb::RouteAction) -> Option<Option<InternalRedirect>> {
-    let Some(policy) = &route.internal_redirect_policy else { return Some(None) };
+    let Some(policy) = &route.internal_redirect_policy else {
+        return Some(deprecated_redirects(route));
+    };
     let at = at.field("internal_redirect_policy");
     let codes_at = at.field("redirect_response_codes");
     let codes = codes_at.each(&policy.redirect_response_codes, |at, code| {
@@ -334,6 +394,21 @@ fn internal_redirect(at: &At<'_>, route: &pb::RouteAction) -> Option<Option<Inte
         }
     }
     Some(Some(made))
+}
+
+/// `internal_redirect_action` and `max_internal_redirects`, which came before the policy.
+fn deprecated_redirects(route: &pb::RouteAction) -> Option<InternalRedirect> {
+    use pb::route_action::InternalRedirectAction as Kind;
+    let follow = route.internal_redirect_action() == Kind::HandleInternalRedirect;
+    follow.then(|| InternalRedirect {
+        max: route.max_internal_redirects.unwrap_or(1),
+        codes: vec![302],
+        previous_routes: false,
+        allow_listed: None,
+        safe_cross_scheme: false,
+        cross_scheme: false,
+        copy: Vec::new(),
+    })
 }
 
 fn redirect(at: &At<'_>, redirect: &pb::RedirectAction) -> Option<Redirect> {

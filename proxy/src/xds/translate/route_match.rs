@@ -1,10 +1,13 @@
 //! `RouteMatch`
 
 use pillion_xds::envoy::config::route::v3 as pb;
+use pillion_xds::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
 
 use super::at::At;
 use super::{common, matcher};
-use crate::model::route::{Case, PathMatch, RouteMatch};
+use crate::model::matcher::CookieMatcher;
+use crate::model::route::{Case, ClientMatch, PathMatch, RouteMatch};
+use crate::route::template_to_regex;
 
 /// `RouteMatch`
 pub(super) fn matches(at: &At<'_>, route: &pb::RouteMatch) -> Option<RouteMatch> {
@@ -12,8 +15,37 @@ pub(super) fn matches(at: &At<'_>, route: &pb::RouteMatch) -> Option<RouteMatch>
         path: path(at, route)?,
         headers: at.field("headers").each(&route.headers, matcher::header),
         query: at.field("query_parameters").each(&route.query_parameters, matcher::query),
+        cookies: at.field("cookies").each(&route.cookies, cookie),
+        client: match &route.tls_context {
+            Some(wanted) => {
+                ClientMatch { presented: wanted.presented, validated: wanted.validated }
+            }
+            None => ClientMatch::default(),
+        },
         grpc: route.grpc.is_some(),
         fraction: route.runtime_fraction.as_ref().map(common::runtime_fraction),
+    })
+}
+
+fn uri_template(at: &At<'_>, template: &str) -> Option<regex::Regex> {
+    let pattern = match template_to_regex(template) {
+        Ok(pattern) => pattern,
+        Err(error) => return at.refuse(error),
+    };
+    match regex::Regex::new(&pattern) {
+        Ok(regex) => Some(regex),
+        Err(error) => at.refuse(error),
+    }
+}
+
+fn cookie(at: &At<'_>, cookie: &pb::CookieMatcher) -> Option<CookieMatcher> {
+    at.field("name").expect(!cookie.name.is_empty(), "is empty")?;
+    let value_at = at.field("string_match");
+    let value = value_at.required(cookie.string_match.as_ref())?;
+    Some(CookieMatcher {
+        name: cookie.name.clone(),
+        value: matcher::string(&value_at, value)?,
+        invert: cookie.invert_match,
     })
 }
 
@@ -39,8 +71,13 @@ fn path(at: &At<'_>, route: &pb::RouteMatch) -> Option<PathMatch> {
             PathMatch::Regex(matcher::regex(&at.field("safe_regex"), pattern)?)
         }
         Some(Spec::ConnectMatcher(_)) => PathMatch::Connect,
-        Some(Spec::PathMatchPolicy(_)) => {
-            return at.field("path_match_policy").refuse("is not supported");
+        Some(Spec::PathMatchPolicy(policy)) => {
+            let at = at.field("path_match_policy");
+            let at = at.field("typed_config");
+            let packed = at.required(policy.typed_config.as_ref())?;
+            let config: UriTemplateMatchConfig = common::unpack(&at, packed)?;
+            let at = at.field("path_template");
+            PathMatch::Regex(uri_template(&at, &config.path_template)?)
         }
         None => {
             return at.refuse("expected prefix, path, path_separated_prefix or safe_regex");

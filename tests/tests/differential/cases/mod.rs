@@ -16,6 +16,7 @@ mod header_mutation;
 mod header_operators;
 mod headers;
 mod health;
+mod inside;
 mod jwt;
 mod local_replies;
 mod overload;
@@ -25,6 +26,7 @@ mod rate_limits;
 mod rbac_matcher;
 mod retries;
 mod retry_policies;
+mod route_details;
 mod routing;
 mod tls;
 

@@ -81,7 +81,7 @@ pub(super) async fn check(
         },
         None => {
             let view = read::view(request);
-            let fits = |matches| route::fits(matches, &view, exchange.random);
+            let fits = |matches| route::fits(matches, &view, exchange.given());
             config.rules.iter().find(|rule| fits(&rule.matches)).map(|rule| &rule.requirement)
         }
     };
