@@ -3,17 +3,36 @@
 use http::header::{CONNECTION, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+use crate::model::names::KEEP_ALIVE;
+
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Take out everything that was meant for this hop only.
 pub fn strip(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
+    // Most messages have none of them: one look at the names is cheaper than a look for each.
+    let (mut connection, mut te, mut others) = (false, false, false);
+    for name in headers.keys() {
+        match name.as_str() {
+            "connection" => connection = true,
+            "te" => te = true,
+            "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" => others = true,
+            _ => {}
+        }
+    }
+    if connection {
         strip_named(headers);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
-        headers.remove(name);
+    if others {
+        for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+            headers.remove(name);
+        }
     }
+    if te {
+        keep_trailers(headers);
+    }
+}
+
+fn keep_trailers(headers: &mut HeaderMap) {
     // `te: trailers` is an end-to-end promise in gRPC; any other value is for this hop.
     let trailers = headers.get(TE).map(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
     if trailers == Some(false) {

@@ -49,14 +49,14 @@ pub(super) struct Lifetime {
     /// When the last request ended, in milliseconds after `since`.
     idle_from: AtomicU64,
     since: Instant,
-    /// The connection has served enough.
+    /// The connection has served enough, or is abused.
     enough: Notify,
     /// Requests that ended.
     ended: AtomicU64,
     /// Requests that the client reset at once.
     premature: AtomicU64,
     /// Most requests are reset at once: an attack (CVE-2023-44487).
-    abused: Notify,
+    abused: AtomicBool,
     /// The next answer is the last one, and says so.
     goodbye: AtomicBool,
     /// Things are scarce: it has been told to end.
@@ -79,7 +79,7 @@ impl Lifetime {
             enough: Notify::new(),
             ended: AtomicU64::new(0),
             premature: AtomicU64::new(0),
-            abused: Notify::new(),
+            abused: AtomicBool::new(false),
             goodbye: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             idle: manager.timeouts.idle.filter(|idle| !idle.is_zero()),
@@ -110,7 +110,8 @@ impl Lifetime {
             self.premature.load(Ordering::Relaxed)
         };
         if ended >= RESETS_AFTER && premature * 2 >= ended {
-            self.abused.notify_one();
+            self.abused.store(true, Ordering::Relaxed);
+            self.enough.notify_one();
         }
     }
 
@@ -165,15 +166,19 @@ impl Lifetime {
                         continue;
                     }
                 }
-                () = self.abused.notified() => {
-                    stats.downstream_rq_too_many_premature_resets.inc();
-                    serving.as_mut().finish();
-                    return match tokio::time::timeout(FAREWELL, serving).await {
-                        Ok(ended) => ended,
-                        Err(_) => Ok(()),
-                    };
+                () = self.enough.notified() => {
+                    if self.abused.load(Ordering::Relaxed) {
+                        stats.downstream_rq_too_many_premature_resets.inc();
+                        serving.as_mut().finish();
+                        return match tokio::time::timeout(FAREWELL, serving).await {
+                            Ok(ended) => ended,
+                            Err(_) => Ok(()),
+                        };
+                    }
+                    if finishing {
+                        continue;
+                    }
                 }
-                () = self.enough.notified(), if !finishing => {}
                 () = overload.rescaled(), if !finishing => continue,
                 () = sleep_until(limit), if !finishing && limit.is_some() => {
                     if grace.is_none() && !self.has_passed(limit, stats, overload) {
