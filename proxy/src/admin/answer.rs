@@ -29,6 +29,11 @@ impl Answer {
         Self { status: StatusCode::OK, content_type: "application/json", body }
     }
 
+    /// What is JSON already.
+    pub(super) fn json_text(body: String) -> Self {
+        Self { status: StatusCode::OK, content_type: "application/json", body }
+    }
+
     pub(super) fn ok() -> Self {
         Self::text("OK\n")
     }

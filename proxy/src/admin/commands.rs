@@ -10,12 +10,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::answer::{Answer, Params};
 use super::source::{DrainListeners, ServerState, Source};
-use super::{clusters, dump, memory};
-use crate::telemetry::stats::text::{self, Filter, Kind};
-use crate::telemetry::stats::{Entry, Value};
-
-/// The content type of the exposition format; Prometheus 3 refuses what it does not know.
-const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+use super::{clusters, dump, memory, metrics};
 
 struct Command {
     path: &'static str,
@@ -27,11 +22,14 @@ struct Command {
 
 const COMMANDS: &[Command] = &[
     get("/", "this page", |_, _| home()),
+    post("/allocprofiler", "not supported: the allocator keeps no profile", without),
     get("/certs", "certificates in use, without keys", |s, _| Answer::json(&s.certs())),
-    get("/clusters", "clusters and their endpoints (format=json)", clusters_),
-    get("/config_dump", "configuration (resource, name_regex, include_eds)", |s, p| {
+    get("/clusters", "clusters and their endpoints (format=json, filter=REGEX)", clusters_),
+    get("/config_dump", "configuration (resource, mask, name_regex, include_eds)", |s, p| {
         dump::answer(s.config_dump(), p)
     }),
+    get("/contention", "not supported: locks are not traced", without),
+    post("/cpuprofiler", "not supported: use perf on the process", without),
     post("/deregister", "leave the mesh's endpoints and go on serving", |s, _| {
         s.deregister();
         Answer::ok()
@@ -48,7 +46,10 @@ const COMMANDS: &[Command] = &[
     get("/hot_restart_version", "version of Envoy's hot restart protocol: disabled", |_, _| {
         Answer::text("disabled")
     }),
+    get("/heap_dump", "not supported: the allocator keeps no profile", without),
+    post("/heapprofiler", "not supported: the allocator keeps no profile", without),
     get("/help", "this list", |_, _| Answer::text(help())),
+    get("/init_dump", "what the proxy waits for before it is ready", init_dump),
     get("/listeners", "listeners and their addresses (format=json)", listeners),
     post(
         "/logging",
@@ -56,6 +57,8 @@ const COMMANDS: &[Command] = &[
         logging,
     ),
     get("/memory", "memory of the process", |_, _| memory::answer()),
+    get("/memory/tcmalloc", "not supported: the allocator is another one", without),
+    get("/peak_heap_dump", "not supported: the allocator keeps no profile", without),
     post("/quitquitquit", "exit", |s, _| {
         s.quit();
         Answer::ok()
@@ -65,13 +68,31 @@ const COMMANDS: &[Command] = &[
         s.reopen_logs();
         Answer::ok()
     }),
-    post("/reset_counters", "set all counters to zero", reset_counters),
+    post("/reset_counters", "set all counters to zero", metrics::reset),
     get("/runtime", "runtime values: there are none, defaults hold", |_, _| {
         Answer::json(&json!({"layers": [], "entries": {}}))
     }),
+    post("/runtime_modify", "change runtime values: there are none", runtime_modify),
     get("/server_info", "version, state, uptime, node and options", server_info),
-    get("/stats", "metrics (format=text|json|prometheus, filter=REGEX, usedonly, type)", stats),
-    get("/stats/prometheus", "metrics for Prometheus (filter=REGEX, usedonly, type)", prometheus),
+    get(
+        "/stats",
+        "metrics (format=text|json|prometheus, filter=REGEX, invert_filter, usedonly, type, histogram_buckets)",
+        metrics::stats,
+    ),
+    get(
+        "/stats/prometheus",
+        "metrics for Prometheus (filter=REGEX, invert_filter, usedonly, type, histogram_buckets)",
+        metrics::prometheus,
+    ),
+    get("/stats/recentlookups", "lookups of metrics by name: there are none", |_, _| {
+        Answer::text(
+            "Lookup tracking is not enabled: names are looked up when configuration is read, \
+             never for a request.\n\ntotal: 0\n",
+        )
+    }),
+    post("/stats/recentlookups/clear", "not supported", without),
+    post("/stats/recentlookups/disable", "not supported", without),
+    post("/stats/recentlookups/enable", "not supported", without),
 ];
 
 /// The answer to a request.
@@ -97,6 +118,30 @@ pub(super) fn answer(
         return Answer::text(body).with_status(StatusCode::FORBIDDEN);
     }
     (command.run)(source, &Params::parse(uri.query()))
+}
+
+/// What Envoy has and this proxy does not.
+fn without(_: &dyn Source, _: &Params) -> Answer {
+    Answer::text("pillion-proxy does not have this; see /help\n")
+        .with_status(StatusCode::NOT_IMPLEMENTED)
+}
+
+/// `envoy.admin.v3.UnreadyTargetsDumps`
+fn init_dump(source: &dyn Source, _: &Params) -> Answer {
+    let waiting_for = source.readiness().waiting_for;
+    if waiting_for.is_empty() {
+        return Answer::json(&json!({}));
+    }
+    let targets = json!({"name": "server", "target_names": waiting_for});
+    Answer::json(&json!({"unready_targets_dumps": [targets]}))
+}
+
+fn runtime_modify(_: &dyn Source, params: &Params) -> Answer {
+    if params.iter().next().is_none() {
+        let usage = "usage: /runtime_modify?key1=value1&key2=value2&keyN=valueN\n";
+        return Answer::bad_request(usage);
+    }
+    Answer::text("No admin layer specified\n").with_status(StatusCode::SERVICE_UNAVAILABLE)
 }
 
 const fn get(
@@ -162,69 +207,16 @@ fn ready(source: &dyn Source, _: &Params) -> Answer {
     Answer::text(body).with_status(StatusCode::SERVICE_UNAVAILABLE)
 }
 
-fn stats(source: &dyn Source, params: &Params) -> Answer {
-    match params.get("format").unwrap_or("text") {
-        "prometheus" => prometheus(source, params),
-        "json" => match filter(params) {
-            Ok(filter) => Answer::json(&text::json(&text::select(&source.registry(), &filter))),
-            Err(refusal) => refusal,
-        },
-        "text" => match filter(params) {
-            Ok(filter) => Answer::text(text::flat(&text::select(&source.registry(), &filter))),
-            Err(refusal) => refusal,
-        },
-        other => Answer::bad_request(format!(
-            "unknown format {other:?}. usage: /stats?format=text, json or prometheus\n"
-        )),
-    }
-}
-
-fn prometheus(source: &dyn Source, params: &Params) -> Answer {
-    let filter = match filter(params) {
-        Ok(filter) => filter,
-        Err(refusal) => return refusal,
-    };
-    let registry = source.registry();
-    let body = text::prometheus(&text::select(&registry, &filter));
-    if filter.name.is_none() && filter.kind.is_none() {
-        // Last values are told now: what nobody counts any more may go.
-        registry.sweep();
-    }
-    Answer { content_type: PROMETHEUS, ..Answer::text(body) }
-}
-
-fn filter(params: &Params) -> Result<Filter, Answer> {
-    let invalid = |error| Answer::bad_request(format!("Invalid regex in filter: {error}\n"));
-    let name = params.get("filter").filter(|filter| !filter.is_empty());
-    let kind = match params.get("type") {
-        None | Some("All") => None,
-        Some("Counters") => Some(Kind::Counter),
-        Some("Gauges") => Some(Kind::Gauge),
-        Some("Histograms") => Some(Kind::Histogram),
-        Some(other) => {
-            return Err(Answer::bad_request(format!(
-                "unknown type {other:?}: expected All, Counters, Gauges or Histograms\n"
-            )));
-        }
-    };
-    Ok(Filter {
-        name: name.map(Regex::new).transpose().map_err(invalid)?,
-        used_only: params.has("usedonly"),
-        kind,
-    })
-}
-
-fn reset_counters(source: &dyn Source, _: &Params) -> Answer {
-    for (_, Entry { value, .. }) in source.registry().entries() {
-        if let Value::Counter(counter) = value {
-            counter.reset();
-        }
-    }
-    Answer::ok()
-}
-
 fn clusters_(source: &dyn Source, params: &Params) -> Answer {
-    let view = source.clusters();
+    let mut view = source.clusters();
+    if let Some(filter) = params.get("filter") {
+        match Regex::new(filter) {
+            Ok(filter) => view.retain(|cluster| filter.is_match(&cluster.name)),
+            Err(error) => {
+                return Answer::bad_request(format!("Invalid regex in filter: {error}\n"));
+            }
+        }
+    }
     formatted(params, || clusters::text(&view), || clusters::json(&view))
 }
 
@@ -265,9 +257,6 @@ fn drain(source: &dyn Source, params: &Params) -> Answer {
         inbound_only: params.has("inboundonly"),
         skip_exit: params.has("skip_exit"),
     };
-    if what.skip_exit && !what.graceful {
-        return Answer::bad_request("skip_exit needs graceful\n");
-    }
     source.drain_listeners(what);
     Answer::ok()
 }

@@ -8,9 +8,6 @@ use http::StatusCode;
 
 /// The dump, narrowed by `include_eds`, `resource` and `name_regex` as Envoy does.
 pub(super) fn answer(dump: Value, params: &Params) -> Answer {
-    if params.has("mask") {
-        return Answer::bad_request("mask is not supported: use resource and name_regex\n");
-    }
     let name = match params.get("name_regex").map(Regex::new).transpose() {
         Ok(name) => name,
         Err(error) => return Answer::bad_request(format!("Invalid name_regex: {error}\n")),
@@ -39,7 +36,42 @@ pub(super) fn answer(dump: Value, params: &Params) -> Answer {
             retain_named(config, name);
         }
     }
+    if let Some(mask) = params.get("mask") {
+        let paths: Vec<Vec<&str>> =
+            mask.split(',').map(|path| path.trim().split('.').collect()).collect();
+        configs.iter_mut().for_each(|config| trim(config, &paths));
+        // What has nothing of the mask says nothing.
+        configs.retain(|config| config.as_object().is_some_and(|fields| !only_type(fields)));
+        if configs.is_empty() {
+            let why =
+                format!("FieldMask {mask} could not be successfully applied to any configs.\n");
+            return Answer::bad_request(why);
+        }
+    }
     Answer::json(&json!({ "configs": configs }))
+}
+
+fn only_type(fields: &Map<String, Value>) -> bool {
+    fields.keys().all(|key| key == "@type")
+}
+
+/// Keeps what a field mask names (`google.protobuf.FieldMask`); lists are gone through.
+fn trim(value: &mut Value, paths: &[Vec<&str>]) {
+    if paths.iter().any(Vec::is_empty) {
+        return;
+    }
+    match value {
+        Value::Array(elements) => elements.iter_mut().for_each(|element| trim(element, paths)),
+        Value::Object(fields) => {
+            fields.retain(|key, _| key == "@type" || paths.iter().any(|path| path[0] == key));
+            for (key, inner) in fields.iter_mut().filter(|(key, _)| *key != "@type") {
+                let of_field = paths.iter().filter(|path| path[0] == key);
+                let rest: Vec<Vec<&str>> = of_field.map(|path| path[1..].to_vec()).collect();
+                trim(inner, &rest);
+            }
+        }
+        _ => {}
+    }
 }
 
 fn is_endpoints(config: &Value) -> bool {

@@ -8,9 +8,11 @@ mod clusters;
 mod commands;
 mod dump;
 mod memory;
+mod metrics;
 mod server;
 mod source;
 
+pub use memory::{Memory, memory_now};
 pub use server::serve;
 pub use source::{
     ClusterView, DrainListeners, HostView, ListenerView, Readiness, ServerInfo, ServerState,

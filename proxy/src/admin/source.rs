@@ -92,7 +92,7 @@ pub struct DrainListeners {
     pub graceful: bool,
     /// Only listeners with `traffic_direction: INBOUND`.
     pub inbound_only: bool,
-    /// With `graceful`: keep listening after the drain.
+    /// Connections drain, and the listeners go on listening.
     pub skip_exit: bool,
 }
 

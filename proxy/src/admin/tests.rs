@@ -224,7 +224,15 @@ fn stats_in_all_forms() {
     assert_eq!(status, 200);
     assert!(again.contains("envoy_cluster_upstream_rq_total{envoy_cluster_name=\"a\"} 5\n"));
     assert!(!again.contains("gone"), "what nobody counts stays no longer than a scrape: {again}");
-    for bad in ["/stats?filter=(", "/stats?format=xml", "/stats?type=x"] {
+    assert_eq!(admin.get("/stats?invert_filter&filter=total&type=Counters").1, "");
+    assert_eq!(admin.get("/stats?type=TextReadouts").1, "");
+    for bad in [
+        "/stats?filter=(",
+        "/stats?format=xml",
+        "/stats?type=x",
+        "/stats?histogram_buckets=x",
+        "/stats/prometheus?histogram_buckets=disjoint",
+    ] {
         assert_eq!(admin.get(bad).0, 400, "{bad}");
     }
     assert_eq!(admin.post("/reset_counters"), (200, "OK\n".into()));
@@ -257,6 +265,8 @@ fn clusters_and_listeners() {
     assert_eq!(host["stats"][0], json!({"name": "cx_active", "type": "GAUGE", "value": "2"}));
     assert_eq!(host["health_status"]["failed_outlier_check"], true);
     assert_eq!(admin.get("/clusters?format=xml").0, 400);
+    assert_eq!(admin.get("/clusters?filter=b"), (200, String::new()));
+    assert_eq!(admin.get("/clusters?filter=(").0, 400);
     assert_eq!(admin.get("/listeners").1, "outbound::[::1]:15001\n");
     let listeners = admin.json("/listeners?format=json");
     let address = &listeners["listener_statuses"][0]["local_address"]["socket_address"];
@@ -276,6 +286,15 @@ fn config_dump_is_narrowed_as_asked() {
     assert_eq!(named["configs"][0]["dynamic_active_clusters"], json!([{"cluster": {"name": "a"}}]));
     assert_eq!(admin.get("/config_dump?resource=nothing").0, 404);
     assert_eq!(admin.get("/config_dump?mask=x").0, 400);
+    let masked = admin.json("/config_dump?resource=dynamic_active_clusters&mask=cluster.name");
+    assert_eq!(masked["configs"][1], json!({"cluster": {"name": "b"}}));
+    assert_eq!(
+        admin.json("/config_dump?include_eds&mask=dynamic_endpoint_configs"),
+        json!({"configs": [
+            {"@type": "type.googleapis.com/envoy.admin.v3.EndpointsConfigDump",
+             "dynamic_endpoint_configs": [{"endpoint_config": {"cluster_name": "a"}}]},
+        ]})
+    );
 }
 
 #[test]
@@ -292,6 +311,28 @@ fn facts_about_the_server() {
     assert_eq!(admin.get("/hot_restart_version"), (200, "disabled".into()));
     let resident = admin.json("/memory")["total_physical_bytes"].as_str().unwrap().to_owned();
     assert!(resident.parse::<u64>().unwrap() > 100_000, "{resident}");
+}
+
+#[test]
+fn what_does_not_apply_says_so() {
+    let admin = Running::start();
+    for path in ["/contention", "/heap_dump", "/peak_heap_dump", "/memory/tcmalloc"] {
+        let (status, body) = admin.get(path);
+        assert_eq!(status, 501, "{path}: {body}");
+        assert!(body.contains("does not have this"), "{body}");
+    }
+    for path in ["/cpuprofiler", "/heapprofiler", "/allocprofiler", "/stats/recentlookups/enable"] {
+        assert_eq!(admin.get(path).0, 405, "{path}");
+        assert_eq!(admin.post(path).0, 501, "{path}");
+    }
+    assert_eq!(admin.get("/stats/recentlookups").0, 200);
+    assert_eq!(admin.json("/init_dump"), json!({}));
+    admin.source.waiting_for.lock().unwrap().push("clusters".into());
+    let dump = admin.json("/init_dump");
+    assert_eq!(dump["unready_targets_dumps"][0]["target_names"], json!(["clusters"]));
+    assert_eq!(admin.get("/runtime_modify?a=b").0, 405);
+    assert_eq!(admin.post("/runtime_modify").0, 400);
+    assert_eq!(admin.post("/runtime_modify?a=b"), (503, "No admin layer specified\n".into()));
 }
 
 #[test]
@@ -316,7 +357,6 @@ fn changes_need_post() {
     assert_eq!(admin.post("/healthcheck/fail"), ok);
     assert_eq!(admin.post("/healthcheck/ok"), ok);
     assert_eq!(admin.post("/drain_listeners?graceful&inboundonly"), ok);
-    assert_eq!(admin.post("/drain_listeners?skip_exit").0, 400);
     let what = DrainListeners { graceful: true, inbound_only: true, skip_exit: false };
     assert_eq!(admin.post("/reopen_logs"), ok);
     let done = ["fail true", "fail false", &format!("{what:?}"), "reopen"];

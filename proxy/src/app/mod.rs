@@ -13,6 +13,7 @@ mod proxy;
 mod publish;
 pub mod redirect;
 mod scarce;
+mod server_stats;
 mod sidecar;
 mod signals;
 mod spans;

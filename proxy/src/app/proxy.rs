@@ -16,6 +16,7 @@ use super::hot_restart::{self, Heritage};
 use super::own_ports;
 use super::publish;
 use super::scarce;
+use super::server_stats;
 use super::sidecar;
 use super::signals::{Asked, Signals};
 use super::spans;
@@ -55,6 +56,8 @@ pub(super) struct Proxy {
     entries: Option<(Waiting, Arc<Entries>)>,
     /// Told to those that leave first: registration.
     leaving: Drain,
+    /// Facts about the process among the metrics.
+    _facts: Arc<dyn std::fmt::Debug + Send + Sync>,
     /// Hears whether we are ready, and alive.
     manager: Notifier,
     /// Resources from this very process.
@@ -70,7 +73,7 @@ impl Proxy {
         (flags, logs): (&Flags, Option<Logs>),
         heritage: &Heritage,
     ) -> Self {
-        let registry = Registry::new();
+        let registry = Registry::with(bootstrap.stats.clone());
         registry.scope("server", None).gauge("hot_restart_epoch").set(heritage.epoch.into());
         let clusters = Clusters::in_zone(
             &registry,
@@ -91,9 +94,10 @@ impl Proxy {
             Overload::new(bootstrap.overload.as_ref()),
         );
         let (own, overload) = (Arc::clone(&context.own), Arc::clone(&context.overload));
+        let concurrency = workers.len();
         let state = State {
             options: serde_json::json!({
-                "concurrency": workers.len(),
+                "concurrency": concurrency,
                 "config_path": flags.config,
                 "drain_time": format!("{}s", flags.drain_time_s),
             }),
@@ -121,11 +125,13 @@ impl Proxy {
             fatal: Mutex::default(),
         };
         let (state, leaving) = (Arc::new(state), Drain::new());
+        let facts = server_stats::show(&state, concurrency);
         Self {
             state,
             spans: Some((spans, outcomes)),
             entries: Some((entries, encode)),
             leaving,
+            _facts: facts,
             manager: Notifier::from_env(),
             given: None,
             overload,

@@ -14,6 +14,8 @@ use crate::xds::translate::bootstrap::Bootstrap;
 
 /// What is done with every new snapshot: clusters first, then the listeners that use them.
 pub(super) fn publisher(state: Arc<State>) -> Publish {
+    let server = state.registry.scope("server", None);
+    let initialization = server.histogram("initialization_time_ms");
     Box::new(move |snapshot: Snapshot, changes: &Changes| {
         state.clusters.publish(snapshot, changes);
         let errors = state.server.apply(&state.clusters.load(), changes);
@@ -22,6 +24,9 @@ pub(super) fn publisher(state: Arc<State>) -> Publish {
             *state.fatal.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
             state.quit.notify_one();
             return;
+        }
+        if first {
+            initialization.record(state.started.elapsed().as_secs_f64() * 1000.0);
         }
         report(&state, &errors);
     })

@@ -82,6 +82,18 @@ impl State {
         own.into_iter().chain(self.server.sockets().into_iter().map(of_listener)).collect()
     }
 
+    /// Full days until the first certificate of the secrets expires; none: 4294967295, as in Envoy.
+    pub(super) fn days_until_expiry(&self) -> i64 {
+        let live = self.clusters.load();
+        let now = SystemTime::now();
+        let left = live.snapshot.secrets.values().filter_map(|secret| {
+            let SecretKind::Certificate(certificate) = &secret.kind else { return None };
+            let ends = PeerIdentity::of_source(&certificate.chain)?.not_after?;
+            Some(ends.duration_since(now).map_or(0, |left| left.as_secs() / 86400))
+        });
+        left.min().and_then(|days| i64::try_from(days).ok()).unwrap_or(i64::from(u32::MAX))
+    }
+
     /// What is still missing before the proxy is ready. None: it is.
     pub(super) fn waiting_for(&self) -> Option<String> {
         if !self.published.load(Ordering::Acquire) {

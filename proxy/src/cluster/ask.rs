@@ -52,7 +52,7 @@ impl Live {
             Err(refusal) => (Outcome::LocalFailure(refusal.reason), refusal.status),
         };
         cluster.record(&endpoint, outcome);
-        cluster.stats.charge(status.as_u16());
+        cluster.stats.charge(status.as_u16(), true);
         answer
     }
 }

@@ -2,11 +2,11 @@
 //! limit, shared by all workers; a permit gives its place back when it is dropped.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::model::cluster::Thresholds;
 use crate::model::route::Priority;
-use crate::telemetry::stats::{Gauge, Scope};
+use crate::telemetry::stats::{Group, Item, Reading, Scope};
 
 /// The limits of one cluster. They can be changed while permits are out.
 #[derive(Debug)]
@@ -25,15 +25,14 @@ struct Level {
     /// Bits of the budget's percent (`f64`); the bits of NaN: there is no budget.
     budget_percent: AtomicU64,
     budget_min: AtomicU32,
+    track_remaining: AtomicBool,
 }
 
 /// One limit.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Limit {
     current: AtomicU32,
     max: AtomicU32,
-    open: Gauge,
-    remaining: Option<Gauge>,
 }
 
 /// What a permit is for.
@@ -71,29 +70,20 @@ pub(crate) struct PendingPlace(#[expect(dead_code, reason = "held for its Drop")
 
 impl Breakers {
     /// `scope` is the cluster's: gauges are `circuit_breakers.<priority>.*`.
-    pub(crate) fn new(thresholds: &[Thresholds; 2], scope: &Scope) -> Self {
-        let scope = scope.scope("circuit_breakers", None);
-        let level = |name: &'static str, at: &Thresholds| {
-            let scope = scope.scope(name, None);
-            let limit = |open: &str, remaining: &str| Limit {
-                current: AtomicU32::new(0),
-                max: AtomicU32::new(0),
-                open: scope.gauge(open),
-                remaining: at.track_remaining.then(|| scope.gauge(remaining)),
-            };
-            Level {
-                connections: limit("cx_open", "remaining_cx"),
-                per_endpoint: AtomicU32::new(u32::MAX),
-                pending: limit("rq_pending_open", "remaining_pending"),
-                requests: limit("rq_open", "remaining_rq"),
-                retries: limit("rq_retry_open", "remaining_retries"),
-                budget_percent: AtomicU64::new(f64::NAN.to_bits()),
-                budget_min: AtomicU32::new(0),
-            }
+    pub(crate) fn new(thresholds: &[Thresholds; 2], scope: &Scope) -> Arc<Self> {
+        let level = || Level {
+            connections: Limit::default(),
+            per_endpoint: AtomicU32::new(u32::MAX),
+            pending: Limit::default(),
+            requests: Limit::default(),
+            retries: Limit::default(),
+            budget_percent: AtomicU64::new(f64::NAN.to_bits()),
+            budget_min: AtomicU32::new(0),
+            track_remaining: AtomicBool::new(false),
         };
-        let [default, high] = thresholds;
-        let breakers = Self { levels: [level("default", default), level("high", high)] };
+        let breakers = Arc::new(Self { levels: [level(), level()] });
         breakers.set(thresholds);
+        scope.scope("circuit_breakers", None).show(Arc::clone(&breakers) as _);
         breakers
     }
 
@@ -110,6 +100,7 @@ impl Breakers {
             level.budget_percent.store(percent.to_bits(), Ordering::Relaxed);
             let min = at.retry_budget.map_or(0, |budget| budget.min_concurrency);
             level.budget_min.store(min, Ordering::Relaxed);
+            level.track_remaining.store(at.track_remaining, Ordering::Relaxed);
         }
     }
 
@@ -179,6 +170,39 @@ impl Breakers {
     }
 }
 
+/// Nothing is written for the gauges: they are computed when somebody reads them.
+impl Group for Breakers {
+    fn each(&self, see: &mut dyn FnMut(Item<'_>, Reading)) {
+        const NAMES: [[&str; 2]; 4] = [
+            ["cx_open", "remaining_cx"],
+            ["rq_pending_open", "remaining_pending"],
+            ["rq_open", "remaining_rq"],
+            ["rq_retry_open", "remaining_retries"],
+        ];
+        for (level, priority) in self.levels.iter().zip(["default", "high"]) {
+            let mut gauge = |name: &str, value: i64| {
+                let flat = format!("{priority}.{name}");
+                see(Item { flat: &flat, family: &flat, label: None }, Reading::Gauge(value));
+            };
+            let limits = [&level.connections, &level.pending, &level.requests, &level.retries];
+            for (limit, [open, remaining]) in limits.into_iter().zip(NAMES) {
+                let left = i64::from(limit.max()) - i64::from(limit.current());
+                gauge(open, i64::from(left <= 0));
+                if level.track_remaining.load(Ordering::Relaxed) {
+                    gauge(remaining, left.max(0));
+                }
+            }
+            // How many pools there are is not limited.
+            gauge("cx_pool_open", 0);
+            if level.track_remaining.load(Ordering::Relaxed) {
+                gauge("remaining_cx_pools", i64::from(u32::MAX));
+            }
+        }
+    }
+
+    fn reset(&self) {}
+}
+
 /// How many retries may be under way while `busy` requests are: Envoy's retry budget.
 fn budget(percent: f64, min_concurrency: u32, busy: u32) -> u32 {
     ((percent / 100.0 * f64::from(busy)) as u32).max(min_concurrency)
@@ -194,9 +218,7 @@ impl Limit {
     }
 
     fn set(&self, max: u32) {
-        if self.max.swap(max, Ordering::Relaxed) != max {
-            self.show(self.current(), max);
-        }
+        self.max.store(max, Ordering::Relaxed);
     }
 
     fn take(&self) -> bool {
@@ -209,10 +231,7 @@ impl Limit {
                 Ordering::Relaxed,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => {
-                    self.changed(current + 1, max);
-                    return true;
-                }
+                Ok(_) => return true,
                 Err(now) => current = now,
             }
         }
@@ -220,36 +239,11 @@ impl Limit {
     }
 
     fn take_anyway(&self) {
-        let before = self.current.fetch_add(1, Ordering::Relaxed);
-        self.changed(before + 1, self.max());
+        self.current.fetch_add(1, Ordering::Relaxed);
     }
 
     fn give(&self) {
-        let before = self.current.fetch_sub(1, Ordering::Relaxed);
-        let max = self.max();
-        if before == max {
-            self.open.set(0);
-        }
-        if let Some(remaining) = &self.remaining {
-            remaining.set(i64::from(max) - i64::from(before - 1));
-        }
-    }
-
-    /// One more is taken. Most of the time nobody has to be told.
-    fn changed(&self, current: u32, max: u32) {
-        if current >= max {
-            self.open.set(1);
-        }
-        if let Some(remaining) = &self.remaining {
-            remaining.set((i64::from(max) - i64::from(current)).max(0));
-        }
-    }
-
-    fn show(&self, current: u32, max: u32) {
-        self.open.set(i64::from(current >= max));
-        if let Some(remaining) = &self.remaining {
-            remaining.set((i64::from(max) - i64::from(current)).max(0));
-        }
+        self.current.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -271,22 +265,17 @@ mod tests {
 
     use super::*;
     use crate::model::cluster::RetryBudget;
-    use crate::telemetry::stats::{Registry, Value};
+    use crate::telemetry::stats::Registry;
 
     fn breakers(thresholds: &Thresholds) -> (Arc<Breakers>, Registry) {
         let registry = Registry::new();
         let scope = registry.scope("cluster", Some(("envoy_cluster_name", "a".into())));
         let both = [thresholds.clone(), Thresholds::default()];
-        (Arc::new(Breakers::new(&both, &scope)), registry)
+        (Breakers::new(&both, &scope), registry)
     }
 
     fn gauge(registry: &Registry, name: &str) -> i64 {
-        let entries = registry.entries();
-        let (_, entry) = entries.iter().find(|(flat, _)| flat.ends_with(name)).unwrap();
-        match &entry.value {
-            Value::Gauge(gauge) => gauge.get(),
-            other => panic!("{other:?}"),
-        }
+        registry.value(&format!("cluster.a.circuit_breakers.{name}")).unwrap()
     }
 
     #[test]

@@ -76,12 +76,12 @@ impl Channel {
             Ok(response) => {
                 let status = response.status().as_u16();
                 cluster.record(&endpoint, Outcome::Status(status));
-                cluster.stats.charge(status);
+                cluster.stats.charge(status, true);
                 Ok(response)
             }
             Err(error) => {
                 cluster.record(&endpoint, Outcome::LocalFailure(error.refusal.reason));
-                cluster.stats.charge(error.refusal.status.as_u16());
+                cluster.stats.charge(error.refusal.status.as_u16(), true);
                 Err(unavailable(error.refusal))
             }
         }

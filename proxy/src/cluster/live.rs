@@ -28,7 +28,7 @@ use crate::model::endpoint::Assignment;
 use crate::model::route::Priority;
 use crate::net::Io;
 use crate::telemetry::reason::{Reason, Refusal};
-use crate::telemetry::stats::Registry;
+use crate::telemetry::stats::{Fresh as _, Registry};
 use crate::tls::Secrets;
 
 /// A cluster that takes requests.
@@ -107,10 +107,7 @@ impl Cluster {
                 before.breakers.set(&config.breakers);
                 (Arc::clone(&before.stats), Arc::clone(&before.breakers))
             }
-            None => {
-                let stats = ClusterStats::new(workshop.registry, &config.stat_name);
-                (Arc::new(stats), Arc::new(Breakers::new(&config.breakers, &scope)))
-            }
+            None => (scope.group(ClusterStats::new), Breakers::new(&config.breakers, &scope)),
         };
         let alike = before.filter(|before| before.connector.serves(&config));
         let connector = match alike {
@@ -122,8 +119,15 @@ impl Cluster {
                 workshop.secrets,
             )),
         };
-        let check_stats = config.health_check.as_ref().map(|_| Arc::new(CheckStats::new(&scope)));
-        let outlier_stats = config.outliers.as_ref().map(|_| Arc::new(OutlierStats::new(&scope)));
+        let check_stats = config
+            .health_check
+            .as_ref()
+            .map(|_| scope.scope("health_check", None).group(CheckStats::fresh));
+        let outlier_stats = config
+            .outliers
+            .as_ref()
+            .map(|_| scope.scope("outlier_detection", None).group(|_| OutlierStats::default()));
+        stats.show(&config);
         let by_dns = matches!(config.discovery, Discovery::StrictDns(_) | Discovery::LogicalDns(_));
         let cluster = Self {
             config,

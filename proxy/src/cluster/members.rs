@@ -129,10 +129,18 @@ impl Cluster {
             proxies: proxies.as_deref(),
             weight: &|endpoint| self.weight(endpoint, median, now),
             locality_weighted: self.config.balancing.locality == LocalityRouting::Weighted,
-            active: &self.stats.upstream_rq_active,
+            stats: &self.stats,
         };
         let set = EndpointSet::new(&layout, localities);
         self.count_subsets(set.subsets.as_ref().map_or(0, SubsetIndex::len));
+        let duplicates = set.subsets.as_ref().map_or(0, SubsetIndex::duplicates);
+        if let Some(level) = self.stats.lb_subsets_duplicates.get() {
+            level.set(i64::try_from(duplicates).unwrap_or(i64::MAX));
+        }
+        if !matches!(self.config.discovery, Discovery::Static) {
+            let heaviest = set.endpoints.iter().map(|at| at.weight).max();
+            self.stats.max_host_weight.set(heaviest.unwrap_or(0).into());
+        }
         let stats = &self.stats;
         if changed {
             stats.membership_change.inc();

@@ -12,6 +12,7 @@ mod body;
 mod breaker;
 mod check;
 mod clock;
+mod codes;
 mod discovery;
 mod elsewhere;
 mod endpoint;
@@ -29,6 +30,7 @@ mod send;
 mod set;
 mod spread;
 mod stats;
+mod status_codes;
 mod subset;
 pub mod unary;
 pub mod view;
@@ -47,7 +49,8 @@ pub use pick::{Named, PickContext};
 pub use pool::{Connection, ConnectionPermit};
 pub use publish::{Clusters, Live};
 pub use send::{SendError, SendOptions, SentOn};
-pub use stats::{ClusterStats, Codes};
+pub use stats::ClusterStats;
+pub use status_codes::Codes;
 
 thread_local! {
     /// Threads that are no data worker share the last pools.

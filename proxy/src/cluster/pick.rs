@@ -96,9 +96,10 @@ impl Cluster {
             let endpoint = if let Some(endpoint) = elsewhere {
                 endpoint
             } else {
-                let Some(picked) = set.pick(query, context.subset) else { break };
-                self.count_pick(&picked);
-                picked.endpoint
+                let (picked, from) = set.pick(query, context.subset);
+                self.count_pick(picked.as_ref(), from);
+                let Some(Picked { endpoint, .. }) = picked else { break };
+                endpoint
             };
             if !context.rejects(endpoint) {
                 return Ok(Arc::clone(endpoint));
@@ -108,12 +109,12 @@ impl Cluster {
         last.cloned().ok_or_else(|| self.nobody(&set))
     }
 
-    fn count_pick(&self, picked: &Picked<'_>) {
+    fn count_pick(&self, picked: Option<&Picked<'_>>, from: From) {
         let stats = &self.stats;
-        if picked.panic {
+        if picked.is_some_and(|picked| picked.panic) {
             stats.lb_healthy_panic.inc();
         }
-        match picked.from {
+        match from {
             From::Whole => {}
             From::Subset => stats.lb_subsets_selected.inc(),
             From::Fallback => stats.lb_subsets_fallback.inc(),

@@ -14,7 +14,7 @@ use crate::model::cluster::Discovery;
 use crate::model::endpoint::{Assignment, Locality};
 use crate::model::tls::{CommonTls, SecretRef};
 use crate::model::{self, Changes, Map, Name, Snapshot};
-use crate::telemetry::stats::Registry;
+use crate::telemetry::stats::{Fresh as _, Registry, metrics};
 
 /// All clusters of the proxy.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub struct Clusters {
     registry: Registry,
     workers: usize,
     zone: Arc<Zone>,
+    stats: Arc<ManagerStats>,
     /// Held by whoever publishes.
     publishing: Mutex<()>,
 }
@@ -36,6 +37,35 @@ pub struct Live {
     pub(super) clusters: Map<Arc<Running>>,
     /// Another one for each configuration.
     pub(super) version: u64,
+}
+
+metrics! {
+    /// `cluster_manager.`
+    struct ManagerStats {
+        counters {
+            /// Clusters that are new.
+            added = "cluster_added",
+            /// Clusters that are others now.
+            modified = "cluster_modified",
+            /// Clusters that are gone.
+            removed = "cluster_removed",
+            /// Clusters whose endpoints are others now.
+            updated = "cluster_updated",
+        }
+        gauges {
+            /// Clusters.
+            active = "active_clusters",
+        }
+        histograms {}
+        never {
+            counters [
+                "cluster_updated_via_merge",
+                "update_merge_cancelled",
+                "update_out_of_merge_window",
+            ]
+            gauges ["warming_clusters"]
+        }
+    }
 }
 
 /// A cluster with the task that looks after it.
@@ -79,13 +109,7 @@ impl Clusters {
     /// No clusters yet. `workers`: how many data workers will call
     /// [`set_worker`](super::set_worker).
     pub fn new(registry: &Registry, workers: usize) -> Arc<Self> {
-        Arc::new(Self {
-            live: ArcSwap::default(),
-            registry: registry.clone(),
-            workers,
-            zone: Arc::default(),
-            publishing: Mutex::default(),
-        })
+        Self::in_zone(registry, workers, Locality::default(), None)
     }
 
     /// The same, for a proxy that knows where it is (`node.locality`) and which cluster its own kind
@@ -101,8 +125,14 @@ impl Clusters {
             registry: registry.clone(),
             workers,
             zone: Arc::new(Zone::new(own, local_cluster)),
+            stats: registry.scope("cluster_manager", None).group(ManagerStats::fresh),
             publishing: Mutex::default(),
         })
+    }
+
+    /// How many data workers there are.
+    pub(crate) fn workers(&self) -> usize {
+        self.workers
     }
 
     /// What is in force now.
@@ -122,12 +152,15 @@ impl Clusters {
         for name in &changes.clusters {
             match snapshot.clusters.get(name) {
                 None => {
-                    clusters.remove_mut(name);
+                    if clusters.remove_mut(name) {
+                        self.stats.removed.inc();
+                    }
                 }
                 Some(config) => {
                     let old = before.clusters.get(name);
                     if old.is_none_or(|old| old.cluster.config != *config) {
                         let old = old.map(|old| &*old.cluster);
+                        if old.is_some() { &self.stats.modified } else { &self.stats.added }.inc();
                         let running = self.start(config, &snapshot, old);
                         clusters.insert_mut(Name::clone(name), Arc::new(running));
                     }
@@ -139,6 +172,7 @@ impl Clusters {
                 && !running.cluster.goes_anywhere()
             {
                 running.cluster.reassign(assignment(&snapshot, name));
+                self.stats.updated.inc();
             }
         }
         for (_, running) in clusters.iter().filter(|_| !changes.secrets.is_empty()) {
@@ -147,6 +181,7 @@ impl Clusters {
             }
         }
         clusters.values().for_each(|running| running.cluster.follow_zone());
+        self.stats.active.set(i64::try_from(clusters.size()).unwrap_or(i64::MAX));
         let version = before.version + 1;
         self.live.store(Arc::new(Live { snapshot, clusters, version }));
     }

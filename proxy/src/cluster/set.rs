@@ -42,7 +42,6 @@ pub(crate) struct Picked<'a> {
     pub(crate) endpoint: &'a Arc<Endpoint>,
     /// Health was ignored to find one.
     pub(crate) panic: bool,
-    pub(crate) from: From,
 }
 
 /// Which endpoints were looked at.
@@ -72,14 +71,15 @@ impl EndpointSet {
         }
     }
 
-    /// An endpoint for a request, of the subset that its route names.
-    pub(crate) fn pick(&self, query: Query, wanted: Option<&SubsetMatch>) -> Option<Picked<'_>> {
+    /// An endpoint for a request, of the subset that its route names; and where it was looked for.
+    pub(crate) fn pick(
+        &self,
+        query: Query,
+        wanted: Option<&SubsetMatch>,
+    ) -> (Option<Picked<'_>>, From) {
+        let picked = |(endpoint, panic)| Picked { endpoint, panic };
         match &self.subsets {
-            None => self.whole.pick(query).map(|(endpoint, panic)| Picked {
-                endpoint,
-                panic,
-                from: From::Whole,
-            }),
+            None => (self.whole.pick(query).map(picked), From::Whole),
             Some(subsets) => subsets.pick(&self.whole, query, wanted),
         }
     }

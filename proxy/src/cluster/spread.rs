@@ -12,16 +12,18 @@ use super::balance::{Load, Picker, Query, Recipe, RoundRobin, mix};
 use super::clock;
 use super::endpoint::{Endpoint, Standing};
 use super::set::Locality;
+use super::stats::ClusterStats;
 use crate::model::balancing::{Balancer, LocalityRouting, PeakEwma, ZoneAware};
 use crate::model::cluster::Cluster;
 use crate::model::endpoint::{Assignment, Health};
 use crate::model::metadata::{self, Value};
-use crate::telemetry::stats::Gauge;
 
 /// The parts of some endpoints that get traffic. None: there is nobody.
 #[derive(Debug, Default)]
 pub(crate) struct Spread {
     shares: Box<[Share]>,
+    /// There are endpoints, well or not.
+    any: bool,
 }
 
 /// A part of a priority that gets a part of the traffic.
@@ -52,6 +54,7 @@ struct Zones {
     flat: List,
     /// Of ten thousand requests, those that are routed so.
     enabled: u64,
+    stats: Arc<ClusterStats>,
 }
 
 #[derive(Debug)]
@@ -60,7 +63,7 @@ struct List {
     picker: Picker,
     ewma: Option<PeakEwma>,
     /// Requests under way in the cluster, where loads are bounded by that.
-    active: Option<Gauge>,
+    active: Option<Arc<ClusterStats>>,
 }
 
 /// Which endpoints of a priority a share goes to.
@@ -88,8 +91,8 @@ pub(crate) struct Layout<'a> {
     pub(crate) weight: &'a dyn Fn(&Endpoint) -> f64,
     /// Whether weights of localities count.
     pub(crate) locality_weighted: bool,
-    /// Requests under way in the cluster.
-    pub(crate) active: &'a Gauge,
+    /// Knows how many requests are under way in the cluster.
+    pub(crate) stats: &'a Arc<ClusterStats>,
 }
 
 /// Endpoints of each priority.
@@ -123,7 +126,13 @@ impl Spread {
             by_weight: layout.assignment.weighted_priority_health,
         };
         let loads = loads(&counts, &rules);
-        Self { shares: layout.shares(&levels, &loads) }
+        let any = localities.iter().any(|at| !at.endpoints.is_empty());
+        Self { shares: layout.shares(&levels, &loads), any }
+    }
+
+    /// Whether there is no endpoint at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.any
     }
 
     /// An endpoint, and whether health was ignored to find one.
@@ -152,8 +161,26 @@ impl Zones {
         if random % 10_000 >= self.enabled {
             return &self.flat;
         }
-        let zone = self.plan.pick(mix(random)).and_then(|index| self.lists.get(index));
-        zone.unwrap_or(&self.flat)
+        let picked = self.plan.pick(mix(random));
+        self.count(picked);
+        picked.and_then(|index| self.lists.get(index)).unwrap_or(&self.flat)
+    }
+
+    fn count(&self, picked: Option<usize>) {
+        let stats = &self.stats;
+        match &self.plan {
+            Plan::Flat => {}
+            Plan::Direct(_) => stats.lb_zone_routing_all_directly.inc(),
+            Plan::Residual { own: Some((own, _)), .. } if picked == Some(*own) => {
+                stats.lb_zone_routing_sampled.inc();
+            }
+            Plan::Residual { spare, .. } => {
+                stats.lb_zone_routing_cross_zone.inc();
+                if spare.last().is_none_or(|total| *total == 0) {
+                    stats.lb_zone_no_capacity_left.inc();
+                }
+            }
+        }
     }
 }
 
@@ -171,7 +198,8 @@ impl Load for List {
     }
 
     fn active_in_all(&self) -> u32 {
-        self.active.as_ref().map_or(0, |active| u32::try_from(active.get()).unwrap_or(0))
+        let active = |stats: &Arc<ClusterStats>| stats.upstream_rq_active.get();
+        self.active.as_ref().map_or(0, |stats| u32::try_from(active(stats)).unwrap_or(0))
     }
 
     fn cost(&self, index: usize) -> f64 {
@@ -270,7 +298,9 @@ impl Layout<'_> {
 
     fn zones(&self, config: &ZoneAware, level: &[&Locality]) -> Option<Source> {
         let proxies = self.proxies?;
+        self.stats.lb_recalculate_zone_structures.inc();
         if proxies.panic {
+            self.stats.lb_local_cluster_not_ok.inc();
             return self.cluster.fail_on_panic.then_some(Source::Nobody);
         }
         let healthy = |at: &Locality| {
@@ -284,6 +314,10 @@ impl Layout<'_> {
         let mut places: Vec<_> = level.iter().map(|at| (&*at.place, healthy(at), *at)).collect();
         places.sort_by_key(|(place, _, _)| (**place != proxies.own, *place));
         let sizes: Vec<_> = places.iter().map(|(place, size, _)| (*place, *size)).collect();
+        let healthy: u64 = sizes.iter().map(|(_, size)| size.count).sum();
+        if healthy < config.min_cluster_size {
+            self.stats.lb_zone_cluster_too_small.inc();
+        }
         let plan = zone::plan(config, proxies, &sizes);
         if plan == Plan::Flat {
             return None;
@@ -293,6 +327,7 @@ impl Layout<'_> {
             plan,
             lists: places.iter().map(list).collect(),
             flat: self.flat(level, Choose::Healthy),
+            stats: Arc::clone(self.stats),
             enabled: (config.routing_enabled.clamp(0.0, 100.0) * 100.0) as u64,
         })))
     }
@@ -326,7 +361,7 @@ impl Layout<'_> {
             Balancer::PeakEwma(config) => Some(config.clone()),
             _ => None,
         };
-        let active = hashing.bound.is_some().then(|| self.active.clone());
+        let active = hashing.bound.is_some().then(|| Arc::clone(self.stats));
         List { endpoints: endpoints.into(), picker, ewma, active }
     }
 }

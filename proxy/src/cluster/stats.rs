@@ -1,46 +1,63 @@
-//! The metrics of a cluster, under Envoy's names ("Cluster manager: statistics"). All handles are
-//! made with the cluster; response codes are made when they are first seen.
+//! The metrics of a cluster, under Envoy's names ("Cluster manager: statistics"): one allocation for
+//! all of them; what only some clusters count is made when it is first counted.
 
-use std::sync::{Arc, OnceLock};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
+use super::codes::Codes;
 use crate::model::Name;
+use crate::model::cluster::{Cluster, Protocol};
+use crate::telemetry::format::Session;
 use crate::telemetry::reason::Reason;
-use crate::telemetry::stats::{Counter, Gauge, Histogram, Registry, Scope};
+use crate::telemetry::stats::{
+    Fresh, Group, Item, Level, Reading, Registry, Scope, Spread, metrics,
+};
 
-/// Declares the struct and its constructor from one list: field = flat name inside `cluster.<name>.`
-macro_rules! metrics {
-    (
-        counters { $($(#[$cdoc:meta])* $counter:ident = $cname:literal,)* }
-        gauges { $($(#[$gdoc:meta])* $gauge:ident = $gname:literal,)* }
-        histograms { $($(#[$hdoc:meta])* $histogram:ident = $hname:literal,)* }
-    ) => {
-        /// The metrics of one cluster.
-        #[derive(Debug)]
-        pub struct ClusterStats {
-            $($(#[$cdoc])* pub $counter: Counter,)*
-            $($(#[$gdoc])* pub $gauge: Gauge,)*
-            $($(#[$hdoc])* pub $histogram: Histogram,)*
-            codes: Codes,
-            retry_codes: Codes,
-        }
+/// The metrics of one cluster.
+#[derive(Debug)]
+pub struct ClusterStats {
+    numbers: Numbers,
+    /// Of requests that came from outside.
+    external: Answers,
+    /// Of requests that came from inside (`x-envoy-internal`), our own included.
+    internal: Answers,
+    /// Of tries that were tried again.
+    retried: Codes,
+    /// None: its connections have no TLS.
+    tls: OnceLock<Box<Tls>>,
+    /// Handshakes by what was agreed on: names of metrics, and of their families.
+    agreed: Mutex<Vec<(Agreed, u64)>>,
+    /// Highest weight of an endpoint.
+    pub(super) max_host_weight: Level,
+    /// Endpoints that a subset of one endpoint has no place for. None: there are no subsets.
+    pub(super) lb_subsets_duplicates: OnceLock<Level>,
+    /// Its connections are meant to speak HTTP/2.
+    http2: AtomicBool,
+}
 
-        impl ClusterStats {
-            /// `stat_name` is `alt_stat_name` or the cluster's name, with `:` replaced.
-            pub fn new(registry: &Registry, stat_name: &Name) -> Self {
-                let scope = Self::scope(registry, stat_name);
-                Self {
-                    $($counter: scope.counter($cname),)*
-                    $($gauge: scope.gauge($gname),)*
-                    $($histogram: scope.histogram($hname),)*
-                    retry_codes: Codes::new(scope.scope("retry", None)),
-                    codes: Codes::new(scope),
-                }
-            }
-        }
-    };
+/// Something that a handshake agrees on: `ciphers` or `curves`, and which.
+type Agreed = (&'static str, &'static str);
+
+/// Answers to requests, and how long they took.
+#[derive(Debug)]
+struct Answers {
+    codes: Codes,
+    /// Milliseconds from the request to the end of the answer.
+    time: Spread,
+}
+
+impl Deref for ClusterStats {
+    type Target = Numbers;
+
+    fn deref(&self) -> &Numbers {
+        &self.numbers
+    }
 }
 
 metrics! {
+    /// Numbers of a cluster that stand for themselves.
+    pub struct Numbers {
     counters {
         /// Connections made or tried.
         upstream_cx_total = "upstream_cx_total",
@@ -66,6 +83,16 @@ metrics! {
         upstream_cx_destroy_remote = "upstream_cx_destroy_remote",
         /// Closed with requests under way.
         upstream_cx_destroy_with_active_rq = "upstream_cx_destroy_with_active_rq",
+        /// Closed by this proxy with requests under way.
+        upstream_cx_destroy_local_with_active_rq = "upstream_cx_destroy_local_with_active_rq",
+        /// Closed by the endpoint with requests under way.
+        upstream_cx_destroy_remote_with_active_rq = "upstream_cx_destroy_remote_with_active_rq",
+        /// Connections that the endpoint said it would close (`connection: close`, GOAWAY).
+        upstream_cx_close_notify = "upstream_cx_close_notify",
+        /// Connections of a TCP proxy that were given up after all attempts.
+        upstream_cx_connect_attempts_exceeded = "upstream_cx_connect_attempts_exceeded",
+        /// Requests whose body was too long to be sent twice.
+        retry_or_shadow_abandoned = "retry_or_shadow_abandoned",
         /// Bytes received.
         upstream_cx_rx_bytes_total = "upstream_cx_rx_bytes_total",
         /// Bytes sent.
@@ -102,8 +129,6 @@ metrics! {
         upstream_rq_retry_backoff_exponential = "upstream_rq_retry_backoff_exponential",
         /// Retries after the time that the endpoint asked for.
         upstream_rq_retry_backoff_ratelimited = "upstream_rq_retry_backoff_ratelimited",
-        /// Answers that led to a retry.
-        upstream_rq_retry_completed = "retry.upstream_rq_completed",
         /// Retries that helped.
         upstream_rq_retry_success = "upstream_rq_retry_success",
         /// Redirects that were followed.
@@ -114,8 +139,6 @@ metrics! {
         upstream_rq_retry_overflow = "upstream_rq_retry_overflow",
         /// Requests that failed in every try.
         upstream_rq_retry_limit_exceeded = "upstream_rq_retry_limit_exceeded",
-        /// Requests that had an answer.
-        upstream_rq_completed = "upstream_rq_completed",
         /// Requests dropped by `drop_overloads`.
         upstream_rq_drop_overload = "upstream_rq_drop_overload",
         /// Requests over `max_stream_duration`.
@@ -128,6 +151,20 @@ metrics! {
         lb_subsets_fallback = "lb_subsets_fallback",
         /// Picks of anyone, because the fallback had nobody.
         lb_subsets_fallback_panic = "lb_subsets_fallback_panic",
+        /// Times that the plan of zones was made.
+        lb_recalculate_zone_structures = "lb_recalculate_zone_structures",
+        /// Too few healthy endpoints for zones to matter.
+        lb_zone_cluster_too_small = "lb_zone_cluster_too_small",
+        /// Too few proxies of this kind are healthy for zones to matter.
+        lb_local_cluster_not_ok = "lb_local_cluster_not_ok",
+        /// Picks from the own zone, which can take everything.
+        lb_zone_routing_all_directly = "lb_zone_routing_all_directly",
+        /// Picks from the own zone, which can take a part.
+        lb_zone_routing_sampled = "lb_zone_routing_sampled",
+        /// Picks from other zones.
+        lb_zone_routing_cross_zone = "lb_zone_routing_cross_zone",
+        /// Of those: no zone has anything to spare.
+        lb_zone_no_capacity_left = "lb_zone_no_capacity_left",
         /// Subsets made.
         lb_subsets_created = "lb_subsets_created",
         /// Subsets gone.
@@ -144,18 +181,6 @@ metrics! {
         update_empty = "update_empty",
         /// Discoveries that changed nothing.
         update_no_rebuild = "update_no_rebuild",
-        /// TLS handshakes done.
-        ssl_handshake = "ssl.handshake",
-        /// TLS handshakes that failed.
-        ssl_connection_error = "ssl.connection_error",
-        /// Of those: the chain did not verify.
-        ssl_fail_verify_error = "ssl.fail_verify_error",
-        /// No name matched.
-        ssl_fail_verify_san = "ssl.fail_verify_san",
-        /// No pin matched.
-        ssl_fail_verify_cert_hash = "ssl.fail_verify_cert_hash",
-        /// There was no certificate.
-        ssl_fail_verify_no_cert = "ssl.fail_verify_no_cert",
     }
     gauges {
         /// Subsets.
@@ -176,27 +201,113 @@ metrics! {
         membership_excluded = "membership_excluded",
     }
     histograms {
-        /// Milliseconds from the request to the end of the answer.
-        upstream_rq_time = "upstream_rq_time",
+        /// Requests that a connection served.
+        upstream_rq_per_cx = "upstream_rq_per_cx",
         /// Milliseconds to make a connection.
         upstream_cx_connect_ms = "upstream_cx_connect_ms",
         /// Milliseconds that a connection was open.
         upstream_cx_length_ms = "upstream_cx_length_ms",
     }
+    never {
+        counters [
+            "assignment_stale",
+            "assignment_timeout_received",
+            "assignment_use_cached",
+            "bind_errors",
+            "original_dst_host_invalid",
+            "upstream_cx_connect_with_0_rtt",
+            "upstream_cx_http3_total",
+            "upstream_cx_pool_overflow",
+            "upstream_cx_preconnect_skipped",
+            "upstream_http3_broken",
+            "upstream_rq_0rtt",
+            "upstream_rq_active_overflow",
+            "upstream_rq_maintenance_mode",
+            "upstream_rq_rx_reset_no_error",
+        ]
+        gauges ["upstream_queue_overloaded"]
+    }
+    }
+}
+
+metrics! {
+    /// `ssl.` of a cluster whose connections have TLS.
+    pub(super) struct Tls {
+    counters {
+        /// TLS handshakes done.
+        handshake = "handshake",
+        /// TLS handshakes that failed.
+        connection_error = "connection_error",
+        /// Of those: the chain did not verify.
+        fail_verify_error = "fail_verify_error",
+        /// No name matched.
+        fail_verify_san = "fail_verify_san",
+        /// No pin matched.
+        fail_verify_cert_hash = "fail_verify_cert_hash",
+        /// There was no certificate.
+        fail_verify_no_cert = "fail_verify_no_cert",
+    }
+    gauges {}
+    histograms {}
+    never {
+        counters [
+            "no_certificate",
+            "ocsp_staple_failed",
+            "ocsp_staple_omitted",
+            "ocsp_staple_requests",
+            "ocsp_staple_responses",
+            "session_reused",
+        ]
+        gauges []
+    }
+    }
 }
 
 impl ClusterStats {
+    /// `scope`: see [`scope`](Self::scope).
+    pub(super) fn new(scope: &Scope) -> Self {
+        let answers = || Answers {
+            codes: Codes::default(),
+            time: Spread::new(scope.bounds("upstream_rq_time")),
+        };
+        Self {
+            numbers: Numbers::fresh(scope),
+            external: answers(),
+            internal: answers(),
+            retried: Codes::default(),
+            tls: OnceLock::new(),
+            agreed: Mutex::default(),
+            max_host_weight: Level::default(),
+            lb_subsets_duplicates: OnceLock::new(),
+            http2: AtomicBool::new(false),
+        }
+    }
+
+    /// Names of things that only clusters of this configuration have.
+    pub(super) fn show(&self, config: &Cluster) {
+        if config.tls.is_some() || config.socket_matches.iter().any(|one| one.tls.is_some()) {
+            self.tls();
+        }
+        if config.balancing.subsets.is_some() {
+            self.lb_subsets_duplicates.get_or_init(Level::default);
+        }
+        self.http2.store(config.protocol == Protocol::Http2, Ordering::Relaxed);
+    }
+
     /// Counts the status that a request ended with: `upstream_rq_completed`, `upstream_rq_2xx`,
-    /// `upstream_rq_200`.
-    pub fn charge(&self, status: u16) {
-        self.upstream_rq_completed.inc();
-        self.codes.charge(status);
+    /// `upstream_rq_200`, and the same under `internal.` or `external.`.
+    pub fn charge(&self, status: u16, internal: bool) {
+        self.answers(internal).codes.charge(status);
+    }
+
+    /// How long a request took, in milliseconds.
+    pub(crate) fn took(&self, milliseconds: f64, internal: bool) {
+        self.answers(internal).time.record(milliseconds);
     }
 
     /// Counts the status of a try that is tried again: `retry.upstream_rq_503` and its class.
     pub fn charge_retried(&self, status: u16) {
-        self.upstream_rq_retry_completed.inc();
-        self.retry_codes.charge(status);
+        self.retried.charge(status);
     }
 
     /// Counts a request or a try that ran out of time, if that is what it did.
@@ -209,53 +320,129 @@ impl ClusterStats {
         }
     }
 
+    /// A handshake is done.
+    pub(super) fn handshake(&self, session: Option<&Session>) {
+        self.tls().handshake.inc();
+        let Some(session) = session else { return };
+        let mut agreed = self.agreed.lock().unwrap_or_else(PoisonError::into_inner);
+        for one in [("ciphers", session.cipher), ("curves", session.group)] {
+            match agreed.iter_mut().find(|(known, _)| *known == one) {
+                Some((_, count)) => *count += 1,
+                None => agreed.push((one, 1)),
+            }
+        }
+    }
+
+    /// What TLS counts.
+    pub(super) fn tls(&self) -> &Tls {
+        self.tls.get_or_init(Box::default)
+    }
+
+    /// `stat_name` is `alt_stat_name` or the cluster's name, with `:` replaced.
     pub(crate) fn scope(registry: &Registry, stat_name: &Name) -> Scope {
         registry.scope("cluster", Some(("envoy_cluster_name", stat_name.clone())))
     }
+
+    fn answers(&self, internal: bool) -> &Answers {
+        if internal { &self.internal } else { &self.external }
+    }
 }
 
-/// `upstream_rq_<code>` and `upstream_rq_<class>`.
-#[derive(Debug)]
-pub struct Codes {
-    scope: Scope,
-    /// 1xx to 5xx. A class is allocated when its first status is seen.
-    classes: [OnceLock<Box<Class>>; 5],
-}
-
-#[derive(Debug)]
-struct Class {
-    all: Counter,
-    codes: [OnceLock<Counter>; 100],
-}
-
-impl Codes {
-    /// Counters in this scope; a code is made when it is first seen.
-    pub fn new(scope: Scope) -> Self {
-        Self { scope, classes: Default::default() }
+impl Group for ClusterStats {
+    fn each(&self, see: &mut dyn FnMut(Item<'_>, Reading)) {
+        self.numbers.each(see);
+        see(Item::plain("max_host_weight"), Reading::Gauge(self.max_host_weight.get()));
+        if let Some(level) = self.lb_subsets_duplicates.get() {
+            let name = "lb_subsets_single_host_per_subset_duplicate";
+            see(Item::plain(name), Reading::Gauge(level.get()));
+        }
+        // A cluster is not shown before it is warm.
+        see(Item::plain("warming_state"), Reading::Gauge(0));
+        if let Some(tls) = self.tls.get() {
+            tls.each(&mut |item, reading| {
+                let flat = format!("ssl.{}", item.flat);
+                see(Item { flat: &flat, family: &flat, label: item.label }, reading);
+            });
+            for name in [
+                "downstream_context_secrets_not_ready",
+                "ssl_context_update_by_sds",
+                "upstream_context_secrets_not_ready",
+            ] {
+                see(Item::plain(&format!("client_ssl_socket_factory.{name}")), Reading::Counter(0));
+            }
+        }
+        for ((kind, name), count) in &*self.agreed.lock().unwrap_or_else(PoisonError::into_inner) {
+            let flat = format!("ssl.{kind}.{name}");
+            let (family, label) = match *kind {
+                "ciphers" => ("ssl.ciphers", Some(("cipher_suite", *name))),
+                _ => (flat.as_str(), None),
+            };
+            see(Item { flat: &flat, family, label }, Reading::Counter(*count));
+        }
+        Codes::each(&[&self.external.codes, &self.internal.codes], "", see);
+        self.retried.each_used("retry.", see);
+        let (outside, inside) = (self.external.time.summary(), self.internal.time.summary());
+        for (answers, start, time) in
+            [(&self.external, "external.", &outside), (&self.internal, "internal.", &inside)]
+        {
+            answers.codes.each_used(start, see);
+            if time.count > 0 {
+                let flat = format!("{start}upstream_rq_time");
+                see(Item::plain(&flat), Reading::Histogram(time.clone()));
+            }
+        }
+        if outside.count + inside.count > 0 {
+            see(Item::plain("upstream_rq_time"), Reading::Histogram(outside + &inside));
+        }
+        see_codecs(&self.numbers, self.http2.load(Ordering::Relaxed), see);
     }
 
-    /// Counts a status.
-    pub fn charge(&self, status: u16) {
-        let (hundreds, rest) = (status / 100, status % 100);
-        let Some(slot) = usize::from(hundreds).checked_sub(1).and_then(|at| self.classes.get(at))
-        else {
-            return;
-        };
-        let class = slot.get_or_init(|| {
-            let flat = format!("upstream_rq_{hundreds}xx");
-            let label = ("envoy_response_code_class", Arc::from(hundreds.to_string()));
-            let all = self.scope.labelled_counter(&flat, "upstream_rq_xx", label);
-            Box::new(Class { all, codes: [const { OnceLock::new() }; 100] })
-        });
-        class.all.inc();
-        if let Some(code) = class.codes.get(usize::from(rest)) {
-            code.get_or_init(|| {
-                let flat = format!("upstream_rq_{status}");
-                let label = ("envoy_response_code", Arc::from(status.to_string()));
-                self.scope.labelled_counter(&flat, "upstream_rq", label)
-            })
-            .inc();
+    fn reset(&self) {
+        self.numbers.reset();
+        self.retried.reset();
+        [&self.external, &self.internal].into_iter().for_each(|answers| answers.codes.reset());
+        if let Some(tls) = self.tls.get() {
+            tls.reset();
         }
+    }
+}
+
+/// What codecs count. What `never` happens here is what hyper does not let happen.
+fn see_codecs(numbers: &Numbers, http2: bool, see: &mut dyn FnMut(Item<'_>, Reading)) {
+    const HTTP1: [&str; 4] = [
+        "http1.dropped_headers_with_underscores",
+        "http1.metadata_not_supported_error",
+        "http1.requests_rejected_with_underscores_in_headers",
+        "http1.response_flood",
+    ];
+    const HTTP2: [&str; 11] = [
+        "http2.dropped_headers_with_underscores",
+        "http2.inbound_empty_frames_flood",
+        "http2.inbound_priority_frames_flood",
+        "http2.inbound_window_update_frames_flood",
+        "http2.metadata_empty_frames",
+        "http2.nghttp2_downstream_connections",
+        "http2.nghttp2_upstream_connections",
+        "http2.oghttp2_downstream_connections",
+        "http2.oghttp2_upstream_connections",
+        "http2.outbound_control_flood",
+        "http2.requests_rejected_with_underscores_in_headers",
+    ];
+    let (one, two) = (&numbers.upstream_cx_http1_total, &numbers.upstream_cx_http2_total);
+    if two.get() > 0 {
+        HTTP2.into_iter().for_each(|name| see(Item::plain(name), Reading::Counter(0)));
+        // Of a cluster that speaks both, the parts are not told apart.
+        let active = if one.get() == 0 { numbers.upstream_rq_active.get() } else { 0 };
+        see(Item::plain("http2.streams_active"), Reading::Gauge(active));
+        for (name, count) in [
+            ("http2.rx_reset", &numbers.upstream_rq_rx_reset),
+            ("http2.tx_reset", &numbers.upstream_rq_tx_reset),
+        ] {
+            see(Item::plain(name), Reading::Counter(if one.get() == 0 { count.get() } else { 0 }));
+        }
+    }
+    if one.get() > 0 || (numbers.upstream_cx_total.get() > 0 && !http2) {
+        HTTP1.into_iter().for_each(|name| see(Item::plain(name), Reading::Counter(0)));
     }
 }
 
@@ -266,28 +453,47 @@ mod tests {
     #[test]
     fn codes_are_named_as_envoy_names_them() {
         let registry = Registry::new();
-        let stats = ClusterStats::new(&registry, &"shop".into());
-        stats.charge(200);
-        stats.charge(200);
-        stats.charge(503);
+        let stats = ClusterStats::scope(&registry, &"shop".into()).group(ClusterStats::new);
+        stats.charge(200, false);
+        stats.charge(200, true);
+        stats.charge(503, false);
         stats.charge_retried(503);
-        stats.charge(999);
-        let names: Vec<String> = registry.entries().into_iter().map(|(name, _)| name).collect();
-        for expected in [
-            "cluster.shop.upstream_rq_200",
-            "cluster.shop.upstream_rq_2xx",
-            "cluster.shop.upstream_rq_503",
-            "cluster.shop.retry.upstream_rq_503",
-            "cluster.shop.retry.upstream_rq_5xx",
-            "cluster.shop.ssl.handshake",
+        stats.charge(999, false);
+        stats.took(7.0, true);
+        for (name, value) in [
+            ("upstream_rq_200", Some(2)),
+            ("upstream_rq_2xx", Some(2)),
+            ("upstream_rq_503", Some(1)),
+            ("upstream_rq_completed", Some(4)),
+            ("external.upstream_rq_200", Some(1)),
+            ("external.upstream_rq_completed", Some(3)),
+            ("internal.upstream_rq_2xx", Some(1)),
+            ("internal.upstream_rq_5xx", None),
+            ("retry.upstream_rq_503", Some(1)),
+            ("retry.upstream_rq_5xx", Some(1)),
+            ("retry.upstream_rq_completed", Some(1)),
+            ("upstream_rq_time", Some(1)),
+            ("internal.upstream_rq_time", Some(1)),
+            ("ssl.handshake", None),
+            ("upstream_cx_total", Some(0)),
+            ("upstream_cx_http3_total", Some(0)),
         ] {
-            assert!(names.iter().any(|name| name == expected), "{expected} in {names:?}");
+            assert_eq!(registry.value(&format!("cluster.shop.{name}")), value, "{name}");
         }
-        assert_eq!(stats.upstream_rq_completed.get(), 4);
-        let entries = registry.entries();
-        let (_, entry) =
-            entries.iter().find(|(name, _)| name == "cluster.shop.upstream_rq_200").unwrap();
-        assert_eq!(&*entry.family, "cluster_upstream_rq");
-        assert_eq!(entry.labels.last(), Some(&("envoy_response_code", "200".into())));
+        stats.tls().handshake.inc();
+        assert_eq!(registry.value("cluster.shop.ssl.handshake"), Some(1));
+        let mut labels = Vec::new();
+        registry.visit(&mut |sample| {
+            if sample.name == "cluster.shop.upstream_rq_200" {
+                labels.push((sample.family.to_owned(), sample.label.map(|(_, to)| to.to_owned())));
+            }
+        });
+        assert_eq!(labels, [("cluster_upstream_rq".to_owned(), Some("200".to_owned()))]);
+    }
+
+    #[test]
+    fn a_cluster_at_rest_is_small() {
+        // A thousand clusters shall not cost more than a megabyte and a half.
+        assert!(size_of::<ClusterStats>() < 1300, "{}", size_of::<ClusterStats>());
     }
 }

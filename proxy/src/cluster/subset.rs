@@ -23,6 +23,8 @@ pub(crate) struct SubsetIndex {
     fallback: Fallback,
     default: Option<Spread>,
     panic_mode_any: bool,
+    /// Endpoints that found the one place of their subset taken.
+    duplicates: usize,
 }
 
 /// What a selector makes.
@@ -32,6 +34,7 @@ struct Selected {
     fallback: Option<SelectorFallback>,
     /// By the values of the keys.
     subsets: HashMap<u64, Spread, foldhash::fast::RandomState>,
+    duplicates: usize,
 }
 
 /// Places of endpoints: which locality, and which endpoint of it.
@@ -44,6 +47,7 @@ impl SubsetIndex {
         let maker = Maker { config, layout: Layout { locality_weighted, ..*layout }, localities };
         let mut selectors: Vec<Selected> =
             config.selectors.iter().map(|selector| maker.selected(selector)).collect();
+        let duplicates = selectors.iter().map(|selected| selected.duplicates).sum();
         if config.allow_redundant_keys {
             selectors.sort_by_key(|selected| usize::MAX - selected.keys.len());
         }
@@ -57,6 +61,7 @@ impl SubsetIndex {
             default: (!config.default_subset.is_empty())
                 .then(|| maker.spread(&maker.all(in_default))),
             panic_mode_any: config.panic_mode_any,
+            duplicates,
         }
     }
 
@@ -65,32 +70,38 @@ impl SubsetIndex {
         self.selectors.iter().map(|selected| selected.subsets.len()).sum()
     }
 
+    /// How many endpoints found the one place of their subset taken.
+    pub(crate) fn duplicates(&self) -> usize {
+        self.duplicates
+    }
+
     /// An endpoint of the subset that is wanted, or of what is fallen back to.
     pub(crate) fn pick<'a>(
         &'a self,
         whole: &'a Spread,
         query: Query,
         wanted: Option<&SubsetMatch>,
-    ) -> Option<Picked<'a>> {
+    ) -> (Option<Picked<'a>>, From) {
         let picked = |spread: &'a Spread, from| {
-            spread.pick(query).map(|(endpoint, panic)| Picked { endpoint, panic, from })
+            (spread.pick(query).map(|(endpoint, panic)| Picked { endpoint, panic }), from)
         };
         if let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty())
             && let Some(selected) = self.selected(wanted)
         {
             match self.subset(selected, wanted) {
                 Found::Subset(subset) => return picked(subset, From::Subset),
-                Found::Fallback(fallback) => {
-                    let spread = self.spread(whole, fallback)?;
-                    return picked(spread, From::Fallback);
-                }
+                // Envoy counts only what the cluster falls back to.
+                Found::Fallback(fallback) => match self.spread(whole, fallback) {
+                    Some(spread) => return picked(spread, From::Whole),
+                    None => return (None, From::Whole),
+                },
                 Found::Nothing => {}
             }
         }
-        let spread = self.spread(whole, self.fallback)?;
-        match picked(spread, From::Fallback) {
-            None if self.panic_mode_any => picked(whole, From::FallbackPanic),
-            found => found,
+        match self.spread(whole, self.fallback) {
+            Some(spread) if !spread.is_empty() => picked(spread, From::Fallback),
+            Some(_) if self.panic_mode_any => picked(whole, From::FallbackPanic),
+            _ => (None, From::Whole),
         }
     }
 
@@ -149,6 +160,7 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     fn selected(&self, selector: &Selector) -> Selected {
+        let mut duplicates = 0;
         let mut members: HashMap<u64, Members, foldhash::fast::RandomState> = HashMap::default();
         for (at, locality) in self.localities.iter().enumerate() {
             for (index, endpoint) in locality.endpoints.iter().enumerate() {
@@ -156,6 +168,8 @@ impl Maker<'_> {
                     let subset = members.entry(value).or_default();
                     if !selector.single_host || subset.is_empty() {
                         subset.push((at, index));
+                    } else {
+                        duplicates += 1;
                     }
                 }
             }
@@ -163,6 +177,7 @@ impl Maker<'_> {
         Selected {
             keys: selector.keys.clone().into(),
             fallback: selector.fallback.clone(),
+            duplicates,
             subsets: members.iter().map(|(key, of)| (*key, self.spread(of))).collect(),
         }
     }

@@ -173,6 +173,7 @@ impl ReplyBody {
             if let Some(cluster) = &exchange.facts.cluster {
                 cluster.stats.out_of_time(reason);
             }
+            exchange.connection.http.stats.downstream_rq_tx_reset.inc();
         }
         self.end();
     }

@@ -13,6 +13,7 @@ use super::framed::Framed;
 use super::guarded::{Guarded, Refused};
 use super::lifetime::{Graceful, Lifetime};
 use super::listener::Http;
+use super::meter::Metered;
 use super::overload::Counted;
 use crate::cluster::Behalf;
 use crate::http::forwarded::{Hop, PeerCertificate};
@@ -99,7 +100,8 @@ pub(super) fn socket(address: &Address) -> Option<SocketAddr> {
 /// Serve requests until the connection closes.
 pub(super) async fn serve_http(http: Arc<Http>, ends: Ends, io: Io, drain: Watch) {
     let Some(h2) = speaks_h2(&http.manager, &io).await else { return };
-    let _active = http.stats.connection(h2, io.is_tls());
+    let tls = io.is_tls();
+    let _active = http.stats.connection(h2, tls);
     let refused = Refused::default();
     let connection = Arc::new(Connection {
         refused: Arc::clone(&refused),
@@ -126,6 +128,7 @@ pub(super) async fn serve_http(http: Arc<Http>, ends: Ends, io: Io, drain: Watch
             Ok::<_, Infallible>(response)
         }
     });
+    let io = Metered::new(io, Arc::clone(&connection));
     let ended = if h2 {
         let io = TokioIo::new(Framed::new(io, Arc::clone(&http)));
         let serving = http2(&http.manager).serve_connection(io, service);
@@ -145,6 +148,8 @@ pub(super) async fn serve_http(http: Arc<Http>, ends: Ends, io: Io, drain: Watch
         tracing::debug!(connection = connection.id, %error, "downstream connection ended");
     }
     http.stats.downstream_cx_destroy.inc();
+    let age = connection.lifetime.age();
+    http.stats.downstream_cx_length_ms.record(age.as_secs_f64() * 1000.0);
 }
 
 /// The h2 crate ended it, because too many streams were reset before anybody could look at them.

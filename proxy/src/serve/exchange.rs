@@ -98,6 +98,8 @@ pub(crate) struct Facts {
     pub(crate) sent_on: Option<SentOn>,
     /// It was a health check, and is answered here.
     pub(crate) health_check: bool,
+    /// It comes from inside (`x-envoy-internal`).
+    pub(crate) internal: bool,
     /// Why the downstream connection was closed by us.
     pub(crate) termination: Option<&'static str>,
     /// Response headers, kept only where a log wants them.

@@ -11,9 +11,9 @@ use http::{Request, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use super::meter::Metered;
 use crate::http::guard::{Guard, Rules, Step, Verdict};
 use crate::model::http::HttpManager;
-use crate::net::Io;
 
 /// Stands for a request that may not pass: the parser reads this, and the exchange finds the
 /// verdict on its connection. So a refusal has a log line, metrics and headers as any other.
@@ -31,7 +31,7 @@ pub(crate) type Refused = Arc<OnceLock<Verdict>>;
 /// A connection with its guard.
 #[derive(Debug)]
 pub(super) struct Guarded {
-    io: Io,
+    io: Metered,
     guard: Guard,
     refused: Refused,
     /// Read, and not passed yet: a head that is not whole. Or passed, and not taken yet.
@@ -45,7 +45,7 @@ pub(super) struct Guarded {
 }
 
 impl Guarded {
-    pub(super) fn new(io: Io, manager: &HttpManager, refused: Refused) -> Self {
+    pub(super) fn new(io: Metered, manager: &HttpManager, refused: Refused) -> Self {
         let rules = Rules {
             max_head: manager.limits.max_request_headers_kb as usize * 1024,
             max_lines: manager.limits.max_headers_count as usize,

@@ -52,19 +52,15 @@ pub(super) async fn serve(listener: Arc<Listener>, arrival: Arrival, drain: Watc
     let told = match chosen {
         Ok((chain, io, ahead)) => {
             let stats = &listener.stats;
-            stats.downstream_cx_total.inc();
-            let _active = stats.downstream_cx_active.guard();
+            let _open = stats.open(crate::cluster::worker());
             // From here on it ends with its chain, which may live longer than this version of the listener.
             let watch = chain.drain.watch();
             let _guard = watch.guard();
             drop(guard);
-            let told = match secure(&listener, &chain, (&mut ends, io)).await {
+            match secure(&listener, &chain, (&mut ends, io)).await {
                 Some(io) => run(Identified { chain, io, ahead }, &ends, watch).await,
                 None => Told::default(),
-            };
-            stats.downstream_cx_destroy.inc();
-            stats.downstream_cx_length_ms.record(begun.elapsed().as_secs_f64() * 1000.0);
-            told
+            }
         }
         Err(told) => told,
     };
@@ -227,9 +223,9 @@ async fn inspect(listener: &Listener, io: &Io, ends: &Ends) -> Option<(Sniffed, 
     let look = peek(io, config.inspect, config.inspect_timeout);
     let (sniffed, ahead) = match listener.blind_chain() {
         Some(chain) if ends.original_dst.is_some() => {
-            speak_first::race(look, chain, ends).await.ok()?
+            speak_first::race(look, chain, ends).await.ok().or_else(|| gone(listener))?
         }
-        _ => (Some(look.await.ok()?), None),
+        _ => (Some(look.await.ok().or_else(|| gone(listener))?), None),
     };
     // The server spoke: no byte of the client's is needed to know that this is no HTTP.
     let Some(sniffed) = sniffed else { return Some((Sniffed::default(), ahead)) };
@@ -240,6 +236,12 @@ async fn inspect(listener: &Listener, io: &Io, ends: &Ends) -> Option<(Sniffed, 
         }
     }
     Some((sniffed, ahead))
+}
+
+/// The peer left before it said what it wants.
+fn gone<T>(listener: &Listener) -> Option<T> {
+    listener.stats.downstream_listener_filter_remote_close.inc();
+    None
 }
 
 fn choose(listener: &Listener, sniffed: &Sniffed, ends: &Ends) -> Option<Arc<Chain>> {
@@ -286,7 +288,8 @@ async fn handshake(
     };
     match accepted {
         Ok(io) => {
-            listener.stats.ssl_handshake.inc();
+            let anonymous = io.peer_certificates().is_empty();
+            listener.stats.handshake_done(io.tls_facts().as_ref(), anonymous);
             Some(io)
         }
         Err(error) => {

@@ -89,6 +89,16 @@ impl Lifetime {
         }
     }
 
+    /// Whether a request is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.active.load(Ordering::Relaxed) > 0
+    }
+
+    /// How long it has been open.
+    pub(super) fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+
     /// A request begins.
     pub(super) fn request(&self) {
         self.active.fetch_add(1, Ordering::Relaxed);
@@ -160,6 +170,7 @@ impl Lifetime {
                 ended = serving.as_mut() => return ended,
                 () = drain.closing(), if finishing => return Ok(()),
                 () = drain.draining(), if !finishing && grace.is_none() => {
+                    stats.downstream_cx_drain_close.inc();
                     if !self.h2 && self.active.load(Ordering::Relaxed) == 0 {
                         self.goodbye.store(true, Ordering::Relaxed);
                         grace = Some(Instant::now() + IDLE_GRACE);
@@ -178,6 +189,7 @@ impl Lifetime {
                     if finishing {
                         continue;
                     }
+                    stats.downstream_cx_max_requests_reached.inc();
                 }
                 () = overload.rescaled(), if !finishing => continue,
                 () = sleep_until(limit), if !finishing && limit.is_some() => {

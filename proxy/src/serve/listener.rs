@@ -6,10 +6,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::filter::{self, Filter};
+use super::listener_stats::ListenerStats;
 use super::network_filter::{self, Gate};
 use super::overload::Overload;
 use super::server::Context;
-use super::stats::{HttpStats, ListenerStats, ProxyProtocolStats, TcpStats};
+use super::stats::{HttpStats, ProxyProtocolStats, TcpStats};
 use crate::model::http::HttpManager;
 use crate::model::listener::{self as model, Address, Direction};
 use crate::model::{Map, Name, tls::Secret};
@@ -154,8 +155,10 @@ impl Listener {
         context: &Arc<Context>,
     ) -> Result<Self, ListenerError> {
         let before = before.filter(|before| before.config.frame == config.frame);
-        let stats = ListenerStats::new(&context.registry, &config.stat_prefix);
         let all = config.filter_chains.iter().chain(&config.default_filter_chain);
+        let tls = all.clone().any(|chain| chain.tls.is_some());
+        let (registry, prefix) = (&context.registry, &config.stat_prefix);
+        let stats = ListenerStats::new(registry, prefix, context.clusters.workers(), tls);
         let (mut chains, mut broken) = (Vec::new(), Vec::new());
         for chain in all {
             if let Some(same) = before.and_then(|before| before.same_chain(chain)) {
@@ -258,7 +261,10 @@ impl Chain {
                     filter::begin(&filters, &context.clusters);
                     filters
                 },
-                stats: HttpStats::new(&context.registry, &manager.stat_prefix),
+                stats: HttpStats::new(
+                    &context.registry,
+                    (&manager.stat_prefix, &listener.stat_prefix),
+                ),
                 logger: Logger::new(&manager.access_log, &context.sinks),
                 tracer: manager
                     .tracing

@@ -24,6 +24,7 @@ use crate::model::http::{HttpManager, StripPort, Underscores};
 use crate::model::matcher::RequestView;
 use crate::model::names;
 use crate::telemetry::reason::{Reason, Refusal};
+use crate::telemetry::stats::Counter;
 use crate::telemetry::trace::TraceReason;
 
 /// What reading a request leads to.
@@ -90,15 +91,23 @@ pub(super) fn accept(
         .inspect_err(|_| http.stats.overload.downstream_rq_overload_close.inc())?;
     check_limits(request.headers(), manager)?;
     if manager.limits.underscores != Underscores::Allow {
-        handle_underscores(request.headers_mut(), manager.limits.underscores)?;
+        let http2 = connection.is_http2();
+        let counters = &connection.http.stats.underscores[usize::from(http2)];
+        handle_underscores(request.headers_mut(), manager.limits.underscores, counters)?;
     }
     default_host(&mut request, manager);
     check_authority(&request)?;
     let clean = match normalize(target::path(request.uri()), manager.path) {
         Normalized::Path(Cow::Borrowed(_)) => None,
         Normalized::Path(Cow::Owned(path)) => Some(path),
-        Normalized::Redirect(path) => return Ok(Accepted::Answer(reply::normalized(&path))),
-        Normalized::Reject => return Err(bad_request("the path cannot be normalised safely")),
+        Normalized::Redirect(path) => {
+            http.stats.downstream_rq_redirected_with_normalized_path.inc();
+            return Ok(Accepted::Answer(reply::normalized(&path)));
+        }
+        Normalized::Reject => {
+            http.stats.downstream_rq_failed_path_normalization.inc();
+            return Err(bad_request("the path cannot be normalised safely"));
+        }
     };
     if let Some(path) = clean
         && !target::set_path(&mut request, &path)
@@ -119,6 +128,8 @@ pub(super) fn accept(
         headers.remove(EXPECT);
     }
     exchange.facts.client = forwarded::apply(headers, manager, &connection.hop());
+    exchange.facts.internal =
+        headers.get("x-envoy-internal").is_some_and(|value| value.as_bytes() == b"true");
     set_request_id(manager, request.headers_mut());
     if let Some(via) = &manager.via {
         request.headers_mut().append(http::header::VIA, via.clone());
@@ -161,14 +172,20 @@ fn check_limits(headers: &HeaderMap, manager: &HttpManager) -> Result<(), Refusa
     Ok(())
 }
 
-fn handle_underscores(headers: &mut HeaderMap, action: Underscores) -> Result<(), Refusal> {
+fn handle_underscores(
+    headers: &mut HeaderMap,
+    action: Underscores,
+    [dropped, rejected]: &[Counter; 2],
+) -> Result<(), Refusal> {
     let named: Vec<_> = headers.keys().filter(|n| n.as_str().contains('_')).cloned().collect();
     match (action, named.first()) {
         (Underscores::RejectRequest, Some(name)) => {
+            rejected.inc();
             Err(bad_request(format!("header name `{name}` has an underscore")))
         }
         _ => {
             for name in named {
+                dropped.inc();
                 headers.remove(name);
             }
             Ok(())

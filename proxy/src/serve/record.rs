@@ -47,11 +47,14 @@ pub(super) fn start_span(
     let inbound = http.direction != Direction::Outbound;
     let decision = (reason != TraceReason::No, inbound);
     let span = tracer.start(headers, &mut || fastrand::u64(..), exchange.wall, decision);
-    if span.is_sampled() {
-        http.stats.tracing_sampled.inc();
-    } else {
-        http.stats.tracing_not_sampled.inc();
+    let stats = &http.stats;
+    match reason {
+        _ if !span.is_sampled() => &stats.tracing_not_sampled,
+        TraceReason::Client => &stats.tracing_client_enabled,
+        TraceReason::Forced => &stats.tracing_service_forced,
+        _ => &stats.tracing_sampled,
     }
+    .inc();
     exchange.span = Some(span.of_route(of_route));
 }
 
@@ -91,9 +94,10 @@ pub(super) fn finish(exchange: &mut Exchange) {
     if let (Some(cluster), Some(status)) = (&exchange.facts.cluster, exchange.facts.status)
         && exchange.facts.attempts > 0
     {
-        cluster.stats.charge(status.as_u16());
+        let internal = exchange.facts.internal;
+        cluster.stats.charge(status.as_u16(), internal);
         if let Some(after) = exchange.facts.response_after {
-            cluster.stats.upstream_rq_time.record(after.as_secs_f64() * 1000.0);
+            cluster.stats.took(after.as_secs_f64() * 1000.0, internal);
         }
         let after = exchange.facts.response_after.map(|after| after.as_secs_f64() * 1000.0);
         exchange.count(|stats| stats.charge(status.as_u16(), after));

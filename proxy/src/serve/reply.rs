@@ -106,6 +106,7 @@ fn count(exchange: &Exchange, outcome: &Result<Answer, Refusal>) {
         // A filter's own.
         Ok(Answer::Local(..)) => {}
         Err(refusal) => match refusal.reason {
+            Reason::RequestTooLarge => stats.downstream_rq_too_large.inc(),
             Reason::DownstreamRequestTimeout => stats.downstream_rq_timeout.inc(),
             Reason::StreamIdleTimeout => stats.downstream_rq_idle_timeout.inc(),
             _ => {}

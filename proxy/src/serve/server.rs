@@ -19,7 +19,7 @@ use crate::model::listener::{self as model, Address, Direction};
 use crate::model::{Changes, Name, Snapshot};
 use crate::net::{self, Acceptor, Inherited, Io, ListenOptions, drain::Drain};
 use crate::telemetry::access_log::Sinks;
-use crate::telemetry::stats::{Counter, Gauge, Registry};
+use crate::telemetry::stats::{Fresh as _, Registry, metrics};
 use crate::telemetry::trace::SpanQueue;
 
 /// How long connections of a listener that goes may take to finish, where nothing else is said.
@@ -115,7 +115,7 @@ pub struct Server {
     unbound: Arc<Unbound>,
     /// Sockets that wait for their listener.
     inherited: Arc<Inherited>,
-    stats: ManagerStats,
+    stats: Arc<ManagerStats>,
 }
 
 #[derive(Debug)]
@@ -135,16 +135,40 @@ impl Running {
     }
 }
 
-/// `listener_manager.`
-#[derive(Debug)]
-struct ManagerStats {
-    added: Counter,
-    modified: Counter,
-    in_place: Counter,
-    removed: Counter,
-    create_failure: Counter,
-    active: Gauge,
-    draining: Gauge,
+metrics! {
+    /// `listener_manager.`
+    struct ManagerStats {
+        counters {
+            /// Listeners that are new.
+            added = "listener_added",
+            /// Listeners that are others now.
+            modified = "listener_modified",
+            /// Listeners that are gone.
+            removed = "listener_removed",
+            /// Of those that are others: whose filter chains alone are.
+            in_place = "listener_in_place_updated",
+            /// Listeners, or filter chains of them, that cannot be served.
+            create_failure = "listener_create_failure",
+            /// Listeners that began to listen, on each worker.
+            create_success = "listener_create_success",
+            /// Listeners that were told to stop.
+            stopped = "listener_stopped",
+        }
+        gauges {
+            /// Listeners that listen.
+            active = "total_listeners_active",
+            /// Listeners whose connections finish.
+            draining = "total_listeners_draining",
+            /// 1 from the first listener on.
+            workers_started = "workers_started",
+        }
+        histograms {}
+        never {
+            counters []
+            gauges ["total_filter_chains_draining", "total_listeners_warming", "workers_pinned"]
+        }
+    }
+
 }
 
 /// What the admin endpoint says about a listener.
@@ -160,16 +184,7 @@ impl Server {
     /// A server without listeners. Each worker is a runtime that serves connections; listeners take
     /// an inherited socket where there is one for them.
     pub fn new(context: Arc<Context>, workers: Vec<Handle>, inherited: Arc<Inherited>) -> Self {
-        let scope = context.registry.scope("listener_manager", None);
-        let stats = ManagerStats {
-            added: scope.counter("listener_added"),
-            modified: scope.counter("listener_modified"),
-            in_place: scope.counter("listener_in_place_updated"),
-            removed: scope.counter("listener_removed"),
-            create_failure: scope.counter("listener_create_failure"),
-            active: scope.gauge("total_listeners_active"),
-            draining: scope.gauge("total_listeners_draining"),
-        };
+        let stats = context.registry.scope("listener_manager", None).group(ManagerStats::fresh);
         let (running, unbound) = (Mutex::default(), Arc::default());
         Self { context, workers, running, unbound, inherited, stats }
     }
@@ -262,6 +277,11 @@ impl Server {
         views
     }
 
+    /// Connections that are open.
+    pub fn connections(&self) -> i64 {
+        self.lock().values().map(|one| one.live.load().stats.active()).sum()
+    }
+
     /// The bound sockets, each with the name of its listener and the address that it was given.
     pub fn sockets(&self) -> Vec<(Name, Address, Arc<net::Listener>)> {
         let running = self.lock();
@@ -310,6 +330,7 @@ impl Server {
         // Closes the sockets, once each worker's accept loop has seen the drain.
         for drain in &drains {
             drain.start();
+            self.stats.stopped.inc();
         }
         drop(leaving);
         let waits = drains.iter().map(|drain| drain.run(limit));
@@ -370,6 +391,8 @@ impl Server {
         let new = Running { live, sockets, drain: Arc::new(Drain::new()) };
         self.accept(&new).map_err(|error| bind_error(&new.live.load(), error))?;
         self.stats.added.inc();
+        self.stats.create_success.add(self.workers.len() as u64);
+        self.stats.workers_started.set(1);
         for (_, socket) in &new.sockets {
             tracing::info!(listener = %name, address = %socket.address(), "listening");
         }
@@ -422,10 +445,10 @@ impl Server {
         for drain in &drains {
             drain.start();
         }
-        let draining = self.stats.draining.guard();
+        let stats = Arc::clone(&self.stats);
         if let Some(worker) = self.workers.first() {
             worker.spawn(async move {
-                let _draining = draining;
+                let _draining = stats.draining.guard();
                 let ends = drains.iter().map(|drain| drain.run(LISTENER_DRAIN));
                 futures_util::future::join_all(ends).await;
             });

@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use http::{StatusCode, Version};
 
+use super::listener_stats::listener_scope;
 use crate::model::Name;
 use crate::model::proxy_protocol::{Accept, Version as Written};
-use crate::telemetry::stats::{Counter, Gauge, GaugeGuard, Histogram, Registry, Scope};
+use crate::telemetry::stats::{
+    Count, Counter, Fresh as _, Gauge, GaugeGuard, Group, Histogram, Item, Reading, Registry,
+    Scope, metrics,
+};
 
 /// `http.<stat_prefix>.`
 #[derive(Debug)]
@@ -18,6 +22,34 @@ pub(crate) struct HttpStats {
     downstream_cx_http2_total: Counter,
     pub(super) downstream_cx_ssl_total: Counter,
     pub(super) downstream_cx_destroy: Counter,
+    /// Closed by this proxy.
+    pub(super) downstream_cx_destroy_local: Counter,
+    /// Closed by the client.
+    pub(super) downstream_cx_destroy_remote: Counter,
+    /// Closed with requests under way.
+    pub(super) downstream_cx_destroy_active_rq: Counter,
+    /// Of those: by this proxy.
+    pub(super) downstream_cx_destroy_local_active_rq: Counter,
+    /// Of those: by the client.
+    pub(super) downstream_cx_destroy_remote_active_rq: Counter,
+    /// Closed because the listener goes.
+    pub(super) downstream_cx_drain_close: Counter,
+    /// Closed at `max_requests_per_connection`.
+    pub(super) downstream_cx_max_requests_reached: Counter,
+    /// Bytes received.
+    pub(super) downstream_cx_rx_bytes_total: Counter,
+    /// Bytes sent.
+    pub(super) downstream_cx_tx_bytes_total: Counter,
+    pub(super) downstream_cx_length_ms: Histogram,
+    downstream_cx_http1_active: Gauge,
+    downstream_cx_http2_active: Gauge,
+    downstream_cx_ssl_active: Gauge,
+    pub(super) tracing_client_enabled: Counter,
+    pub(super) tracing_service_forced: Counter,
+    pub(super) downstream_rq_failed_path_normalization: Counter,
+    pub(super) downstream_rq_redirected_with_normalized_path: Counter,
+    pub(super) downstream_rq_too_large: Counter,
+    pub(super) downstream_rq_tx_reset: Counter,
     /// WebSocket, CONNECT and the like.
     pub(super) downstream_cx_upgrades_total: Counter,
     pub(super) downstream_cx_upgrades_active: Gauge,
@@ -40,8 +72,10 @@ pub(crate) struct HttpStats {
     /// Ours: all others. It stays at zero, whoever reads it while requests come in.
     downstream_rq_plain_total: Counter,
     downstream_rq_active: Gauge,
-    downstream_rq_completed: Counter,
-    downstream_rq_class: [Counter; 5],
+    /// Of this connection manager, and of its listener's part of it.
+    classes: [Arc<Classes>; 2],
+    _codecs: Arc<Http1Never>,
+    _never: Arc<HttpNever>,
     downstream_rq_time: Histogram,
     pub(super) downstream_rq_rx_reset: Counter,
     pub(super) downstream_rq_timeout: Counter,
@@ -56,6 +90,8 @@ pub(crate) struct HttpStats {
     pub(super) rq_direct_response: Counter,
     pub(super) rq_redirect: Counter,
     pub(super) rq_total: Counter,
+    /// Headers with underscores: dropped, and requests refused for them; in HTTP/1 and HTTP/2.
+    pub(super) underscores: [[Counter; 2]; 2],
     pub(super) tracing_sampled: Counter,
     pub(super) tracing_not_sampled: Counter,
 }
@@ -78,10 +114,13 @@ impl OverloadStats {
 }
 
 impl HttpStats {
-    pub(super) fn new(registry: &Registry, prefix: &Name) -> Self {
-        let label = ("envoy_http_conn_manager_prefix", Arc::clone(prefix));
-        let scope = registry.scope("http", Some(label));
+    /// `prefix`: its own, and that of its listener.
+    pub(super) fn new(registry: &Registry, (prefix, listener): (&Name, &Name)) -> Self {
+        let label = || Some(("envoy_http_conn_manager_prefix", Arc::clone(prefix)));
+        let scope = registry.scope("http", label());
+        let of_listener = listener_scope(registry, listener).scope("http", label());
         let http2 = registry.scope("http2", None);
+        let http1 = registry.scope("http1", None);
         let counter = |name: &str| scope.counter(name);
         Self {
             downstream_cx_total: counter("downstream_cx_total"),
@@ -90,6 +129,31 @@ impl HttpStats {
             downstream_cx_http2_total: counter("downstream_cx_http2_total"),
             downstream_cx_ssl_total: counter("downstream_cx_ssl_total"),
             downstream_cx_destroy: counter("downstream_cx_destroy"),
+            downstream_cx_destroy_local: counter("downstream_cx_destroy_local"),
+            downstream_cx_destroy_remote: counter("downstream_cx_destroy_remote"),
+            downstream_cx_destroy_active_rq: counter("downstream_cx_destroy_active_rq"),
+            downstream_cx_destroy_local_active_rq: counter("downstream_cx_destroy_local_active_rq"),
+            downstream_cx_destroy_remote_active_rq: counter(
+                "downstream_cx_destroy_remote_active_rq",
+            ),
+            downstream_cx_drain_close: counter("downstream_cx_drain_close"),
+            downstream_cx_max_requests_reached: counter("downstream_cx_max_requests_reached"),
+            downstream_cx_rx_bytes_total: counter("downstream_cx_rx_bytes_total"),
+            downstream_cx_tx_bytes_total: counter("downstream_cx_tx_bytes_total"),
+            downstream_cx_length_ms: scope.histogram("downstream_cx_length_ms"),
+            downstream_cx_http1_active: scope.gauge("downstream_cx_http1_active"),
+            downstream_cx_http2_active: scope.gauge("downstream_cx_http2_active"),
+            downstream_cx_ssl_active: scope.gauge("downstream_cx_ssl_active"),
+            tracing_client_enabled: counter("tracing.client_enabled"),
+            tracing_service_forced: counter("tracing.service_forced"),
+            downstream_rq_failed_path_normalization: counter(
+                "downstream_rq_failed_path_normalization",
+            ),
+            downstream_rq_redirected_with_normalized_path: counter(
+                "downstream_rq_redirected_with_normalized_path",
+            ),
+            downstream_rq_too_large: counter("downstream_rq_too_large"),
+            downstream_rq_tx_reset: counter("downstream_rq_tx_reset"),
             downstream_cx_upgrades_total: counter("downstream_cx_upgrades_total"),
             downstream_cx_upgrades_active: scope.gauge("downstream_cx_upgrades_active"),
             downstream_rq_ws_on_non_ws_route: counter("downstream_rq_ws_on_non_ws_route"),
@@ -110,8 +174,9 @@ impl HttpStats {
             downstream_rq_mtls_total: counter("downstream_rq_mtls_total"),
             downstream_rq_plain_total: counter("downstream_rq_plain_total"),
             downstream_rq_active: scope.gauge("downstream_rq_active"),
-            downstream_rq_completed: counter("downstream_rq_completed"),
-            downstream_rq_class: classes(&scope),
+            classes: [&scope, &of_listener].map(|scope| scope.group(|_| Classes::default())),
+            _codecs: http1.group(Http1Never::fresh),
+            _never: scope.group(HttpNever::fresh),
             downstream_rq_time: scope.histogram("downstream_rq_time"),
             downstream_rq_rx_reset: counter("downstream_rq_rx_reset"),
             downstream_rq_timeout: counter("downstream_rq_timeout"),
@@ -136,19 +201,28 @@ impl HttpStats {
             rq_direct_response: counter("rq_direct_response"),
             rq_redirect: counter("rq_redirect"),
             rq_total: counter("rq_total"),
+            underscores: [&http1, &http2].map(|codec| {
+                [
+                    codec.counter("dropped_headers_with_underscores"),
+                    codec.counter("requests_rejected_with_underscores_in_headers"),
+                ]
+            }),
             tracing_sampled: counter("tracing.random_sampling"),
             tracing_not_sampled: counter("tracing.not_traceable"),
         }
     }
 
-    /// A connection begins; it is counted as active until the guard is dropped.
-    pub(super) fn connection(&self, h2: bool, tls: bool) -> GaugeGuard {
+    /// A connection begins; it is counted as active until the guards are dropped.
+    pub(super) fn connection(&self, h2: bool, tls: bool) -> [Option<GaugeGuard>; 3] {
         self.downstream_cx_total.inc();
         if h2 { &self.downstream_cx_http2_total } else { &self.downstream_cx_http1_total }.inc();
         if tls {
             self.downstream_cx_ssl_total.inc();
         }
-        self.downstream_cx_active.guard()
+        let of_protocol =
+            if h2 { &self.downstream_cx_http2_active } else { &self.downstream_cx_http1_active };
+        let secure = tls.then(|| self.downstream_cx_ssl_active.guard());
+        [Some(self.downstream_cx_active.guard()), Some(of_protocol.guard()), secure]
     }
 
     /// A request begins.
@@ -178,72 +252,67 @@ impl HttpStats {
         if health_check {
             return;
         }
-        self.downstream_rq_completed.inc();
         let class = usize::from(status.as_u16() / 100).saturating_sub(1);
-        if let Some(counter) = self.downstream_rq_class.get(class) {
-            counter.inc();
+        self.classes.iter().filter_map(|all| all.0.get(class)).for_each(Count::inc);
+    }
+}
+
+/// `downstream_rq_2xx` (Prometheus: `downstream_rq_xx{envoy_response_code_class="2"}`) and so on, and
+/// `downstream_rq_completed`, which is their sum.
+#[derive(Debug, Default)]
+struct Classes([Count; 5]);
+
+impl Group for Classes {
+    fn each(&self, see: &mut dyn FnMut(Item<'_>, Reading)) {
+        let mut completed = 0;
+        for (count, class) in self.0.iter().zip(["1", "2", "3", "4", "5"]) {
+            let flat = format!("downstream_rq_{class}xx");
+            let label = Some(("envoy_response_code_class", class));
+            let count = count.get();
+            see(Item { flat: &flat, family: "downstream_rq_xx", label }, Reading::Counter(count));
+            completed += count;
+        }
+        see(Item::plain("downstream_rq_completed"), Reading::Counter(completed));
+    }
+
+    fn reset(&self) {
+        self.0.iter().for_each(Count::reset);
+    }
+}
+
+metrics! {
+    /// What does not happen to a connection manager here: there is no HTTP/3, nothing waits for a
+    /// delayed close, and addresses are not detected by extensions.
+    struct HttpNever {
+        counters {}
+        gauges {}
+        histograms {}
+        never {
+            counters [
+                "downstream_cx_delayed_close_timeout",
+                "downstream_cx_http3_total",
+                "downstream_rq_http3_total",
+                "downstream_rq_max_duration_reached",
+                "downstream_rq_non_relative_path",
+                "downstream_rq_rejected_via_ip_detection",
+                "downstream_rq_response_before_rq_complete",
+                "rq_overload_local_reply",
+                "rq_reset_after_downstream_response_started",
+                "rs_too_large",
+                "tracing.health_check",
+            ]
+            gauges ["downstream_cx_http1_soft_drain", "downstream_cx_http3_active"]
         }
     }
 }
 
-/// Flat `downstream_rq_2xx`, Prometheus `downstream_rq_xx{envoy_response_code_class="2"}`.
-fn classes(scope: &Scope) -> [Counter; 5] {
-    ["1", "2", "3", "4", "5"].map(|class| {
-        let flat = format!("downstream_rq_{class}xx");
-        let label = ("envoy_response_code_class", Arc::from(class));
-        scope.labelled_counter(&flat, "downstream_rq_xx", label)
-    })
-}
-
-/// `listener.<stat_prefix>.`
-#[derive(Debug)]
-pub(super) struct ListenerStats {
-    pub(super) downstream_cx_total: Counter,
-    pub(super) downstream_cx_active: Gauge,
-    pub(super) downstream_cx_destroy: Counter,
-    pub(super) downstream_pre_cx_timeout: Counter,
-    pub(super) downstream_pre_cx_active: Gauge,
-    pub(super) downstream_cx_length_ms: Histogram,
-    pub(super) downstream_listener_filter_remote_close: Counter,
-    pub(super) downstream_cx_transport_socket_connect_timeout: Counter,
-    pub(super) no_filter_chain_match: Counter,
-    pub(super) downstream_cx_overload_reject: Counter,
-    pub(super) downstream_global_cx_overflow: Counter,
-    pub(super) ssl_handshake: Counter,
-    pub(super) ssl_connection_error: Counter,
-    scope: Scope,
-}
-
-impl ListenerStats {
-    pub(super) fn new(registry: &Registry, prefix: &Name) -> Self {
-        let label = ("envoy_listener_address", Arc::clone(prefix));
-        let scope = registry.scope("listener", Some(label));
-        Self {
-            downstream_cx_total: scope.counter("downstream_cx_total"),
-            downstream_cx_active: scope.gauge("downstream_cx_active"),
-            downstream_cx_destroy: scope.counter("downstream_cx_destroy"),
-            downstream_pre_cx_timeout: scope.counter("downstream_pre_cx_timeout"),
-            downstream_pre_cx_active: scope.gauge("downstream_pre_cx_active"),
-            downstream_cx_length_ms: scope.histogram("downstream_cx_length_ms"),
-            downstream_listener_filter_remote_close: scope
-                .counter("downstream_listener_filter_remote_close"),
-            downstream_cx_transport_socket_connect_timeout: scope
-                .counter("downstream_cx_transport_socket_connect_timeout"),
-            no_filter_chain_match: scope.counter("no_filter_chain_match"),
-            downstream_cx_overload_reject: scope.counter("downstream_cx_overload_reject"),
-            downstream_global_cx_overflow: scope.counter("downstream_global_cx_overflow"),
-            ssl_handshake: scope.counter("ssl.handshake"),
-            ssl_connection_error: scope.counter("ssl.connection_error"),
-            scope,
-        }
-    }
-
-    /// Count a failed handshake under the cause's own name (`ssl.fail_verify_san` …).
-    pub(super) fn handshake_failed(&self, cause: &str) {
-        self.ssl_connection_error.inc();
-        if cause != "connection_error" {
-            self.scope.counter(&format!("ssl.{cause}")).inc();
-        }
+metrics! {
+    /// There is no METADATA, and HTTP/1 has one answer at a time.
+    struct Http1Never {
+        counters {}
+        gauges {}
+        histograms {}
+        never { counters ["metadata_not_supported_error", "response_flood"] gauges [] }
     }
 }
 
@@ -307,6 +376,7 @@ pub(super) struct TcpStats {
     pub(super) downstream_cx_tx_bytes_total: Counter,
     pub(super) idle_timeout: Counter,
     pub(super) max_downstream_connection_duration: Counter,
+    _never: Arc<TcpNever>,
 }
 
 impl TcpStats {
@@ -319,6 +389,27 @@ impl TcpStats {
             downstream_cx_tx_bytes_total: scope.counter("downstream_cx_tx_bytes_total"),
             idle_timeout: scope.counter("idle_timeout"),
             max_downstream_connection_duration: scope.counter("max_downstream_connection_duration"),
+            _never: scope.group(TcpNever::fresh),
+        }
+    }
+}
+
+metrics! {
+    /// What does not happen to a TCP proxy here: data is copied as it comes, and the upstream side is
+    /// closed as soon as the downstream side has been read to its end.
+    struct TcpNever {
+        counters {}
+        gauges {}
+        histograms {}
+        never {
+            counters [
+                "downstream_cx_drain_close",
+                "downstream_cx_overload_close",
+                "early_data_received_count_total",
+                "route_delayed_total",
+                "upstream_flush_total",
+            ]
+            gauges ["upstream_flush_active"]
         }
     }
 }

@@ -135,6 +135,19 @@ impl World {
         wait::until(&format!("{name} comes to {wanted}"), has_come).await
     }
 
+    /// The admin endpoint.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.proxy.admin
+    }
+
+    /// A text in which listeners are called by their names in place of their addresses.
+    pub(crate) fn without_ports(&self, text: &str) -> String {
+        let replace = |text: String, (name, address): (&String, &SocketAddr)| {
+            text.replace(&address.to_string().replace(':', "_"), name)
+        };
+        self.listeners.iter().fold(text.to_owned(), replace)
+    }
+
     pub(crate) fn listener(&self, name: &str) -> anyhow::Result<SocketAddr> {
         self.listeners.get(name).copied().with_context(|| format!("no listener {name}"))
     }

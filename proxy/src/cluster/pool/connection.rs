@@ -257,14 +257,18 @@ impl Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         let stats = &self.permit.stats;
-        if self.connection.remote_close.load(Ordering::Relaxed) {
-            stats.upstream_cx_destroy_remote.inc();
+        let remote = self.connection.remote_close.load(Ordering::Relaxed);
+        let (all, with_requests) = if remote {
+            (&stats.upstream_cx_destroy_remote, &stats.upstream_cx_destroy_remote_with_active_rq)
         } else {
-            stats.upstream_cx_destroy_local.inc();
-        }
+            (&stats.upstream_cx_destroy_local, &stats.upstream_cx_destroy_local_with_active_rq)
+        };
+        all.inc();
         if self.connection.active.load(Ordering::Relaxed) > 0 {
+            with_requests.inc();
             stats.upstream_cx_destroy_with_active_rq.inc();
         }
+        stats.upstream_rq_per_cx.record(f64::from(self.connection.served.load(Ordering::Relaxed)));
     }
 }
 

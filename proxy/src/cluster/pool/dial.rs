@@ -335,17 +335,17 @@ impl Connector {
         let name = tls::server_name(sni).map_err(|error| failed(&error.to_string()))?;
         match io.connect_tls(config, name).await {
             Ok(io) => {
-                self.stats.ssl_handshake.inc();
+                self.stats.handshake(io.tls_facts().as_ref());
                 Ok(io)
             }
             Err(error) => {
-                let stats = &self.stats;
+                let stats = self.stats.tls();
                 match tls::failure_io(&error) {
-                    Failure::NoCertificate => stats.ssl_fail_verify_no_cert.inc(),
-                    Failure::Verify => stats.ssl_fail_verify_error.inc(),
-                    Failure::San => stats.ssl_fail_verify_san.inc(),
-                    Failure::Hash => stats.ssl_fail_verify_cert_hash.inc(),
-                    Failure::Connection => stats.ssl_connection_error.inc(),
+                    Failure::NoCertificate => stats.fail_verify_no_cert.inc(),
+                    Failure::Verify => stats.fail_verify_error.inc(),
+                    Failure::San => stats.fail_verify_san.inc(),
+                    Failure::Hash => stats.fail_verify_cert_hash.inc(),
+                    Failure::Connection => stats.connection_error.inc(),
                 }
                 Err(failed(&tls::explain_io(&error)))
             }

@@ -8,7 +8,6 @@ use crate::model::balancing::{Balancer, Balancing, LocalityRouting};
 use crate::model::cluster::{Cluster, Discovery, OutlierDetection, SuccessRate};
 use crate::model::endpoint::{DropOverload, Endpoint, Health, LocalityEndpoints};
 use crate::telemetry::reason::Reason;
-use crate::telemetry::stats::Value;
 
 /// Picks by address.
 fn picks(shop: &Shop, count: usize) -> HashMap<String, usize> {
@@ -26,12 +25,7 @@ fn share(hits: &HashMap<String, usize>, port: u16) -> usize {
 /// `cluster.shop.outlier_detection.<name>`
 fn metric(shop: &Shop, name: &str) -> i64 {
     let full = format!("cluster.shop.outlier_detection.{name}");
-    let all = shop.registry.entries();
-    match all.iter().find(|(name, _)| *name == full).map(|(_, entry)| &entry.value) {
-        Some(Value::Counter(counter)) => i64::try_from(counter.get()).unwrap(),
-        Some(Value::Gauge(gauge)) => gauge.get(),
-        _ => panic!("no metric {full}"),
-    }
+    shop.registry.value(&full).unwrap_or_else(|| panic!("no metric {full}"))
 }
 
 fn with(health: Health, port: u16) -> Endpoint {

@@ -126,7 +126,7 @@ async fn mutual_tls_speaks_what_alpn_says() {
             assert_eq!(body, expected);
         }
         assert_eq!(backend.accepted(), 1);
-        assert_eq!(shop.cluster().stats.ssl_handshake.get(), 1);
+        assert_eq!(shop.cluster().stats.tls().handshake.get(), 1);
     }
 }
 
@@ -145,7 +145,7 @@ async fn a_wrong_name_and_a_missing_secret_are_told_and_nothing_is_sent() {
     let refusal = shop.get().await.unwrap_err().refusal;
     assert_eq!((refusal.reason, refusal.sent), (Reason::TlsFailure, Sent::No));
     assert!(refusal.detail.contains(&spiffe("impostor")), "{}", refusal.detail);
-    assert_eq!(shop.cluster().stats.ssl_fail_verify_san.get(), 1);
+    assert_eq!(shop.cluster().stats.tls().fail_verify_san.get(), 1);
 }
 
 #[tokio::test]

@@ -84,7 +84,7 @@ pub(super) async fn check(
         return Ok(None);
     }
     stats.over_limit.inc();
-    cluster.stats.charge(config.status.as_u16());
+    cluster.stats.charge(config.status.as_u16(), false);
     if config.tell_limited {
         add.insert(LIMITED, HeaderValue::from_static("true"));
     }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::{Duration, Instant};
 
 use crate::model::access_log::LogSink;
-use crate::telemetry::stats::Counter;
+use crate::telemetry::stats::{Counter, metrics};
 
 /// Lines that wait for a slow disk; more are dropped and counted.
 pub(super) const QUEUE: usize = 16 * 1024;
@@ -15,6 +15,29 @@ pub(super) const QUEUE: usize = 16 * 1024;
 const BATCH: usize = 64 * 1024;
 /// A file that could not be opened is tried again after so long.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+metrics! {
+    /// `filesystem.`: files of access logs.
+    pub(super) struct FileStats {
+        counters {
+            /// Lines that were put together with others.
+            buffered = "write_buffered",
+            /// Writes that were done.
+            completed = "write_completed",
+            /// Writes that were not.
+            failed = "write_failed",
+            /// Files that could not be opened anew.
+            reopen_failed = "reopen_failed",
+        }
+        gauges {
+            /// Bytes that are not written yet.
+            total_buffered = "write_total_buffered",
+        }
+        histograms {}
+        // Nothing waits for a timer: whoever writes is woken by the first line.
+        never { counters ["flushed_by_timer"] gauges [] }
+    }
+}
 
 /// What the thread of a file is told.
 pub(super) enum Message {
@@ -27,14 +50,17 @@ pub(super) enum Message {
 pub(super) fn write_lines(
     place: &LogSink,
     receiver: &Receiver<Message>,
-    written: &Counter,
-    lost: &Counter,
+    (written, lost): (&Counter, &Counter),
+    stats: &FileStats,
 ) {
     let mut out = Writer { place, file: open(place), tried: Instant::now(), told: false };
     let mut batch = Batch::default();
     let settle = |out: &mut Writer<'_>, batch: &mut Batch| {
         if batch.lines > 0 {
-            if out.write(&batch.bytes) { written } else { lost }.add(batch.lines);
+            let done = out.write(&batch.bytes);
+            if done { written } else { lost }.add(batch.lines);
+            if done { &stats.completed } else { &stats.failed }.inc();
+            stats.total_buffered.add(-(batch.bytes.len() as i64));
             batch.clear();
         }
     };
@@ -45,6 +71,8 @@ pub(super) fn write_lines(
             match message {
                 Message::Line(line) => {
                     batch.push(&line);
+                    stats.buffered.inc();
+                    stats.total_buffered.add(line.len() as i64);
                     if batch.bytes.len() >= BATCH {
                         settle(&mut out, &mut batch);
                     }
@@ -52,6 +80,9 @@ pub(super) fn write_lines(
                 Message::Reopen => {
                     settle(&mut out, &mut batch);
                     out.file = open(place);
+                    if out.file.is_err() {
+                        stats.reopen_failed.inc();
+                    }
                 }
                 Message::Flush(done) => {
                     settle(&mut out, &mut batch);

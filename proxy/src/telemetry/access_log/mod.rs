@@ -13,11 +13,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use file::{Message, QUEUE};
+use file::{FileStats, Message, QUEUE};
 use remote::{Encode, Remote, Waiting};
 
 use super::format::{self, Record};
-use super::stats::{Counter, Registry};
+use super::stats::{Counter, Fresh as _, Registry};
 use crate::model::access_log::{AccessLog, LogFilter, LogFormat, LogOutput, LogService, LogSink};
 
 /// All places that lines and entries are written to. Cheap to clone.
@@ -26,6 +26,7 @@ pub struct Sinks {
     open: Arc<Mutex<HashMap<LogSink, Sink>>>,
     dropped: Counter,
     written: Counter,
+    files: Arc<FileStats>,
     remote: Remote,
 }
 
@@ -42,6 +43,7 @@ impl Sinks {
             open: Arc::default(),
             dropped: scope.counter("lines_dropped"),
             written: scope.counter("lines_written"),
+            files: registry.scope("filesystem", None).group(FileStats::fresh),
             remote,
         };
         (sinks, waiting)
@@ -78,9 +80,10 @@ impl Sinks {
         let (sender, receiver) = sync_channel(QUEUE);
         let place = wanted.clone();
         let (written, lost) = (self.written.clone(), self.dropped.clone());
+        let files = Arc::clone(&self.files);
         let started = thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || file::write_lines(&place, &receiver, &written, &lost));
+            .spawn(move || file::write_lines(&place, &receiver, (&written, &lost), &files));
         if let Err(error) = started {
             tracing::error!(%error, "cannot start an access log writer");
         }

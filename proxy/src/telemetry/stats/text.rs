@@ -6,16 +6,13 @@ use std::fmt::Write as _;
 use regex::Regex;
 use serde_json::{Value as Json, json};
 
-use super::{BOUNDS, Entry, Label, Registry, Summary, Value};
+use super::{Label, Reading, Registry, Sample, Settings, Summary, Tag};
 
 /// Percentiles that Envoy shows of a histogram.
 const PERCENTILES: [f64; 10] = [0.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 100.0];
 
-/// A metric and its flat name.
-pub type Metric = (String, Entry);
-
 /// What kind a metric is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Only grows.
     Counter,
@@ -23,6 +20,22 @@ pub enum Kind {
     Gauge,
     /// Distribution.
     Histogram,
+    /// Text: there are none.
+    TextReadout,
+}
+
+/// How histograms are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Buckets {
+    /// As quantiles (in Prometheus: as buckets).
+    #[default]
+    None,
+    /// As quantiles, wherever.
+    Summary,
+    /// As the number at or below each bound.
+    Cumulative,
+    /// As the number between each bound and the one before it.
+    Disjoint,
 }
 
 /// Which metrics are wanted. The default is all of them.
@@ -30,129 +43,238 @@ pub enum Kind {
 pub struct Filter {
     /// Those whose flat name has a match of it anywhere.
     pub name: Option<Regex>,
+    /// Those whose name has none.
+    pub invert: bool,
     /// Only those that are not zero (or have observations).
     pub used_only: bool,
     /// Only those of this kind.
     pub kind: Option<Kind>,
+    /// How histograms are shown.
+    pub buckets: Buckets,
 }
 
 impl Kind {
     /// The kind of a value.
-    pub fn of(value: &Value) -> Self {
-        match value {
-            Value::Counter(_) => Self::Counter,
-            Value::Gauge(_) => Self::Gauge,
-            Value::Histogram(_) => Self::Histogram,
+    pub fn of(reading: &Reading) -> Self {
+        match reading {
+            Reading::Counter(_) => Self::Counter,
+            Reading::Gauge(_) => Self::Gauge,
+            Reading::Histogram(_) => Self::Histogram,
         }
     }
 
-    fn as_prometheus(self) -> &'static str {
+    fn as_prometheus(self, buckets: Buckets) -> &'static str {
         match self {
             Self::Counter => "counter",
-            Self::Gauge => "gauge",
+            Self::Gauge | Self::TextReadout => "gauge",
+            Self::Histogram if buckets == Buckets::Summary => "summary",
             Self::Histogram => "histogram",
         }
     }
 }
 
 impl Filter {
-    fn accepts(&self, (name, entry): &Metric) -> bool {
-        let used = || match &entry.value {
-            Value::Counter(counter) => counter.get() != 0,
-            Value::Gauge(gauge) => gauge.get() != 0,
-            Value::Histogram(histogram) => histogram.summary().count != 0,
+    fn accepts(&self, sample: &Sample<'_>) -> bool {
+        let used = || match &sample.reading {
+            Reading::Counter(count) => *count != 0,
+            Reading::Gauge(level) => *level != 0,
+            Reading::Histogram(summary) => summary.count != 0,
         };
-        self.kind.is_none_or(|kind| kind == Kind::of(&entry.value))
-            && self.name.as_ref().is_none_or(|regex| regex.is_match(name))
+        let named = |regex: &Regex| regex.is_match(sample.name) != self.invert;
+        self.kind.is_none_or(|kind| kind == Kind::of(&sample.reading))
+            && self.name.as_ref().is_none_or(named)
             && (!self.used_only || used())
     }
-}
 
-/// The metrics of a registry that a filter lets through, ordered by flat name.
-pub fn select(registry: &Registry, filter: &Filter) -> Vec<Metric> {
-    registry.entries().into_iter().filter(|metric| filter.accepts(metric)).collect()
-}
-
-/// `name: value` lines, then the histograms as `name: P0(nan,1) P25(nan,2.5) …`: percentiles of
-/// the last interval and of all time. Intervals are not kept here, so the first is always `nan`.
-pub fn flat(metrics: &[Metric]) -> String {
-    let mut out = String::with_capacity(metrics.len() * 64);
-    for (name, entry) in metrics {
-        // Writing to a String cannot fail.
-        let _ = match &entry.value {
-            Value::Counter(counter) => writeln!(out, "{name}: {}", counter.get()),
-            Value::Gauge(gauge) => writeln!(out, "{name}: {}", gauge.get()),
-            Value::Histogram(_) => Ok(()),
-        };
+    fn visit(&self, registry: &Registry, mut see: impl FnMut(&Sample<'_>)) {
+        registry.visit(&mut |sample| {
+            if self.accepts(sample) {
+                see(sample);
+            }
+        });
     }
-    for (name, summary) in histograms(metrics) {
+}
+
+/// `name: value` lines in order, then the histograms as `name: P0(nan,1) P25(nan,2.5) …`: percentiles
+/// of the last interval and of all time. Intervals are not kept here, so the first is always `nan`.
+pub fn flat(registry: &Registry, filter: &Filter) -> String {
+    let (mut lines, mut spreads) = (String::new(), Vec::new());
+    filter.visit(registry, |sample| {
+        // Writing to a String cannot fail.
+        let _ = match &sample.reading {
+            Reading::Counter(count) => writeln!(lines, "{}: {count}", sample.name),
+            Reading::Gauge(level) => writeln!(lines, "{}: {level}", sample.name),
+            Reading::Histogram(summary) => {
+                spreads.push((sample.name.to_owned(), summary.clone()));
+                Ok(())
+            }
+        };
+    });
+    let mut ordered: Vec<&str> = lines.split_inclusive('\n').collect();
+    ordered.sort_unstable();
+    let mut out: String = ordered.concat();
+    spreads.sort_by(|(one, _), (other, _)| one.cmp(other));
+    for (name, summary) in spreads {
         let _ = write!(out, "{name}: ");
-        flat_percentiles(&mut out, &summary);
+        match filter.buckets {
+            Buckets::None | Buckets::Summary => flat_percentiles(&mut out, &summary),
+            Buckets::Cumulative => flat_buckets(&mut out, &summary, &summary.cumulative),
+            Buckets::Disjoint => flat_buckets(&mut out, &summary, &disjoint(&summary)),
+        }
         out.push('\n');
     }
     out
 }
 
 /// `{"stats": [{"name", "value"}, …, {"histograms": {"supported_quantiles", "computed_quantiles"}}]}`
-pub fn json(metrics: &[Metric]) -> Json {
-    let mut stats: Vec<Json> = metrics
-        .iter()
-        .filter_map(|(name, entry)| match &entry.value {
-            Value::Counter(counter) => Some(json!({"name": name, "value": counter.get()})),
-            Value::Gauge(gauge) => Some(json!({"name": name, "value": gauge.get()})),
-            Value::Histogram(_) => None,
-        })
-        .collect();
-    let computed: Vec<Json> = histograms(metrics)
-        .map(|(name, summary)| {
-            let values: Vec<Json> = PERCENTILES
-                .iter()
-                .map(|p| json!({"interval": null, "cumulative": percentile(&summary, *p)}))
-                .collect();
-            json!({"name": name, "values": values})
-        })
-        .collect();
-    if !computed.is_empty() {
-        stats.push(json!({"histograms": {
-            "supported_quantiles": PERCENTILES,
-            "computed_quantiles": computed,
-        }}));
+pub fn json(registry: &Registry, filter: &Filter) -> String {
+    let (mut out, mut spreads) = (String::from("{\"stats\":["), Vec::new());
+    let comma = |out: &mut String| {
+        if !out.ends_with('[') {
+            out.push(',');
+        }
+    };
+    filter.visit(registry, |sample| {
+        let value = match &sample.reading {
+            Reading::Counter(count) => count.to_string(),
+            Reading::Gauge(level) => level.to_string(),
+            Reading::Histogram(summary) => {
+                spreads.push((sample.name.to_owned(), summary.clone()));
+                return;
+            }
+        };
+        comma(&mut out);
+        // Written as text: a tree of a hundred thousand objects would be many times as large.
+        let _ = write!(out, "{{\"name\":{},\"value\":{value}}}", json!(sample.name));
+    });
+    if !spreads.is_empty() {
+        comma(&mut out);
+        spreads.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let _ = write!(out, "{}", json!({"histograms": histograms(&spreads, filter.buckets)}));
     }
-    json!({ "stats": stats })
+    out.push_str("]}");
+    out
 }
+
+fn histograms(spreads: &[(String, Summary)], buckets: Buckets) -> Json {
+    let quantiles = |summary: &Summary| -> Vec<Json> {
+        let value = |p: &f64| json!({"interval": null, "cumulative": percentile(summary, *p)});
+        PERCENTILES.iter().map(value).collect()
+    };
+    if matches!(buckets, Buckets::None | Buckets::Summary) {
+        let computed: Vec<Json> = spreads
+            .iter()
+            .map(|(name, summary)| json!({"name": name, "values": quantiles(summary)}))
+            .collect();
+        return json!({"supported_quantiles": PERCENTILES, "computed_quantiles": computed});
+    }
+    let one = |(name, summary): &(String, Summary)| {
+        let counts = match buckets {
+            Buckets::Disjoint => disjoint(summary),
+            _ => summary.cumulative.clone(),
+        };
+        let bounds = summary.bounds.as_slice().iter().zip(counts);
+        let all: Vec<Json> = bounds
+            .map(|(bound, count)| json!({"upper_bound": bound, "interval": 0, "cumulative": count}))
+            .collect();
+        json!({"name": name, "buckets": all})
+    };
+    Json::Array(spreads.iter().map(one).collect())
+}
+
+/// The samples of one family: labels, and value.
+type Samples = Vec<(String, Reading)>;
 
 /// The Prometheus exposition format: one `# TYPE` line for each family, samples of a family
 /// together, no sample twice.
-pub fn prometheus(metrics: &[Metric]) -> String {
-    let mut families: BTreeMap<(String, &'static str), Vec<&Entry>> = BTreeMap::new();
-    for (_, entry) in metrics {
-        let name = format!("envoy_{}", sanitised(&entry.family));
-        families.entry((name, Kind::of(&entry.value).as_prometheus())).or_default().push(entry);
-    }
-    let mut out = String::with_capacity(metrics.len() * 128);
-    let mut last = String::new();
-    for ((family, kind), entries) in families {
-        // A family has one type: of several kinds under one name all but the first get theirs added.
-        let name = if family == last { format!("{family}_{kind}") } else { family.clone() };
-        let _ = writeln!(out, "# TYPE {name} {kind}");
-        let mut seen = HashSet::new();
-        for entry in entries {
-            let labels = label_list(&entry.labels);
-            if !seen.contains(&labels) {
-                sample(&mut out, &name, &labels, &entry.value);
-                seen.insert(labels);
+pub fn prometheus(registry: &Registry, filter: &Filter) -> String {
+    let mut families: BTreeMap<String, BTreeMap<Kind, Samples>> = BTreeMap::new();
+    let settings = registry.settings();
+    filter.visit(registry, |sample| {
+        let (family, labels) = named(sample, settings);
+        let family = sanitised(&family);
+        let kind = Kind::of(&sample.reading);
+        let sample = (labels, sample.reading.clone());
+        if let Some(kinds) = families.get_mut(&*family) {
+            kinds.entry(kind).or_default().push(sample);
+        } else {
+            families.insert(family, BTreeMap::from([(kind, vec![sample])]));
+        }
+    });
+    let mut out = String::new();
+    for (family, kinds) in families {
+        for (index, (kind, samples)) in kinds.into_iter().enumerate() {
+            let kind = kind.as_prometheus(filter.buckets);
+            // A family has one type: of several kinds under one name all but the first get theirs added.
+            let more = if index == 0 { String::new() } else { format!("_{kind}") };
+            let name = format!("envoy_{family}{more}");
+            let _ = writeln!(out, "# TYPE {name} {kind}");
+            let mut seen = HashSet::new();
+            for (labels, reading) in samples {
+                if !seen.contains(&labels) {
+                    exposed(&mut out, &name, &labels, &reading, filter.buckets);
+                    seen.insert(labels);
+                }
             }
         }
-        last = family;
     }
     out
 }
 
-fn histograms(metrics: &[Metric]) -> impl Iterator<Item = (&str, Summary)> {
-    metrics.iter().filter_map(|(name, entry)| match &entry.value {
-        Value::Histogram(histogram) => Some((name.as_str(), histogram.summary())),
-        _ => None,
-    })
+/// The family of a metric, and its labels as text.
+fn named(sample: &Sample<'_>, settings: &Settings) -> (String, String) {
+    if !settings.has_tags() {
+        return (sample.family.to_owned(), label_list(sample.labels, sample.label, &[]));
+    }
+    let mut own: Vec<(&str, &str)> = Vec::new();
+    let mut cuts: Vec<(usize, usize)> = Vec::new();
+    for tag in &settings.tags {
+        match tag {
+            Tag::Fixed { name, value } => own.push((name, value)),
+            Tag::Found { name, regex } => {
+                let Some(found) = regex.captures(sample.name) else { continue };
+                let Some(cut) = found.get(1) else { continue };
+                own.push((name, found.get(2).unwrap_or(cut).as_str()));
+                cuts.push((cut.start(), cut.end()));
+            }
+        }
+    }
+    if settings.no_default_tags {
+        return (without(sample.name, &cuts), label_list(&[], None, &own));
+    }
+    if cuts.is_empty() {
+        return (sample.family.to_owned(), label_list(sample.labels, sample.label, &own));
+    }
+    // The values of the usual labels are cut out as well, as `.value`.
+    let values = sample.labels.iter().map(|(_, value)| &**value);
+    let mut from = 0;
+    for value in values {
+        if let Some(at) = sample.name.get(from..).and_then(|rest| rest.find(&format!(".{value}"))) {
+            let start = from + at;
+            cuts.push((start, start + 1 + value.len()));
+            from = start + 1 + value.len();
+        }
+    }
+    let family = without(sample.name, &cuts);
+    (family, label_list(sample.labels, sample.label, &own))
+}
+
+/// The text without these parts.
+fn without(text: &str, cuts: &[(usize, usize)]) -> String {
+    let inside = |at: usize| cuts.iter().any(|(start, end)| (*start..*end).contains(&at));
+    text.char_indices().filter(|(at, _)| !inside(*at)).map(|(_, char)| char).collect()
+}
+
+fn disjoint(summary: &Summary) -> Vec<u64> {
+    let before = std::iter::once(&0).chain(&summary.cumulative);
+    summary.cumulative.iter().zip(before).map(|(upto, before)| upto - before).collect()
+}
+
+fn flat_buckets(out: &mut String, summary: &Summary, counts: &[u64]) {
+    for (index, (bound, count)) in summary.bounds.as_slice().iter().zip(counts).enumerate() {
+        let space = if index == 0 { "" } else { " " };
+        let _ = write!(out, "{space}B{bound}(0,{count})");
+    }
 }
 
 fn flat_percentiles(out: &mut String, summary: &Summary) {
@@ -172,27 +294,36 @@ fn percentile(summary: &Summary, percent: f64) -> Option<f64> {
     summary.quantile(percent / 100.0).map(|value| (value * 1e4).round() / 1e4)
 }
 
-fn sample(out: &mut String, name: &str, labels: &str, value: &Value) {
-    let _ = match value {
-        Value::Counter(counter) => writeln!(out, "{name}{{{labels}}} {}", counter.get()),
-        Value::Gauge(gauge) => writeln!(out, "{name}{{{labels}}} {}", gauge.get()),
-        Value::Histogram(histogram) => {
-            let summary = histogram.summary();
+fn exposed(out: &mut String, name: &str, labels: &str, reading: &Reading, buckets: Buckets) {
+    let _ = match reading {
+        Reading::Counter(count) => writeln!(out, "{name}{{{labels}}} {count}"),
+        Reading::Gauge(level) => writeln!(out, "{name}{{{labels}}} {level}"),
+        Reading::Histogram(summary) => {
             let comma = if labels.is_empty() { "" } else { "," };
-            for (upto, bound) in summary.cumulative.iter().zip(BOUNDS) {
-                let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {upto}");
+            if buckets == Buckets::Summary {
+                for p in PERCENTILES {
+                    let value = percentile(summary, p).map_or("NaN".into(), |v| v.to_string());
+                    let quantile = p / 100.0;
+                    let _ =
+                        writeln!(out, "{name}{{{labels}{comma}quantile=\"{quantile}\"}} {value}");
+                }
+            } else {
+                for (upto, bound) in summary.cumulative.iter().zip(summary.bounds.as_slice()) {
+                    let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {upto}");
+                }
+                let count = summary.count;
+                let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}");
             }
-            let Summary { count, sum, .. } = summary;
-            let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}");
-            let _ = writeln!(out, "{name}_sum{{{labels}}} {sum}");
-            writeln!(out, "{name}_count{{{labels}}} {count}")
+            let _ = writeln!(out, "{name}_sum{{{labels}}} {}", summary.sum);
+            writeln!(out, "{name}_count{{{labels}}} {}", summary.count)
         }
     };
 }
 
-fn label_list(labels: &[Label]) -> String {
+fn label_list(labels: &[Label], one: Option<(&str, &str)>, own: &[(&str, &str)]) -> String {
     let mut out = String::new();
-    for (key, value) in labels {
+    let usual = labels.iter().map(|(key, value)| (*key, &**value));
+    for (key, value) in usual.chain(one).chain(own.iter().copied()) {
         if !out.is_empty() {
             out.push(',');
         }
@@ -219,106 +350,5 @@ fn sanitised(name: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn registry() -> Registry {
-        let registry = Registry::new();
-        let cluster = registry.scope("cluster", Some(("envoy_cluster_name", "a\"b\\".into())));
-        cluster.counter("upstream_rq_total").add(3);
-        cluster.counter("upstream_cx_total");
-        cluster.gauge("upstream_cx_active").set(-2);
-        cluster.histogram("upstream_rq_time").record(7.0);
-        let other = registry.scope("cluster", Some(("envoy_cluster_name", "z".into())));
-        other.counter("upstream_rq_total").inc();
-        other.histogram("upstream_rq_time");
-        registry.scope("server", None).gauge("live-now").set(1);
-        registry
-    }
-
-    fn all() -> Vec<Metric> {
-        select(&registry(), &Filter::default())
-    }
-
-    #[test]
-    fn flat_text_ends_with_the_histograms() {
-        let text = flat(&all());
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "cluster.a\"b\\.upstream_cx_active: -2");
-        assert!(lines.contains(&"cluster.z.upstream_rq_total: 1"));
-        let percentiles = lines[lines.len() - 2];
-        assert!(
-            percentiles.starts_with("cluster.a\"b\\.upstream_rq_time: P0(nan,5) P25(nan,6.25) "),
-            "{percentiles}"
-        );
-        assert!(percentiles.ends_with(" P99.9(nan,9.995) P100(nan,10)"), "{percentiles}");
-        assert_eq!(lines[lines.len() - 1], "cluster.z.upstream_rq_time: No recorded values");
-    }
-
-    #[test]
-    fn filters_by_name_kind_and_use() {
-        let registry = registry();
-        let names = |filter: Filter| -> Vec<String> {
-            select(&registry, &filter).into_iter().map(|(name, _)| name).collect()
-        };
-        let name = Some(Regex::new("^cluster\\.z").expect("it is a regex"));
-        let kind = Some(Kind::Counter);
-        assert_eq!(
-            names(Filter { name: name.clone(), kind, ..Filter::default() }),
-            ["cluster.z.upstream_rq_total"]
-        );
-        assert_eq!(
-            names(Filter { name, used_only: true, ..Filter::default() }),
-            ["cluster.z.upstream_rq_total"]
-        );
-    }
-
-    #[test]
-    fn json_has_values_and_quantiles() {
-        let json = json(&all());
-        let stats = json["stats"].as_array().expect("a list");
-        assert!(stats.contains(&json!({"name": "server.live-now", "value": 1})));
-        let histograms = &stats.last().expect("histograms come last")["histograms"];
-        assert_eq!(histograms["supported_quantiles"][7], 99.5);
-        let computed = &histograms["computed_quantiles"];
-        assert_eq!(computed[0]["values"][1], json!({"interval": null, "cumulative": 6.25}));
-        assert_eq!(computed[1]["values"][1]["cumulative"], Json::Null);
-    }
-
-    #[test]
-    fn prometheus_groups_families_and_escapes() {
-        let text = prometheus(&all());
-        assert_eq!(text.matches("# TYPE envoy_cluster_upstream_rq_total counter\n").count(), 1);
-        assert!(text.contains(
-            "# TYPE envoy_cluster_upstream_rq_total counter\n\
-             envoy_cluster_upstream_rq_total{envoy_cluster_name=\"a\\\"b\\\\\"} 3\n\
-             envoy_cluster_upstream_rq_total{envoy_cluster_name=\"z\"} 1\n"
-        ));
-        assert!(text.contains("# TYPE envoy_server_live_now gauge\nenvoy_server_live_now{} 1\n"));
-        let own = "envoy_cluster_name=\"a\\\"b\\\\\"";
-        for line in [
-            format!("envoy_cluster_upstream_rq_time_bucket{{{own},le=\"5\"}} 0\n"),
-            format!("envoy_cluster_upstream_rq_time_bucket{{{own},le=\"10\"}} 1\n"),
-            format!("envoy_cluster_upstream_rq_time_bucket{{{own},le=\"+Inf\"}} 1\n"),
-            format!("envoy_cluster_upstream_rq_time_sum{{{own}}} 7\n"),
-            format!("envoy_cluster_upstream_rq_time_count{{{own}}} 1\n"),
-        ] {
-            assert!(text.contains(&line), "{line} is missing in\n{text}");
-        }
-    }
-
-    #[test]
-    fn prometheus_never_types_a_name_twice_nor_repeats_a_sample() {
-        let registry = Registry::new();
-        let scope = registry.scope("a", None);
-        scope.counter("b.c").inc();
-        scope.counter("b_c").inc();
-        scope.gauge("b-c").set(5);
-        scope.histogram("b/c");
-        let text = prometheus(&select(&registry, &Filter::default()));
-        let start = "# TYPE envoy_a_b_c counter\nenvoy_a_b_c{} 1\n\
-             # TYPE envoy_a_b_c_gauge gauge\nenvoy_a_b_c_gauge{} 5\n\
-             # TYPE envoy_a_b_c_histogram histogram\n";
-        assert!(text.starts_with(start), "{text}");
-    }
-}
+#[path = "text_tests.rs"]
+mod tests;

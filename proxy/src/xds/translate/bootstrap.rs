@@ -16,6 +16,7 @@ use crate::model::endpoint::Locality;
 use crate::model::listener::Address;
 use crate::model::overload::OverloadManager;
 use crate::model::source::{Source, Stream};
+use crate::telemetry::stats::Settings;
 use crate::xds::kind::Kind;
 use crate::xds::references;
 
@@ -38,6 +39,8 @@ pub struct Bootstrap {
     pub overload: Option<OverloadManager>,
     /// Who hears what the clusters take (`cluster_manager.load_stats_config`).
     pub load_stats: Option<Arc<Stream>>,
+    /// How metrics are named, labelled and shown.
+    pub stats: Settings,
     /// The message itself, encoded, for `/config_dump`.
     pub source: Bytes,
 }
@@ -92,6 +95,10 @@ pub fn bootstrap(config: &pb::Bootstrap) -> Result<Bootstrap, Vec<Refused>> {
             overload: match &config.overload_manager {
                 Some(manager) => Some(overload::manager(&at.field("overload_manager"), manager)?),
                 None => None,
+            },
+            stats: match &config.stats_config {
+                Some(stats) => super::stats::settings(&at.field("stats_config"), stats)?,
+                None => Settings::default(),
             },
             source: config.encode_to_vec().into(),
         };

@@ -30,6 +30,7 @@ mod route_action;
 mod route_match;
 mod service;
 mod source;
+mod stats;
 mod subsets;
 mod tcp_proxy;
 mod tls;

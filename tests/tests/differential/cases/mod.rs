@@ -19,6 +19,7 @@ mod health;
 mod inside;
 mod jwt;
 mod local_replies;
+mod names;
 mod overload;
 mod protection;
 mod protocols;

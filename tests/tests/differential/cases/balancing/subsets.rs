@@ -152,8 +152,10 @@ async fn subsets_are_the_same() -> anyhow::Result<()> {
         clusters: with_servers(&clusters()),
         // Envoy counts how many subsets there are for each of its threads, the main one included.
         metrics: &[
+            "cluster.none.lb_subsets_selected",
             "cluster.none.lb_subsets_fallback",
             "cluster.default.lb_subsets_selected",
+            "cluster.default.lb_subsets_fallback",
             "cluster.empty-default.lb_subsets_selected",
             "cluster.empty-default.lb_subsets_fallback",
             "cluster.lists.lb_subsets_selected",
