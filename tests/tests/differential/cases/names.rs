@@ -145,7 +145,13 @@ async fn count(kind: Kind, part: &Part, trust: &std::sync::Arc<Trust>) -> anyhow
     world.metrics(&["cluster.", "http.http."]).await?;
     let flat = client::get(world.admin(), "/stats").await?;
     let flat = world.without_ports(&String::from_utf8(flat.body)?);
-    let name = |line: &str| line.split_once(": ").map(|(name, _)| name.to_owned());
+    let name = |line: &str| {
+        let name = line.split_once(": ")?.0;
+        // Which one is agreed on is a matter of taste: rustls begins with other ones than BoringSSL.
+        let agreed = [".ssl.ciphers.", ".ssl.curves."].into_iter();
+        let end = agreed.filter_map(|part| name.find(part).map(|at| at + part.len())).next();
+        Some(end.map_or(name, |end| &name[..end]).to_owned())
+    };
     let prometheus = client::get(world.admin(), "/stats/prometheus").await?;
     let prometheus = String::from_utf8(prometheus.body)?;
     let typed = prometheus.lines().filter_map(|line| line.strip_prefix("# TYPE "));
