@@ -183,6 +183,7 @@ async fn wrap(
         common: CommonTls::default(),
         sni: "".into(),
         auto_host_sni: false,
+        by_request: false,
         auto_sni_san_validation: false,
     };
     let config = tls::client_config(&context, &tls::NoSecrets)?;

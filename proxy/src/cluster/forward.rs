@@ -41,7 +41,7 @@ impl Addresses {
 
 impl Cluster {
     /// Where a request for `authority` goes, in a cluster that goes where requests say. None: it is
-    /// another kind of cluster. Without a port, 80 is meant.
+    /// another kind of cluster. Without a port, 80 is meant, or 443 where the cluster has TLS.
     ///
     /// # Errors
     /// The authority is none, or its name has no address.
@@ -55,7 +55,8 @@ impl Cluster {
             Refusal::local(Reason::DnsFailure, StatusCode::BAD_REQUEST, detail)
         })?;
         let host = parsed.host().trim_start_matches('[').trim_end_matches(']');
-        let port = parsed.port_u16().unwrap_or(80);
+        let default = if self.config.tls.is_some() { 443 } else { 80 };
+        let port = parsed.port_u16().unwrap_or(default);
         let looked = tokio::time::timeout(PATIENCE, tokio::net::lookup_host((host, port))).await;
         let found = match looked {
             Ok(Ok(found)) => choose(found.collect(), config.family),

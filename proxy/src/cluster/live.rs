@@ -261,7 +261,7 @@ impl Cluster {
     pub(super) fn job(&self, endpoint: &Arc<Endpoint>, options: SendOptions) -> Job {
         let wanted = self.connector.wanted(endpoint.socket, options.downstream_h2);
         let http2 = usize::from(wanted == Wanted::Http2);
-        let by_request = self.config.tls_of(endpoint.socket).is_some_and(|tls| tls.auto_host_sni);
+        let by_request = self.config.tls_of(endpoint.socket).is_some_and(|tls| tls.by_request);
         Job {
             endpoint: Arc::clone(endpoint),
             connector: Arc::clone(&self.connector),

@@ -1,6 +1,7 @@
 //! One request to one endpoint, and the truth about what became of it.
 
 use std::error::Error as StdError;
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use super::endpoint::Endpoint;
 use super::pool::{self, Connection, Job, Lease, SendFailure};
 use super::{clock, learn};
 use crate::http::body::RequestBody;
-use crate::http::upgrade;
+use crate::http::{target, upgrade};
 use crate::model::route::Priority;
 use crate::model::{Name, names};
 use crate::telemetry::reason::{Reason, Refusal, Sent, Side};
@@ -30,7 +31,8 @@ pub struct SendOptions {
     pub priority: Priority,
     /// It came in over HTTP/2: decides for clusters that speak what the downstream speaks.
     pub downstream_h2: bool,
-    /// The host of the request, where the TLS context sends it as SNI (`auto_host_sni`).
+    /// The host of the request, where the TLS context sends it as SNI (`auto_sni`). None: it is looked up in
+    /// the request.
     pub sni: Option<Name>,
     /// For whom it is sent, as far as its connection has to tell that.
     pub behalf: Behalf,
@@ -122,6 +124,10 @@ pub(super) async fn send(
             }
         }
     }
+}
+
+fn is_ip(host: &str) -> bool {
+    host.parse::<IpAddr>().is_ok()
 }
 
 /// An HTTP/1 answer of which nobody can be sure where it ends: two lengths, or a coding that is
@@ -324,8 +330,13 @@ impl super::Cluster {
         self: &Arc<Self>,
         endpoint: &Arc<Endpoint>,
         request: Request<RequestBody>,
-        options: SendOptions,
+        mut options: SendOptions,
     ) -> Result<Response<ResponseBody>, SendError> {
+        if let Some(tls) = self.config.tls_of(endpoint.socket).filter(|tls| tls.by_request) {
+            let host = options.sni.take().or_else(|| self.host_of(&request));
+            // An IP address is no server name, but certificates may be asked for it.
+            options.sni = host.filter(|host| tls.auto_sni_san_validation || !is_ip(host));
+        }
         let sent = send(self.job(endpoint, options), request).await;
         if let Ok(response) = &sent
             && response.headers().contains_key(IMMEDIATE_FAIL)
@@ -333,6 +344,17 @@ impl super::Cluster {
             self.fail_at_once(endpoint);
         }
         sent
+    }
+
+    /// The host that the request is for, as `auto_sni` has it.
+    fn host_of<B>(&self, request: &Request<B>) -> Option<Name> {
+        let named = self.config.sni_header.as_ref().and_then(|name| request.headers().get(name));
+        let authority = match named.and_then(|value| value.to_str().ok()) {
+            Some(named) if !named.is_empty() => named,
+            _ => target::authority(request.uri(), request.headers()),
+        };
+        let parsed: Authority = authority.parse().ok()?;
+        Some(Name::from(parsed.host().trim_start_matches('[').trim_end_matches(']')))
     }
 }
 

@@ -1,11 +1,15 @@
 //! Clusters (`envoy.config.cluster.v3`).
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+use http::HeaderName;
 
 use super::Name;
 use super::balancing::{Balancer, Balancing};
 use super::health_check::HealthCheck;
+use super::listener::Address;
 use super::metadata::{Fields, Metadata, TRANSPORT_SOCKET_MATCH, has_all};
 use super::proxy_protocol;
 use super::source::Reference;
@@ -53,6 +57,10 @@ pub struct Cluster {
     pub cleanup_interval: Duration,
     /// Connections begin with a PROXY header, before any TLS.
     pub proxy_header: Option<Arc<proxy_protocol::Header>>,
+    /// The header that names the host for `auto_sni` in place of the authority.
+    pub sni_header: Option<HeaderName>,
+    /// Where connections come from (`upstream_bind_config`).
+    pub bind: Bind,
     /// TLS to the endpoints. None: plain text.
     pub tls: Option<Arc<UpstreamTls>>,
     /// The same for endpoints whose metadata match, in the order in which they are tried.
@@ -104,7 +112,28 @@ impl Default for Cluster {
             buffer_limit: 1 << 20,
             tcp_keepalive: None,
             proxy_header: None,
+            sni_header: None,
+            bind: Bind::default(),
         }
+    }
+}
+
+/// `BindConfig`: our own addresses that connections come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bind {
+    /// The first one of the endpoint's family counts. Empty: as the system chooses. Port 0: any.
+    pub addresses: Vec<SocketAddr>,
+    /// They need not be ours yet (`IP_FREEBIND`).
+    pub freebind: bool,
+}
+
+impl Bind {
+    /// Where a connection to this address comes from, and whether that need not be ours. Where all addresses are of
+    /// the other family, the first: such a connection fails, as in Envoy.
+    pub fn towards(&self, address: &Address) -> Option<(SocketAddr, bool)> {
+        let Address::Socket(to) = address else { return None };
+        let same = self.addresses.iter().find(|one| one.is_ipv4() == to.is_ipv4());
+        same.or(self.addresses.first()).map(|from| (*from, self.freebind))
     }
 }
 

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::Name;
 use super::access_log::{AccessLog, LogMoments};
+use super::balancing::SubsetMatch;
 use super::http::HttpManager;
 use super::network_filter::NetworkFilter;
 use super::proxy_protocol;
@@ -184,7 +185,7 @@ pub struct TcpProxy {
     /// `tcp.<stat_prefix>.`
     pub stat_prefix: Name,
     /// Clusters with their weights; one entry for a plain `cluster`.
-    pub clusters: Vec<(Name, u32)>,
+    pub clusters: Vec<TcpCluster>,
     /// The server name of the client's TLS hello decides instead, where there is one.
     pub by_sni: Option<BySni>,
     /// Ring hash and Maglev pick by the client's address (`hash_policy`).
@@ -193,12 +194,25 @@ pub struct TcpProxy {
     pub idle_timeout: Option<Duration>,
     /// Close so long after the connection was made, whatever it does.
     pub max_connection_duration: Option<Duration>,
+    /// So much longer at random, in percent of that.
+    pub duration_jitter: f64,
     /// How many endpoints are tried. Default 1.
     pub max_connect_attempts: u32,
     /// Written when the connection ends.
     pub access_log: Vec<AccessLog>,
     /// When else.
     pub log_moments: LogMoments,
+}
+
+/// Where a TCP proxy goes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TcpCluster {
+    /// Its name.
+    pub name: Name,
+    /// Its share.
+    pub weight: u32,
+    /// What its endpoints have to have in their metadata (`metadata_match`).
+    pub subset: Option<SubsetMatch>,
 }
 
 /// What the server name of a TLS hello means.

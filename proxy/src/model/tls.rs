@@ -26,10 +26,23 @@ pub struct UpstreamTls {
     pub common: CommonTls,
     /// Name sent in the ClientHello. Empty: none.
     pub sni: Name,
-    /// Send the request's authority as SNI.
+    /// The endpoint's host name goes before `sni`, where it is known.
     pub auto_host_sni: bool,
+    /// The host of the request goes before both (`auto_sni` of the cluster's HTTP options).
+    pub by_request: bool,
     /// Accept only a certificate for the SNI that was sent.
     pub auto_sni_san_validation: bool,
+}
+
+impl UpstreamTls {
+    /// The name to send, and to look for in the server's certificate. Empty: none.
+    pub fn server_name<'a>(&'a self, host: Option<&'a Name>, endpoint: &'a Name) -> &'a Name {
+        match host {
+            Some(host) if self.by_request => host,
+            _ if self.auto_host_sni && !endpoint.is_empty() => endpoint,
+            _ => &self.sni,
+        }
+    }
 }
 
 /// `CommonTlsContext`
@@ -92,6 +105,8 @@ pub struct ValidationContext {
     pub spki_sha256: Vec<[u8; 32]>,
     /// SHA-256 of the certificate; one must match. Empty: any.
     pub certificate_sha256: Vec<[u8; 32]>,
+    /// Certificates may have run out, or not have begun (`allow_expired_certificate`).
+    pub allow_expired: bool,
     /// Accept a chain that does not verify (`ACCEPT_UNTRUSTED`).
     pub accept_untrusted: bool,
     /// PEM of revocation lists.

@@ -8,11 +8,12 @@ fn chain(name: &str, change: impl FnOnce(&mut ChainMatch)) -> Arc<FilterChain> {
     change(&mut matches);
     let tcp = TcpProxy {
         stat_prefix: "x".into(),
-        clusters: vec![("x".into(), 1)],
+        clusters: Vec::new(),
         by_sni: None,
         hash_source: false,
         idle_timeout: None,
         max_connection_duration: None,
+        duration_jitter: 0.0,
         max_connect_attempts: 1,
         access_log: Vec::new(),
         log_moments: Default::default(),

@@ -23,6 +23,8 @@ pub struct ConnectOptions {
     pub keepalive: Option<TcpKeepalive>,
     /// Whose address the connection comes from. None: ours.
     pub source: Option<Source>,
+    /// Our own address that it comes from, and whether that need not be ours yet (`IP_FREEBIND`). `source` wins.
+    pub bind: Option<(SocketAddr, bool)>,
 }
 
 /// An address that need not be ours, and that a connection is to come from (`IP_TRANSPARENT`).
@@ -36,7 +38,7 @@ pub struct Source {
 
 impl Default for ConnectOptions {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(5), keepalive: None, source: None }
+        Self { timeout: Duration::from_secs(5), keepalive: None, source: None, bind: None }
     }
 }
 
@@ -46,7 +48,7 @@ impl Default for ConnectOptions {
 /// Refused, unreachable, or [`io::ErrorKind::TimedOut`] after `options.timeout`; a foreign `source` without the
 /// capability `CAP_NET_ADMIN`. No byte was sent.
 pub async fn connect(address: &Address, options: &ConnectOptions) -> io::Result<Io> {
-    match timeout(options.timeout, dial(address, options.source)).await {
+    match timeout(options.timeout, dial(address, options)).await {
         Ok(Ok(io)) => {
             if let (Some(stream), Some(keepalive)) = (io.tcp(), options.keepalive) {
                 set_keepalive(stream, keepalive)?;
@@ -61,13 +63,15 @@ pub async fn connect(address: &Address, options: &ConnectOptions) -> io::Result<
     }
 }
 
-async fn dial(address: &Address, source: Option<Source>) -> io::Result<Io> {
+async fn dial(address: &Address, options: &ConnectOptions) -> io::Result<Io> {
     match address {
         Address::Socket(address) => {
-            let source = source.filter(|source| source.address.is_ipv4() == address.is_ipv4());
-            let stream = match source {
-                Some(source) => dial_from(source, *address).await?,
-                None => TcpStream::connect(address).await?,
+            let source =
+                options.source.filter(|source| source.address.is_ipv4() == address.is_ipv4());
+            let stream = match (source, options.bind) {
+                (Some(source), _) => dial_from(source, *address).await?,
+                (None, Some(bind)) => dial_bound(bind, *address).await?,
+                (None, None) => TcpStream::connect(address).await?,
             };
             stream.set_nodelay(true)?;
             Ok(Io::Tcp(stream))
@@ -84,6 +88,28 @@ async fn dial_from(source: Source, address: SocketAddr) -> io::Result<TcpStream>
         socket.set_mark(source.mark)?;
     }
     socket.bind(&SocketAddr::new(source.address, 0).into())?;
+    TcpSocket::from_std_stream(socket.into()).connect(address).await
+}
+
+async fn dial_bound(
+    (from, freebind): (SocketAddr, bool),
+    address: SocketAddr,
+) -> io::Result<TcpStream> {
+    if from.is_ipv4() != address.is_ipv4() {
+        let why = format!("no source address of the family of {address}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), None)?;
+    if from.port() != 0 {
+        socket.set_reuse_address(true)?;
+    }
+    match (freebind, address.is_ipv4()) {
+        (true, true) => socket.set_freebind_v4(true)?,
+        (true, false) => socket.set_freebind_v6(true)?,
+        (false, _) => {}
+    }
+    socket.bind(&from.into())?;
     TcpSocket::from_std_stream(socket.into()).connect(address).await
 }
 
@@ -154,6 +180,25 @@ mod tests {
         let mut got = [0; 5];
         server.read_exact(&mut got).await.unwrap();
         assert_eq!(&got, b"hello");
+    }
+
+    #[tokio::test]
+    async fn connections_come_from_the_address_that_is_bound() {
+        let listener = listen(&Address::Socket("127.0.0.1:0".parse().unwrap()), 16).unwrap();
+        let mut acceptor = listener.acceptor().unwrap();
+        for (from, freebind) in [("127.0.0.9:0", false), ("127.0.0.10:0", true)] {
+            let from: SocketAddr = from.parse().unwrap();
+            let options =
+                ConnectOptions { bind: Some((from, freebind)), ..ConnectOptions::default() };
+            let _client = connect(listener.address(), &options).await.unwrap();
+            let (_server, peer) = acceptor.accept().await.unwrap();
+            let Address::Socket(peer) = peer else { panic!("{peer}") };
+            assert_eq!(peer.ip(), from.ip());
+        }
+        let bind = Some(("[::1]:0".parse().unwrap(), false));
+        let options = ConnectOptions { bind, ..ConnectOptions::default() };
+        let error = connect(listener.address(), &options).await.unwrap_err();
+        assert!(error.to_string().contains("family"), "{error}");
     }
 
     #[tokio::test]

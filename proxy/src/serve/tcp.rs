@@ -10,7 +10,8 @@ use super::connection::{Ends, socket};
 use super::listener::Tcp;
 use super::record;
 use crate::cluster::{Cluster, ConnectionPermit, Endpoint, Live, Outcome, PickContext};
-use crate::model::listener::{Address, BySni};
+use crate::model::balancing::SubsetMatch;
+use crate::model::listener::{Address, BySni, TcpCluster};
 use crate::net::Io;
 use crate::net::copy::{self, CopyEnd, CopyOptions, Side};
 use crate::net::drain::Watch;
@@ -182,7 +183,7 @@ async fn connect(
     told: &mut Told,
 ) -> Result<(Io, ConnectionPermit), Refusal> {
     let live = proxy.context.clusters.load();
-    let cluster = cluster(proxy, ends, &live)?;
+    let (cluster, subset) = cluster(proxy, ends, &live)?;
     told.cluster = Some(Arc::clone(&cluster));
     let cluster = live.leaf(&cluster, fastrand::u64(..));
     let destination = match (proxy.config.by_sni, &ends.sni) {
@@ -202,6 +203,7 @@ async fn connect(
             avoid: &tried,
             attempts: 3,
             original_dst: destination,
+            subset,
             random: fastrand::u64(..),
             ..PickContext::default()
         })?;
@@ -223,28 +225,35 @@ async fn connect(
     }
 }
 
-fn cluster(proxy: &Tcp, ends: &Ends, live: &Live) -> Result<Arc<Cluster>, Refusal> {
+fn cluster<'p>(
+    proxy: &'p Tcp,
+    ends: &Ends,
+    live: &Live,
+) -> Result<(Arc<Cluster>, Option<&'p SubsetMatch>), Refusal> {
+    let drawn = draw(proxy, fastrand::u64(..));
+    let subset = drawn.and_then(|drawn| drawn.subset.as_ref());
     let name = match (proxy.config.by_sni, &ends.sni) {
         (Some(BySni::Cluster), Some(name)) => name.as_str(),
-        _ => draw(proxy, fastrand::u64(..)),
+        _ => drawn.map_or("", |drawn| &drawn.name),
     };
-    live.cluster(name).cloned().ok_or_else(|| {
+    let cluster = live.cluster(name).cloned().ok_or_else(|| {
         let detail = format!("cluster `{name}` does not exist");
         Refusal::upstream(Reason::NoCluster, Sent::No, detail)
-    })
+    })?;
+    Ok((cluster, subset))
 }
 
-fn draw(proxy: &Tcp, random: u64) -> &str {
+fn draw(proxy: &Tcp, random: u64) -> Option<&TcpCluster> {
     let clusters = &proxy.config.clusters;
-    let total: u64 = clusters.iter().map(|(_, weight)| u64::from(*weight)).sum();
+    let total: u64 = clusters.iter().map(|one| u64::from(one.weight)).sum();
     let mut at = random % total.max(1);
-    for (name, weight) in clusters {
-        match at.checked_sub(u64::from(*weight)) {
+    for one in clusters {
+        match at.checked_sub(u64::from(one.weight)) {
             Some(rest) => at = rest,
-            None => return name,
+            None => return Some(one),
         }
     }
-    clusters.last().map_or("", |(name, _)| name)
+    clusters.last()
 }
 
 async fn copy(
@@ -258,7 +267,9 @@ async fn copy(
     let from_upstream = told.cluster.as_ref().map_or(u32::MAX, |one| one.config.buffer_limit);
     let options = CopyOptions {
         idle: config.idle_timeout,
-        max_duration: config.max_connection_duration,
+        max_duration: config
+            .max_connection_duration
+            .map(|limit| limit.mul_f64(1.0 + fastrand::f64() * config.duration_jitter / 100.0)),
         buffers: Some((at_most(proxy.buffer_limit), at_most(from_upstream))),
     };
     let told_so_far = &*told;

@@ -77,7 +77,7 @@ pub fn client_config(
     let mut config = builder.with_client_cert_resolver(Arc::new(certificates));
     config.alpn_protocols.clone_from(&tls.common.alpn);
     config.resumption = Resumption::disabled();
-    config.enable_sni = !tls.sni.is_empty() || tls.auto_host_sni;
+    config.enable_sni = !tls.sni.is_empty() || tls.auto_host_sni || tls.by_request;
     Ok(Arc::new(config))
 }
 

@@ -43,7 +43,13 @@ fn common(leaf: Option<&Leaf>, validation: Option<Validation>) -> CommonTls {
 }
 
 fn upstream(common: CommonTls) -> UpstreamTls {
-    UpstreamTls { common, sni: "".into(), auto_host_sni: false, auto_sni_san_validation: false }
+    UpstreamTls {
+        common,
+        sni: "".into(),
+        auto_host_sni: false,
+        by_request: false,
+        auto_sni_san_validation: false,
+    }
 }
 
 fn downstream(common: CommonTls) -> DownstreamTls {

@@ -49,6 +49,7 @@ pub(super) struct Trust {
     crls: Vec<CertRevocationList<'static>>,
     crl_leaf_only: bool,
     max_depth: Option<u32>,
+    allow_expired: bool,
 }
 
 impl Rules {
@@ -79,6 +80,7 @@ impl Rules {
         } else if let Some((ca, place)) = ca {
             let mut trust = Trust::load(ca, &place, crl)?;
             trust.crl_leaf_only = parts().any(|context| context.crl_leaf_only);
+            trust.allow_expired = parts().any(|context| context.allow_expired);
             trust.max_depth = parts().find_map(|context| context.max_depth);
             rules.trust = Some(trust);
         } else if crl.is_some() {
@@ -207,7 +209,14 @@ impl Trust {
             None => Vec::new(),
             Some((crl, place)) => revocation_lists(&Source::read(crl, &format!("{place}, crl"))?)?,
         };
-        Ok(Self { anchors, certificates, crls, crl_leaf_only: false, max_depth: None })
+        Ok(Self {
+            anchors,
+            certificates,
+            crls,
+            crl_leaf_only: false,
+            max_depth: None,
+            allow_expired: false,
+        })
     }
 
     /// Exactly these.
@@ -219,10 +228,37 @@ impl Trust {
             crls: Vec::new(),
             crl_leaf_only: false,
             max_depth: None,
+            allow_expired: false,
         })
     }
 
     fn check(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        peer: Peer,
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let mut at = now;
+        if self.allow_expired {
+            // One at a time: the moment is looked for at which all of the chain holds.
+            for _ in 0..intermediates.len() + 2 {
+                use CertificateError::{ExpiredContext, NotValidYetContext};
+                match self.check_at(leaf, intermediates, peer, at) {
+                    Err(Error::InvalidCertificate(ExpiredContext { not_after, .. })) => {
+                        at = not_after;
+                    }
+                    Err(Error::InvalidCertificate(NotValidYetContext { not_before, .. })) => {
+                        at = not_before;
+                    }
+                    checked => return checked,
+                }
+            }
+        }
+        self.check_at(leaf, intermediates, peer, at)
+    }
+
+    fn check_at(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],

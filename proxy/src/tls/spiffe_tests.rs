@@ -35,6 +35,7 @@ fn client(own: &Leaf, change: impl FnOnce(&mut CommonTls)) -> Arc<ClientConfig> 
         common,
         sni: "".into(),
         auto_host_sni: false,
+        by_request: false,
         auto_sni_san_validation: false,
     };
     client_config(&tls, &NoSecrets).unwrap()

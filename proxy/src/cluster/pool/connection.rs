@@ -11,12 +11,13 @@ use http::Version;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
-use super::Fit;
 use super::dial::Connector;
+use super::{Fit, Job};
 use crate::cluster::behalf::Behalf;
 use crate::cluster::breaker::ConnectionPlace;
 use crate::cluster::endpoint::EndpointCounters;
 use crate::cluster::stats::ClusterStats;
+use crate::model::Name;
 use crate::model::listener::Address;
 use crate::net::Io;
 use crate::telemetry::format::{Session, Upstream, WireBytes};
@@ -37,6 +38,8 @@ pub struct Connection {
     peer: Option<Box<tls::PeerIdentity>>,
     version: Version,
     pub(super) fit: Fit,
+    /// The server name that was sent.
+    server_name: Option<Name>,
     pub(crate) connector: Arc<Connector>,
     pub(super) opened: Instant,
     /// Bytes received: unchanged means that the endpoint said nothing since.
@@ -60,7 +63,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(io: &Io, version: Version, fit: Fit, connector: Arc<Connector>) -> Self {
+    pub(super) fn new(io: &Io, version: Version, job: &Job) -> Self {
+        let connector = Arc::clone(&job.connector);
         Self {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             local: io.local_address().ok(),
@@ -70,7 +74,8 @@ impl Connection {
                 chain => Some(Box::new(tls::PeerIdentity::from_der(chain))),
             },
             version,
-            fit,
+            fit: job.fit.clone(),
+            server_name: connector.server_name(&job.endpoint, &job.fit),
             connector,
             opened: Instant::now(),
             received: AtomicU64::new(0),
@@ -108,7 +113,7 @@ impl Connection {
             connection_id: self.id,
             protocol: Some(if self.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" }),
             tls: self.tls,
-            sni: self.server_name(),
+            sni: self.server_name.as_deref(),
             peer: self.peer.as_deref().map(|peer| peer as _),
             local: self.connector.own_certificate(),
             // One request at a time: what went by since is this one's.
@@ -117,19 +122,6 @@ impl Connection {
                 sent: totals(&self.sent).saturating_sub(totals(&self.sent_before)),
             }),
         }
-    }
-
-    /// The server name that was sent.
-    fn server_name(&self) -> Option<&str> {
-        self.tls?;
-        let config = &self.connector.config;
-        // Of several sockets it is not known here which one it was.
-        let context = config.tls.as_ref().filter(|_| config.socket_matches.is_empty())?;
-        let name = match &self.fit.sni {
-            Some(authority) if context.auto_host_sni => authority,
-            _ => &context.sni,
-        };
-        Some(&**name).filter(|name| !name.is_empty())
     }
 
     /// A request begins.

@@ -94,6 +94,7 @@ impl Connector {
             && own.buffer_limit == other.buffer_limit
             && own.tcp_keepalive == other.tcp_keepalive
             && own.proxy_header == other.proxy_header
+            && own.bind == other.bind
             && own.close_on_health_failure == other.close_on_health_failure
             // Whoever learns from answers does so by the configuration of the connection.
             && (own.balancer == other.balancer
@@ -155,8 +156,12 @@ impl Connector {
         address: &Address,
         (alpn, forced): (&[&[u8]], bool),
     ) -> Result<Io, Refusal> {
-        let options =
-            ConnectOptions { timeout: PROBE, keepalive: self.config.tcp_keepalive, source: None };
+        let options = ConnectOptions {
+            timeout: PROBE,
+            keepalive: self.config.tcp_keepalive,
+            source: None,
+            bind: self.config.bind.towards(address),
+        };
         let io = self.begin(address, &options, None).await.map_err(|error| {
             let detail = format!("no connection to {address} for a health check: {error}");
             Refusal::upstream(Reason::ConnectFailure, Sent::No, detail)
@@ -173,7 +178,8 @@ impl Connector {
             own.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
             *config = Arc::new(own);
         }
-        self.handshake(io, &tls, (endpoint, &context.sni), None).await
+        self.handshake(io, &tls, (endpoint, context.server_name(None, &endpoint.hostname)), None)
+            .await
     }
 
     /// A connection for requests.
@@ -189,7 +195,7 @@ impl Connector {
             Wanted::Negotiated => io.alpn() == Some(b"h2"),
         };
         let version = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
-        let connection = Connection::new(&io, version, job.fit.clone(), Arc::clone(self));
+        let connection = Connection::new(&io, version, job);
         let connection = Arc::new(connection);
         let permit = self.permit(&job.endpoint, place);
         let wire = TokioIo::new(Wire::new(io, Arc::clone(&connection), permit));
@@ -281,6 +287,7 @@ impl Connector {
             timeout: self.config.connect_timeout,
             keepalive: self.config.tcp_keepalive,
             source: fit.behalf.source,
+            bind: self.config.bind.towards(&endpoint.address),
         };
         let begun = self.begin(&endpoint.address, &options, fit.behalf.ends).await;
         let io = begun.map_err(|error| {
@@ -294,14 +301,18 @@ impl Connector {
         let tls = self.tls.get(endpoint.socket).and_then(ArcSwapOption::load_full);
         match (tls, self.config.tls_of(endpoint.socket)) {
             (Some(tls), Some(context)) => {
-                let name = match &fit.sni {
-                    Some(authority) if context.auto_host_sni => authority,
-                    _ => &context.sni,
-                };
+                let name = context.server_name(fit.sni.as_ref(), &endpoint.hostname);
                 self.handshake(io, &tls, (endpoint, name), wanted).await
             }
             _ => Ok(io),
         }
+    }
+
+    /// The server name that is sent to an endpoint, if there is one.
+    pub(super) fn server_name(&self, endpoint: &Endpoint, fit: &Fit) -> Option<Name> {
+        let context = self.config.tls_of(endpoint.socket)?;
+        let name = context.server_name(fit.sni.as_ref(), &endpoint.hostname);
+        Some(Arc::clone(name)).filter(|name| !name.is_empty())
     }
 
     /// A connection without TLS, on which the PROXY header is sent.

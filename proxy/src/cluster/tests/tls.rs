@@ -84,6 +84,7 @@ fn upstream(ca: &Ca, expected: &str) -> UpstreamTls {
         },
         sni: "".into(),
         auto_host_sni: false,
+        by_request: false,
         auto_sni_san_validation: false,
     }
 }

@@ -1,23 +1,25 @@
 //! `Cluster`
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use pillion_xds::envoy::config::cluster::v3 as pb;
-use pillion_xds::envoy::config::core::v3::RoutingPriority;
+use pillion_xds::envoy::config::core::v3::{self as core, RoutingPriority};
 use pillion_xds::envoy::extensions::clusters::aggregate::v3 as aggregate;
 use pillion_xds::envoy::extensions::clusters::dynamic_forward_proxy::v3 as dynamic;
 use pillion_xds::envoy::extensions::clusters::{common::dns::v3 as dns_common, dns::v3 as dns};
 use prost_types::Any;
 
 use super::at::At;
+use super::upstream_http::Names;
 use super::{
     Resource, balancer, common, endpoint, health_check, outlier, proxy_header, source, tls,
     upstream_http,
 };
 use crate::model::cluster::{
-    Cluster, Discovery, Dns, DnsFamily, Forward, Protocol, RetryBudget, SocketMatch, TcpKeepalive,
-    Thresholds,
+    Bind, Cluster, Discovery, Dns, DnsFamily, Forward, Protocol, RetryBudget, SocketMatch,
+    TcpKeepalive, Thresholds,
 };
 use crate::model::endpoint::Assignment;
 use crate::model::source::Reference;
@@ -78,8 +80,10 @@ pub(super) fn cluster(at: &At<'_>, config: &pb::Cluster) -> Option<Resource> {
             None => None,
         },
         proxy_header,
-        tls,
-        socket_matches: socket_matches(&at.field("transport_socket_matches"), config),
+        bind: bind(&at.field("upstream_bind_config"), config.upstream_bind_config.as_ref())?,
+        tls: tls.map(|tls| upstream.names.put_into(tls)),
+        socket_matches: socket_matches(at, config, &upstream.names),
+        sni_header: upstream.names.header,
         protocol: upstream.protocol,
         idle_timeout: upstream.idle_timeout,
         max_connection_duration: upstream.max_connection_duration,
@@ -89,6 +93,32 @@ pub(super) fn cluster(at: &At<'_>, config: &pb::Cluster) -> Option<Resource> {
         tcp_keepalive: keepalive(config),
     };
     Some(Resource::Cluster(Arc::new(made), assignment.map(Arc::new)))
+}
+
+/// `BindConfig`
+fn bind(at: &At<'_>, config: Option<&core::BindConfig>) -> Option<Bind> {
+    let Some(config) = config else { return Some(Bind::default()) };
+    let one = |at: &At<'_>, socket: &core::SocketAddress| {
+        let Ok(ip) = socket.address.parse::<IpAddr>() else {
+            let text = &socket.address;
+            return at.field("address").refuse(format!("`{text}` is no IP address"));
+        };
+        Some(SocketAddr::new(ip, common::port(at, socket)?))
+    };
+    let mut addresses = Vec::new();
+    if let Some(main) = &config.source_address {
+        addresses.push(one(&at.field("source_address"), main)?);
+    }
+    let more = &config.additional_source_addresses;
+    addresses.extend(at.field("additional_source_addresses").each(more, one));
+    let more = &config.extra_source_addresses;
+    addresses.extend(at.field("extra_source_addresses").each(more, |at, extra| {
+        let own = extra.socket_options.is_none();
+        at.field("socket_options").expect(own, "is not supported")?;
+        let at = at.field("address");
+        one(&at, at.required(extra.address.as_ref())?)
+    }));
+    Some(Bind { addresses, freebind: config.freebind == Some(true) })
 }
 
 fn discovery(at: &At<'_>, config: &pb::Cluster) -> Option<Discovery> {
@@ -251,14 +281,15 @@ fn assignment(
     Some(Some(made))
 }
 
-fn socket_matches(at: &At<'_>, config: &pb::Cluster) -> Vec<SocketMatch> {
-    at.each(&config.transport_socket_matches, |at, one| {
+fn socket_matches(at: &At<'_>, config: &pb::Cluster, names: &Names) -> Vec<SocketMatch> {
+    at.field("transport_socket_matches").each(&config.transport_socket_matches, |at, one| {
         let socket_at = at.field("transport_socket");
         let tls = match &one.transport_socket {
             Some(socket) => tls::upstream(&socket_at, socket)?,
             None => return socket_at.refuse("is missing"),
         };
         let fields = one.r#match.as_ref().map(common::fields).unwrap_or_default();
+        let tls = tls.map(|tls| names.put_into(tls));
         Some(SocketMatch { name: one.name.as_str().into(), fields, tls })
     })
 }

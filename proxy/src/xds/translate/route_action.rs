@@ -134,7 +134,7 @@ fn target(at: &At<'_>, route: &pb::RouteAction) -> Option<Target> {
 }
 
 /// What `metadata_match` says under `envoy.lb`; the weighted cluster's word wins.
-fn subset(
+pub(super) fn subset(
     route: Option<&core::Metadata>,
     weighted: Option<&core::Metadata>,
 ) -> Option<SubsetMatch> {

@@ -7,8 +7,8 @@ use pillion_xds::envoy::r#type::v3::hash_policy::PolicySpecifier;
 
 use super::access_log;
 use super::at::At;
-use crate::model::Name;
-use crate::model::listener::TcpProxy;
+use super::route_action::subset;
+use crate::model::listener::{TcpCluster, TcpProxy};
 
 /// `TcpProxy`
 pub(super) fn tcp_proxy(at: &At<'_>, config: &pb::TcpProxy) -> Option<TcpProxy> {
@@ -26,6 +26,9 @@ pub(super) fn tcp_proxy(at: &At<'_>, config: &pb::TcpProxy) -> Option<TcpProxy> 
         max_connection_duration: at
             .field("max_downstream_connection_duration")
             .limit(config.max_downstream_connection_duration, None),
+        duration_jitter: config
+            .max_downstream_connection_duration_jitter_percentage
+            .map_or(0.0, |percent| percent.value.clamp(0.0, 100.0)),
         max_connect_attempts: attempts,
         access_log: access_log::all(&at.field("access_log"), &config.access_log),
         log_moments: access_log::moments(
@@ -36,10 +39,13 @@ pub(super) fn tcp_proxy(at: &At<'_>, config: &pb::TcpProxy) -> Option<TcpProxy> 
     })
 }
 
-fn clusters(at: &At<'_>, config: &pb::TcpProxy) -> Option<Vec<(Name, u32)>> {
+fn clusters(at: &At<'_>, config: &pb::TcpProxy) -> Option<Vec<TcpCluster>> {
     use pb::tcp_proxy::ClusterSpecifier as Spec;
     match &config.cluster_specifier {
-        Some(Spec::Cluster(name)) => Some(vec![(name.as_str().into(), 1)]),
+        Some(Spec::Cluster(name)) => {
+            let subset = subset(config.metadata_match.as_ref(), None);
+            Some(vec![TcpCluster { name: name.as_str().into(), weight: 1, subset }])
+        }
         Some(Spec::WeightedClusters(weighted)) => {
             let weights_at = at.field("weighted_clusters");
             let at = weights_at.field("clusters");
@@ -47,7 +53,11 @@ fn clusters(at: &At<'_>, config: &pb::TcpProxy) -> Option<Vec<(Name, u32)>> {
             let clusters = at.each(&weighted.clusters, |at, entry| {
                 at.field("name").expect(!entry.name.is_empty(), "is empty")?;
                 at.field("weight").expect(entry.weight > 0, "expected at least 1")?;
-                Some((Name::from(entry.name.as_str()), entry.weight))
+                Some(TcpCluster {
+                    name: entry.name.as_str().into(),
+                    weight: entry.weight,
+                    subset: subset(config.metadata_match.as_ref(), entry.metadata_match.as_ref()),
+                })
             });
             (clusters.len() == weighted.clusters.len()).then_some(clusters)
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use base64::Engine;
 use pillion_xds::envoy::config::core::v3 as core;
 use pillion_xds::envoy::extensions::transport_sockets::tls::v3 as pb;
+use pillion_xds::envoy::extensions::transport_sockets::tls::v3::downstream_tls_context::OcspStaplePolicy;
 
 use super::at::At;
 use super::{common, matcher, source};
@@ -35,6 +36,9 @@ pub(super) fn downstream(
                 !common.certificates.is_empty(),
                 "expected at least one certificate, here or by SDS",
             )?;
+            let must = context.ocsp_staple_policy() == OcspStaplePolicy::MustStaple;
+            let why = "MUST_STAPLE is not supported: no certificate here has an OCSP response";
+            at.field("ocsp_staple_policy").expect(!must, why)?;
             Some(Some(Arc::new(DownstreamTls {
                 common,
                 require_client_certificate: context.require_client_certificate == Some(true),
@@ -56,15 +60,15 @@ pub(super) fn upstream(
         "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext" => {
             let context: pb::UpstreamTlsContext = common::unpack(&at, packed)?;
             let common_at = at.field("common_tls_context");
-            let auto = "is not supported: set sni";
-            at.field("auto_host_sni").expect(!context.auto_host_sni, auto)?;
             let by_name = context.auto_sni_san_validation;
+            let named = !context.sni.is_empty() || context.auto_host_sni;
             at.field("auto_sni_san_validation")
-                .expect(!by_name || !context.sni.is_empty(), "expected an sni beside it")?;
+                .expect(!by_name || named, "expected sni or auto_host_sni beside it")?;
             Some(Some(Arc::new(UpstreamTls {
                 common: common_tls(&common_at, context.common_tls_context.as_ref())?,
                 sni: context.sni.as_str().into(),
-                auto_host_sni: false,
+                auto_host_sni: context.auto_host_sni,
+                by_request: false,
                 auto_sni_san_validation: by_name,
             })))
         }
@@ -206,6 +210,7 @@ fn validation_context(
         certificate_sha256: at
             .field("verify_certificate_hash")
             .each(&config.verify_certificate_hash, hex_digest),
+        allow_expired: config.allow_expired_certificate,
         accept_untrusted: config.trust_chain_verification() == Verify::AcceptUntrusted,
         crl: match &config.crl {
             Some(_) => Some(common::data_source(&at.field("crl"), config.crl.as_ref())?),

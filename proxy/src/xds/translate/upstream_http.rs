@@ -1,14 +1,17 @@
 //! HTTP towards the endpoints: `HttpProtocolOptions`, and the deprecated fields that mean the same.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use pillion_xds::envoy::config::cluster::v3 as pb;
 use pillion_xds::envoy::config::core::v3 as core;
 use pillion_xds::envoy::extensions::upstreams::http::v3 as options;
 
 use super::at::At;
-use super::common;
+use super::{common, headers};
 use crate::model::cluster::{FrameLimits, Http2Options, Protocol};
+use crate::model::tls::UpstreamTls;
 
 const EXTENSION: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
@@ -19,6 +22,31 @@ pub(super) struct Upstream {
     pub(super) idle_timeout: Option<Duration>,
     pub(super) max_connection_duration: Option<Duration>,
     pub(super) max_requests_per_connection: Option<u32>,
+    pub(super) names: Names,
+}
+
+/// What the host of a request means for TLS (`UpstreamHttpProtocolOptions`).
+#[derive(Clone, Debug, Default)]
+pub(super) struct Names {
+    sni: bool,
+    san: bool,
+    /// Names the host in place of the authority.
+    pub(super) header: Option<HeaderName>,
+}
+
+impl Names {
+    /// The context with that in it.
+    pub(super) fn put_into(&self, tls: Arc<UpstreamTls>) -> Arc<UpstreamTls> {
+        if !self.sni {
+            return tls;
+        }
+        let auto_sni_san_validation = tls.auto_sni_san_validation || self.san;
+        Arc::new(UpstreamTls {
+            by_request: true,
+            auto_sni_san_validation,
+            ..UpstreamTls::clone(&tls)
+        })
+    }
 }
 
 /// The cluster's HTTP options.
@@ -32,10 +60,12 @@ pub(super) fn options(at: &At<'_>, config: &pb::Cluster) -> Option<Upstream> {
     };
     let at = map_at.key(EXTENSION);
     let typed: options::HttpProtocolOptions = common::unpack(&at, packed)?;
-    check_upstream(&at, typed.upstream_http_protocol_options.as_ref())?;
+    let options_at = at.field("upstream_http_protocol_options");
+    let names = names(&options_at, typed.upstream_http_protocol_options.as_ref())?;
     let (protocol, http2) = protocol(&at, &typed)?;
     let shared = typed.common_http_protocol_options.as_ref();
-    Some(upstream(&at.field("common_http_protocol_options"), shared, protocol, http2))
+    let made = upstream(&at.field("common_http_protocol_options"), shared, protocol, http2);
+    Some(Upstream { names, ..made })
 }
 
 fn deprecated(at: &At<'_>, config: &pb::Cluster) -> Upstream {
@@ -67,6 +97,7 @@ fn upstream(
     Upstream {
         protocol,
         http2,
+        names: Names::default(),
         idle_timeout: at.field("idle_timeout").limit(idle, hour),
         max_connection_duration: at.field("max_connection_duration").limit(age, None),
         max_requests_per_connection: shared
@@ -75,11 +106,15 @@ fn upstream(
     }
 }
 
-fn check_upstream(at: &At<'_>, options: Option<&core::UpstreamHttpProtocolOptions>) -> Option<()> {
-    let Some(options) = options else { return Some(()) };
-    let at = at.field("upstream_http_protocol_options");
-    at.field("auto_sni").expect(!options.auto_sni, "is not supported: set sni")?;
-    at.field("auto_san_validation").expect(!options.auto_san_validation, "is not supported")
+fn names(at: &At<'_>, options: Option<&core::UpstreamHttpProtocolOptions>) -> Option<Names> {
+    let Some(options) = options else { return Some(Names::default()) };
+    let (sni, san) = (options.auto_sni, options.auto_san_validation);
+    at.field("auto_san_validation").expect(sni || !san, "is supported beside auto_sni only")?;
+    let header = match options.override_auto_sni_header.as_str() {
+        "" => None,
+        name => Some(headers::name_of(&at.field("override_auto_sni_header"), name)?),
+    };
+    Some(Names { sni, san, header })
 }
 
 fn protocol(at: &At<'_>, typed: &options::HttpProtocolOptions) -> Option<(Protocol, Http2Options)> {
