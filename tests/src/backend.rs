@@ -63,6 +63,8 @@ struct Shared {
     name: String,
     speaks: Speaks,
     tls: Option<Arc<ServerConfig>>,
+    /// Of this connection.
+    sni: Option<String>,
     ledger: Ledger,
 }
 
@@ -83,12 +85,15 @@ impl Backend {
         name: &str,
         speaks: Speaks,
         tls: Option<Arc<ServerConfig>>,
+        /// Of this connection.
+        sni: Option<String>,
         ledger: Ledger,
     ) -> std::io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let connections = Arc::new(Mutex::new(0));
-        let shared = Shared { name: name.to_owned(), speaks, tls, ledger: Arc::clone(&ledger) };
+        let shared =
+            Shared { name: name.to_owned(), speaks, tls, sni: None, ledger: Arc::clone(&ledger) };
         let task = tokio::spawn(accept(listener, shared, Arc::clone(&connections)));
         Ok(Self { name: name.to_owned(), address, ledger, connections, task })
     }
@@ -134,7 +139,8 @@ async fn connection(stream: TcpStream, shared: Shared) {
     match &shared.tls {
         Some(tls) => {
             if let Ok(stream) = TlsAcceptor::from(Arc::clone(tls)).accept(stream).await {
-                speak(stream, shared, handle).await;
+                let sni = stream.get_ref().1.server_name().map(str::to_owned);
+                speak(stream, Shared { sni, ..shared }, handle).await;
             }
         }
         None => speak(stream, shared, handle).await,
@@ -262,6 +268,7 @@ async fn respond(
                 "target": head.uri.path_and_query().map(http::uri::PathAndQuery::as_str),
                 "authority": head.uri.authority().map(http::uri::Authority::as_str),
                 "version": format!("{:?}", head.version),
+                "sni": shared.sni,
                 "headers": pairs(&head.headers),
                 "body": String::from_utf8_lossy(&body),
                 "trailers": trailers.as_ref().map(pairs),

@@ -6,12 +6,16 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
+    DnType, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
+    SerialNumber, date_time_ymd,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+/// Serial number of what is revoked.
+const REVOKED: u64 = 4242;
 
 /// An authority of a test.
 #[derive(Debug)]
@@ -59,7 +63,7 @@ impl Ca {
         Ok(Self { certificate, issuer: Issuer::new(params, key) })
     }
 
-    /// A leaf for this URI, and for `localhost`.
+    /// A leaf for this URI, and for `localhost` and `*.shop.test`.
     ///
     /// # Errors
     /// When `uri` is none.
@@ -76,6 +80,36 @@ impl Ca {
             params.not_before = date_time_ymd(2020, 1, 1);
             params.not_after = date_time_ymd(2020, 12, 31);
         })
+    }
+
+    /// A leaf that stands in [`Self::crl`].
+    ///
+    /// # Errors
+    /// When `uri` is none.
+    pub fn revoked(&self, uri: &str) -> anyhow::Result<Leaf> {
+        self.leaf_with(uri, |params| params.serial_number = Some(SerialNumber::from(REVOKED)))
+    }
+
+    /// PEM of a revocation list with one certificate.
+    ///
+    /// # Errors
+    /// When it cannot be signed.
+    pub fn crl(&self) -> anyhow::Result<String> {
+        let begun = date_time_ymd(2024, 1, 1);
+        let list = CertificateRevocationListParams {
+            this_update: begun,
+            next_update: date_time_ymd(4000, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![RevokedCertParams {
+                serial_number: SerialNumber::from(REVOKED),
+                revocation_time: begun,
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        Ok(list.signed_by(&self.issuer)?.pem()?)
     }
 
     /// A leaf for these DNS names.
@@ -96,7 +130,7 @@ impl Ca {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.subject_alt_names =
-            vec![SanType::URI(uri.try_into()?), SanType::DnsName("localhost".try_into()?)];
+            vec![uri.try_into().map(SanType::URI)?, dns("localhost")?, dns("*.shop.test")?];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         change(&mut params);
         let key = KeyPair::generate()?;
@@ -183,6 +217,10 @@ impl Leaf {
     pub fn key_pem(&self) -> String {
         self.key.serialize_pem()
     }
+}
+
+fn dns(name: &str) -> anyhow::Result<SanType> {
+    Ok(SanType::DnsName(name.try_into()?))
 }
 
 fn provider() {

@@ -31,6 +31,28 @@ enum Answer {
     Failed(String),
 }
 
+/// The addresses of one name, and how long they may be kept. An address is its own.
+///
+/// # Errors
+/// The name is not known, or nobody answers.
+pub async fn resolve(host: &str, family: DnsFamily) -> Result<(Vec<IpAddr>, Duration), String> {
+    let resolver = match connect(family) {
+        Ok(resolver) => resolver,
+        // No configuration of the system's: it may know better itself.
+        Err(_) => return by_system(host).await,
+    };
+    match lookup(&resolver, host).await {
+        Answer::Found(found, ttl) => Ok((found, ttl)),
+        Answer::Nothing => Err("the name has no address".to_owned()),
+        Answer::Failed(error) => Err(error),
+    }
+}
+
+async fn by_system(host: &str) -> Result<(Vec<IpAddr>, Duration), String> {
+    let found = tokio::net::lookup_host((host, 0)).await.map_err(|error| error.to_string())?;
+    Ok((found.map(|address| address.ip()).collect(), Duration::ZERO))
+}
+
 /// Resolves the names of a cluster for as long as it lives.
 pub(super) async fn run(cluster: Weak<Cluster>, dns: Dns) {
     let mut resolver = None;

@@ -1,7 +1,7 @@
 //! Clusters that send each request to the host that it names (`dynamic_forward_proxy`).
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,32 +9,38 @@ use http::StatusCode;
 use http::uri::Authority;
 
 use super::Cluster;
-use crate::model::cluster::{Discovery, DnsFamily, Forward};
+use super::discovery::resolve;
+use crate::model::cluster::{Discovery, DnsFamily};
 use crate::telemetry::reason::{Reason, Refusal};
 
 /// A lookup may take so long (Envoy: `dns_query_timeout`).
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Answers are kept for their TTL, but not for less (Envoy: `dns_min_refresh_rate`), and for the cluster's refresh rate
+/// at most.
+const SHORTEST: Duration = Duration::from_secs(5);
+
 /// Addresses that were looked up not long ago.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
+    /// Each until this moment.
     known: Mutex<HashMap<String, (Instant, SocketAddr)>>,
 }
 
 impl Addresses {
-    fn get(&self, host: &str, rate: Duration) -> Option<SocketAddr> {
+    fn get(&self, host: &str, now: Instant) -> Option<SocketAddr> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(host).filter(|(since, _)| since.elapsed() < rate).map(|(_, address)| *address)
+        known.get(host).filter(|(until, _)| now < *until).map(|(_, address)| *address)
     }
 
-    fn put(&self, host: &str, address: SocketAddr, config: &Forward) {
+    fn put(&self, host: &str, (until, address): (Instant, SocketAddr), most: usize, now: Instant) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= config.max_hosts {
-            known.retain(|_, (since, _)| since.elapsed() < config.refresh_rate);
+        if known.len() >= most {
+            known.retain(|_, (until, _)| now < *until);
         }
         // Still full: this one is looked up again the next time.
-        if known.len() < config.max_hosts {
-            known.insert(host.to_owned(), (Instant::now(), address));
+        if known.len() < most {
+            known.insert(host.to_owned(), (until, address));
         }
     }
 }
@@ -47,7 +53,7 @@ impl Cluster {
     /// The authority is none, or its name has no address.
     pub async fn forward_to(&self, authority: &str) -> Result<Option<SocketAddr>, Refusal> {
         let Discovery::Forward(config) = &self.config.discovery else { return Ok(None) };
-        if let Some(address) = self.forwards.get(authority, config.refresh_rate) {
+        if let Some(address) = self.forwards.get(authority, Instant::now()) {
             return Ok(Some(address));
         }
         let parsed: Authority = authority.parse().map_err(|_| {
@@ -57,28 +63,30 @@ impl Cluster {
         let host = parsed.host().trim_start_matches('[').trim_end_matches(']');
         let default = if self.config.tls.is_some() { 443 } else { 80 };
         let port = parsed.port_u16().unwrap_or(default);
-        let looked = tokio::time::timeout(PATIENCE, tokio::net::lookup_host((host, port))).await;
-        let found = match looked {
-            Ok(Ok(found)) => choose(found.collect(), config.family),
-            Ok(Err(error)) => Err(error.to_string()),
+        let found = match tokio::time::timeout(PATIENCE, resolve(host, config.family)).await {
+            Ok(Ok((found, ttl))) => choose(&found, config.family).map(|address| (address, ttl)),
+            Ok(Err(error)) => Err(error),
             Err(_) => Err(format!("no answer within {PATIENCE:?}")),
         };
-        let address = found.map_err(|why| {
+        let (address, ttl) = found.map_err(|why| {
             let detail = format!("host `{host}` cannot be looked up: {why}");
             Refusal::local(Reason::DnsFailure, StatusCode::SERVICE_UNAVAILABLE, detail)
         })?;
-        self.forwards.put(authority, address, config);
+        let address = SocketAddr::new(address, port);
+        let now = Instant::now();
+        let until = now + ttl.max(SHORTEST).min(config.refresh_rate);
+        self.forwards.put(authority, (until, address), config.max_hosts, now);
         Ok(Some(address))
     }
 }
 
-fn choose(found: Vec<SocketAddr>, family: DnsFamily) -> Result<SocketAddr, String> {
+fn choose(found: &[IpAddr], family: DnsFamily) -> Result<IpAddr, String> {
     let first = |v6: bool| found.iter().find(|address| address.is_ipv6() == v6).copied();
     let chosen = match family {
         DnsFamily::V4Only => first(false),
         DnsFamily::V6Only => first(true),
         DnsFamily::V4Preferred => first(false).or_else(|| first(true)),
-        // The system puts what it can reach first (RFC 6724).
+        // In the order in which the resolver asked.
         DnsFamily::Auto | DnsFamily::All => found.first().copied(),
     };
     chosen.ok_or_else(|| "it has no address of the family that is wanted".to_owned())
@@ -90,26 +98,24 @@ mod tests {
 
     #[test]
     fn families_are_kept_to() {
-        let all: Vec<SocketAddr> =
-            ["[::1]:80", "127.0.0.1:80"].map(|at| at.parse().unwrap()).into();
-        assert_eq!(choose(all.clone(), DnsFamily::Auto), Ok(all[0]));
-        assert_eq!(choose(all.clone(), DnsFamily::V4Preferred), Ok(all[1]));
-        assert!(choose(vec![all[0]], DnsFamily::V4Only).is_err());
+        let all: Vec<IpAddr> = ["::1", "127.0.0.1"].map(|at| at.parse().unwrap()).into();
+        assert_eq!(choose(&all, DnsFamily::Auto), Ok(all[0]));
+        assert_eq!(choose(&all, DnsFamily::V4Preferred), Ok(all[1]));
+        assert!(choose(&all[..1], DnsFamily::V4Only).is_err());
     }
 
     #[test]
-    fn only_so_many_hosts_are_remembered() {
-        let config = Forward {
-            family: DnsFamily::Auto,
-            refresh_rate: Duration::from_secs(60),
-            max_hosts: 1,
-        };
+    fn so_many_hosts_are_remembered_until_their_answers_run_out() {
         let addresses = Addresses::default();
         let address = "127.0.0.1:80".parse().unwrap();
-        addresses.put("a", address, &config);
-        addresses.put("b", address, &config);
-        assert_eq!(addresses.get("a", config.refresh_rate), Some(address));
-        assert_eq!(addresses.get("b", config.refresh_rate), None);
-        assert_eq!(addresses.get("a", Duration::ZERO), None);
+        let now = Instant::now();
+        let until = now + Duration::from_secs(60);
+        addresses.put("a", (until, address), 1, now);
+        addresses.put("b", (until, address), 1, now);
+        assert_eq!(addresses.get("a", now), Some(address));
+        assert_eq!(addresses.get("b", now), None);
+        assert_eq!(addresses.get("a", until), None);
+        addresses.put("b", (until, address), 1, until);
+        assert_eq!(addresses.get("b", now), Some(address));
     }
 }

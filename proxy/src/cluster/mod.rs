@@ -42,6 +42,7 @@ use std::cell::Cell;
 pub use behalf::Behalf;
 pub use body::ResponseBody;
 pub use breaker::{RequestPermit, RetryPermit};
+pub use discovery::resolve;
 pub use endpoint::{Endpoint, EndpointCounters, Standing};
 pub use health::Outcome;
 pub use live::Cluster;

@@ -13,6 +13,7 @@ use super::balancing::SubsetMatch;
 use super::http::HttpManager;
 use super::network_filter::NetworkFilter;
 use super::proxy_protocol;
+use super::rbac::Matcher;
 use super::tls::DownstreamTls;
 
 /// Where a listener binds or a connection goes.
@@ -75,6 +76,8 @@ pub struct Listener {
     pub direction: Direction,
     /// In order of configuration; the most specific match wins, as in Envoy.
     pub filter_chains: Vec<Arc<FilterChain>>,
+    /// Chooses the chain by name, in place of what chains ask for (`filter_chain_matcher`).
+    pub chain_tree: Option<Matcher>,
     /// Used when no chain matches. None: such a connection is closed.
     pub default_filter_chain: Option<Arc<FilterChain>>,
     /// What is read before a chain is chosen.

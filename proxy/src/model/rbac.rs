@@ -39,6 +39,19 @@ pub enum Branches {
     Exact(Input, BTreeMap<String, Outcome>),
     /// The one of the longest prefix; sorted so.
     Prefix(Input, Vec<(String, Outcome)>),
+    /// The one of the longest range of addresses; sorted so.
+    Ranges(Input, Vec<Range>),
+}
+
+/// A branch of `IPMatcher`.
+#[derive(Clone, Debug)]
+pub struct Range {
+    /// Which addresses.
+    pub net: IpNet,
+    /// Wider ranges are not looked at, even if this comes to nothing.
+    pub exclusive: bool,
+    /// What follows.
+    pub outcome: Outcome,
 }
 
 /// What follows a match.
@@ -53,7 +66,7 @@ pub struct Outcome {
 /// See [`Outcome`].
 #[derive(Clone, Debug)]
 pub enum OutcomeKind {
-    /// `rbac.v3.Action`: its name, and what is done.
+    /// `rbac.v3.Action`: its name, and what is done. Of a `filter_chain_matcher`: the name of a chain.
     Act(Name, Action),
     /// This one decides.
     Deeper(Arc<Matcher>),
@@ -95,6 +108,10 @@ pub enum Input {
     DnsSan,
     /// Subject of the peer's certificate.
     Subject,
+    /// `tls` or `raw_buffer`.
+    Transport,
+    /// `'h2','http/1.1'`: what the client offers, or what its first bytes are.
+    Protocols,
 }
 
 /// `RBAC.Action`

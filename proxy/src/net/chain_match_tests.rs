@@ -45,6 +45,7 @@ fn listener(filter_chains: Vec<Arc<FilterChain>>) -> Listener {
         direction: Direction::Inbound,
         filter_chains,
         default_filter_chain: None,
+        chain_tree: None,
         inspect: Inspect::default(),
         original_src: None,
         proxy_protocol: None,

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::model::Name;
 use crate::model::matcher::{RequestView, StringMatcher};
-use crate::model::rbac::{Action, Permission, Policy, Principal, Rbac};
+use crate::model::rbac::{Action, Matcher, Permission, Policy, Principal, Rbac};
 use crate::tls::PeerIdentity;
 
 /// What policies may ask about.
@@ -24,6 +24,10 @@ pub struct Subject<'a> {
     pub server_name: Option<&'a str>,
     /// Its verified certificate.
     pub peer: Option<&'a PeerIdentity>,
+    /// `tls` or `raw_buffer`, while a filter chain is chosen.
+    pub transport: Option<&'a str>,
+    /// What it speaks, while a filter chain is chosen.
+    pub protocols: &'a [String],
 }
 
 /// What the rules say.
@@ -33,6 +37,11 @@ pub struct Decision<'a> {
     pub allowed: bool,
     /// The first policy that matched.
     pub policy: Option<&'a Name>,
+}
+
+/// What the tree comes to (`filter_chain_matcher`: the name of a chain). None: nothing matches.
+pub fn outcome<'a>(tree: &'a Matcher, subject: &Subject<'_>) -> Option<&'a Name> {
+    matcher::decide(tree, subject).map(|(name, _)| name)
 }
 
 /// The decision of `rules` about `subject`.

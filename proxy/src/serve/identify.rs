@@ -12,15 +12,17 @@ use super::overload::Counted;
 use super::speak_first::{self, Ahead};
 use super::tcp::{self, Begun, Told};
 use crate::model::Name;
-use crate::model::listener::Address;
+use crate::model::listener::{Address, FilterChain, Transport};
 use crate::model::overload::Timer;
 use crate::model::proxy_protocol::Version;
+use crate::model::rbac::Matcher;
 use crate::net::chain_match::{ConnectionFacts, select};
 use crate::net::drain::Watch;
 use crate::net::peek::{peek, take_proxy_header};
 use crate::net::proxy_protocol::{Found, Read};
 use crate::net::sniff::Sniffed;
 use crate::net::{Io, Source, unmapped};
+use crate::policy::rbac::{self, Subject};
 use crate::tls::{self, PeerIdentity};
 
 /// A connection that was accepted.
@@ -254,13 +256,42 @@ fn choose(listener: &Listener, sniffed: &Sniffed, ends: &Ends) -> Option<Arc<Cha
         transport: sniffed.transport(),
         application_protocols: &protocols,
     };
-    let chosen = select(&listener.config, &facts).and_then(|chain| listener.chain(&chain));
+    let chosen = match &listener.config.chain_tree {
+        None => select(&listener.config, &facts),
+        Some(tree) => by_tree(listener, tree, &facts),
+    };
+    let chosen = chosen.and_then(|chain| listener.chain(&chain));
     if chosen.is_none() {
         listener.stats.no_filter_chain_match.inc();
         let (name, remote) = (&listener.config.name, &ends.remote);
         tracing::debug!(listener = %name, %remote, "no filter chain matches");
     }
     chosen
+}
+
+/// A chain that the tree names and that is not there is as bad as none.
+fn by_tree(
+    listener: &Listener,
+    tree: &Matcher,
+    facts: &ConnectionFacts<'_>,
+) -> Option<Arc<FilterChain>> {
+    let subject = Subject {
+        remote: facts.source.map(|address| address.ip()),
+        direct: facts.direct_source.map(|address| address.ip()),
+        destination: facts.destination,
+        server_name: facts.sni,
+        transport: Some(match facts.transport {
+            Transport::Tls => "tls",
+            Transport::RawBuffer => "raw_buffer",
+        }),
+        protocols: facts.application_protocols,
+        ..Subject::default()
+    };
+    let config = &listener.config;
+    match rbac::outcome(tree, &subject) {
+        Some(name) => config.filter_chains.iter().find(|chain| chain.name == *name).cloned(),
+        None => config.default_filter_chain.clone(),
+    }
 }
 
 async fn handshake(

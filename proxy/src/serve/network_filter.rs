@@ -117,6 +117,7 @@ fn permitted(config: &NetworkRbac, stats: &RbacStats, ends: &Ends) -> Result<(),
         destination: ends.destination(),
         server_name: ends.sni.as_deref(),
         peer: ends.peer.as_ref(),
+        ..Subject::default()
     };
     if let Some(shadow) = &config.shadow {
         let allowed = decide(shadow, &subject).allowed;

@@ -1,5 +1,6 @@
 //! The proxy's own identity: a key made here, certified by the control plane, renewed in time.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,8 +19,10 @@ use tonic::metadata::MetadataValue;
 
 use super::client::Command;
 use crate::cluster::grpc::Channel;
+use crate::cluster::resolve;
+use crate::model::cluster::DnsFamily;
 use crate::model::listener::Address;
-use crate::net::{ConnectOptions, connect};
+use crate::net::{ConnectOptions, Io, connect};
 use crate::tls;
 use crate::tls::identity::{Identity, KeyAndCsr};
 use crate::tls::join::Proof;
@@ -156,13 +159,7 @@ pub async fn keep_fresh(
 
 async fn dial(joining: &Joining) -> Result<Direct, String> {
     let authority = &joining.authority;
-    let mut resolved = tokio::net::lookup_host(authority.as_str())
-        .await
-        .map_err(|error| format!("{authority}: {error}"))?;
-    let address = resolved.next().ok_or_else(|| format!("{authority}: the name has no address"))?;
-    let io = connect(&Address::Socket(address), &ConnectOptions::default())
-        .await
-        .map_err(|error| format!("cannot connect to the control plane at {address}: {error}"))?;
+    let (address, io) = reach(authority).await?;
     let io = if joining.tls {
         let config = joining.proof.tls().map_err(|error| error.to_string())?;
         let name = tls::server_name("").map_err(|error| error.to_string())?;
@@ -180,6 +177,27 @@ async fn dial(joining: &Joining) -> Result<Direct, String> {
     let authority = http::uri::Authority::try_from(authority.as_str())
         .map_err(|error| format!("{authority}: {error}"))?;
     Ok(Direct { sender, authority })
+}
+
+/// A connection to the first of the name's addresses that takes one. The name is looked up as the clusters' are.
+async fn reach(authority: &str) -> Result<(SocketAddr, Io), String> {
+    let parsed: http::uri::Authority =
+        authority.parse().map_err(|error| format!("{authority}: {error}"))?;
+    let host = parsed.host().trim_start_matches('[').trim_end_matches(']');
+    let port = parsed.port_u16().ok_or_else(|| format!("{authority}: expected a port"))?;
+    let found = resolve(host, DnsFamily::All).await;
+    let (found, _) = found.map_err(|error| format!("{authority}: {error}"))?;
+    let mut failure = format!("{authority}: the name has no address");
+    for address in found {
+        let address = SocketAddr::new(address, port);
+        match connect(&Address::Socket(address), &ConnectOptions::default()).await {
+            Ok(io) => return Ok((address, io)),
+            Err(error) => {
+                failure = format!("cannot connect to the control plane at {address}: {error}");
+            }
+        }
+    }
+    Err(failure)
 }
 
 fn sign_request(key: &KeyAndCsr) -> pb::SignCertificateRequest {

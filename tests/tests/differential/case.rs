@@ -49,6 +49,8 @@ pub(crate) enum Client {
     OtherAuthority,
     /// With one that was good once.
     Expired,
+    /// With one that was revoked.
+    Revoked,
     /// Without.
     Nobody,
 }
@@ -176,6 +178,12 @@ impl Request {
 
     pub(crate) fn on(mut self, listener: &'static str) -> Self {
         self.listener = listener;
+        self
+    }
+
+    /// Whom a client with TLS asks for.
+    pub(crate) fn sni(mut self, name: &str) -> Self {
+        self.ask.server_name = name.to_owned();
         self
     }
 

@@ -146,7 +146,8 @@ fn echo_differences(theirs: &Value, own: &Value) -> Vec<String> {
     let pairs = |name: &str| {
         set_difference(&format!("upstream saw {name}"), &echoed(&theirs[name]), &echoed(&own[name]))
     };
-    let fields = ["method", "target", "authority", "version", "body"].into_iter().filter_map(field);
+    let fields =
+        ["method", "target", "authority", "version", "sni", "body"].into_iter().filter_map(field);
     fields.chain(["headers", "trailers"].into_iter().filter_map(pairs)).collect()
 }
 

@@ -16,7 +16,8 @@ use super::case::Case;
 pub(crate) type OnPurpose = &'static [(&'static str, &'static str, &'static str)];
 
 /// A theme. In its YAML `@a@` stands for the address of backend or server `a`, as an
-/// `envoy.config.core.v3.Address`, `@a.port@` for its port, and `@DIR@` for the folder of the proxy.
+/// `envoy.config.core.v3.Address`, `@a.port@` for its port, `@DIR@` for the folder of the proxy, and
+/// `@server.chain@`, `@server.key@`, `@roots@`, `@other.roots@` and `@crl@` for files of [`super::world::Trust`].
 #[derive(Default)]
 pub(crate) struct Part {
     /// The cases, in the order in which they are played.

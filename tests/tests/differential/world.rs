@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,7 +71,13 @@ impl World {
             addresses.push(((*name).to_owned(), server.address));
             servers.push(server);
         }
-        let read = |text: &str| yaml::parse(&with_addresses(text, &addresses));
+        let files = trust.named()?;
+        let read = |text: &str| {
+            let text = files.iter().fold(text.to_owned(), |text, (name, path)| {
+                text.replace(name, &path.display().to_string())
+            });
+            yaml::parse(&with_addresses(&text, &addresses))
+        };
         let list = |text: &str| -> anyhow::Result<Vec<Value>> {
             if text.is_empty() { Ok(Vec::new()) } else { Ok(serde_json::from_value(read(text)?)?) }
         };
@@ -189,10 +195,26 @@ impl Trust {
             Client::OtherAccount => Some(self.ca.leaf(&spiffe("somebody-else"))?),
             Client::OtherAuthority => Some(self.other.leaf(&spiffe("client"))?),
             Client::Expired => Some(self.ca.expired(&spiffe("client"))?),
+            Client::Revoked => Some(self.ca.revoked(&spiffe("client"))?),
             Client::Right | Client::Nobody => None,
         };
         let leaf = if client == Client::Right { Some(&self.right) } else { made.as_ref() };
         self.ca.client(leaf, if http2 { &["h2"] } else { &["http/1.1"] })
+    }
+
+    /// Files by the names that parts say.
+    fn named(&self) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
+        let server = self.files("named", &self.server)?;
+        let other = self.other.write(self.dir.path(), "named-other", &self.server)?;
+        let crl = self.dir.path().join("named.crl");
+        std::fs::write(&crl, self.ca.crl()?)?;
+        Ok(vec![
+            ("@server.chain@", server.chain),
+            ("@server.key@", server.key),
+            ("@roots@", server.roots),
+            ("@other.roots@", other.roots),
+            ("@crl@", crl),
+        ])
     }
 
     fn files(&self, name: &str, leaf: &Leaf) -> anyhow::Result<Files> {

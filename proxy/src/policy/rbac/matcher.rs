@@ -1,13 +1,16 @@
 //! Decisions by a tree (`xds.type.matcher.v3.Matcher`).
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use percent_encoding::percent_decode_str;
 
 use super::Subject;
 use crate::model::Name;
 use crate::model::matcher::HeaderKey;
-use crate::model::rbac::{Action, Branches, Input, Matcher, Outcome, OutcomeKind, Predicate};
+use crate::model::rbac::{
+    Action, Branches, Input, Matcher, Outcome, OutcomeKind, Predicate, Range,
+};
 
 /// The action that the matcher comes to. None: nothing matches.
 pub(super) fn decide<'a>(
@@ -28,6 +31,9 @@ pub(super) fn decide<'a>(
             let fitting = list.iter().filter(|(prefix, _)| text.starts_with(prefix.as_str()));
             fitting.filter_map(|(_, outcome)| follow(outcome, subject)).next()
         }),
+        Branches::Ranges(input, list) => {
+            read(input, subject).and_then(|text| in_ranges(&text, list, subject))
+        }
     };
     found.or_else(|| matcher.otherwise.as_ref().and_then(|outcome| follow(outcome, subject)))
 }
@@ -38,6 +44,21 @@ fn follow<'a>(outcome: &'a Outcome, subject: &Subject<'_>) -> Option<(&'a Name, 
         OutcomeKind::Deeper(matcher) => decide(matcher, subject),
     };
     found.filter(|_| !outcome.keep_matching)
+}
+
+fn in_ranges<'a>(
+    text: &str,
+    list: &'a [Range],
+    subject: &Subject<'_>,
+) -> Option<(&'a Name, Action)> {
+    let address: IpAddr = text.parse().ok()?;
+    for range in list.iter().filter(|range| range.net.contains(&address)) {
+        let found = follow(&range.outcome, subject);
+        if found.is_some() || range.exclusive {
+            return found;
+        }
+    }
+    None
 }
 
 fn holds(predicate: &Predicate, subject: &Subject<'_>) -> bool {
@@ -70,6 +91,9 @@ fn read<'a>(input: &Input, subject: &'a Subject<'_>) -> Option<Cow<'a, str>> {
         Input::UriSan => joined(&subject.peer?.uri_sans),
         Input::DnsSan => joined(&subject.peer?.dns_sans),
         Input::Subject => Some(subject.peer?.subject.as_str().into()),
+        Input::Transport => subject.transport.map(Cow::Borrowed),
+        Input::Protocols => (!subject.protocols.is_empty())
+            .then(|| format!("'{}'", subject.protocols.join("','")).into()),
     }
 }
 

@@ -91,6 +91,7 @@ pub(super) fn check(
         destination: ends.original_dst.or_else(|| socket(&ends.local)),
         server_name: ends.sni.as_deref(),
         peer: ends.peer.as_ref(),
+        ..Subject::default()
     };
     if let Some(shadow) = &config.shadow {
         stats.shadow.count(&decide(shadow, &subject), config.per_policy);

@@ -10,7 +10,7 @@ use prost::Message;
 use xxhash_rust::xxh64::xxh64;
 
 use super::at::At;
-use super::{access_log, common, listener_filters, network_filter, tls};
+use super::{access_log, common, filter, listener_filters, network_filter, tls};
 use crate::model::listener::{
     Address, ChainMatch, Direction, FilterChain, Listener, SourceType, Transport,
 };
@@ -33,7 +33,16 @@ pub(super) fn listener(at: &At<'_>, config: &pb::Listener) -> Option<Listener> {
     let any = !filter_chains.is_empty() || default.is_some();
     let refused = filter_chains.len() != config.filter_chains.len();
     chains_at.expect(any || refused, "expected at least one filter chain")?;
-    refuse_equal_matches(&chains_at, &filter_chains)?;
+    let chain_tree = match &config.filter_chain_matcher {
+        Some(tree) => {
+            refuse_equal_names(&chains_at, &filter_chains)?;
+            Some(filter::of_chains(&at.field("filter_chain_matcher"), tree)?)
+        }
+        None => {
+            refuse_equal_matches(&chains_at, &filter_chains)?;
+            None
+        }
+    };
     let mut filters = listener_filters::all(at, &config.listener_filters)?;
     let inspect = &mut filters.inspect;
     inspect.original_dst |= config.use_original_dst == Some(true);
@@ -61,6 +70,7 @@ pub(super) fn listener(at: &At<'_>, config: &pb::Listener) -> Option<Listener> {
             TrafficDirection::Outbound => Direction::Outbound,
         },
         filter_chains,
+        chain_tree,
         default_filter_chain: default,
         original_src: filters.original_src,
         proxy_protocol: filters.proxy_protocol,
@@ -112,6 +122,18 @@ fn refuse_equal_matches(at: &At<'_>, chains: &[Arc<FilterChain>]) -> Option<()> 
                 .field("filter_chain_match")
                 .refuse(format!("is the same as that of filter_chains[{twin}]"));
         }
+    }
+    Some(())
+}
+
+/// A tree says names: each has to mean one chain.
+fn refuse_equal_names(at: &At<'_>, chains: &[Arc<FilterChain>]) -> Option<()> {
+    for (i, chain) in chains.iter().enumerate() {
+        let at = at.index(i);
+        let at = at.field("name");
+        at.expect(!chain.name.is_empty(), "is empty, beside a filter_chain_matcher")?;
+        let twin = chains.iter().take(i).any(|other| other.name == chain.name);
+        at.expect(!twin, format!("`{}` is the name of another chain too", chain.name))?;
     }
     Some(())
 }

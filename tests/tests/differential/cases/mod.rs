@@ -12,6 +12,7 @@ mod faults;
 mod filters;
 mod forwarding;
 mod grpc_web;
+mod handshakes;
 mod header_mutation;
 mod header_operators;
 mod headers;

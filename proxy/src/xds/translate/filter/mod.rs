@@ -28,6 +28,7 @@ use prost_types::Any;
 
 pub(super) use rate_limit::rate;
 pub(super) use rbac::rules as rbac_rules;
+pub(super) use rbac_matcher::of_chains;
 
 use super::at::At;
 use super::common;
