@@ -85,8 +85,6 @@ impl Backend {
         name: &str,
         speaks: Speaks,
         tls: Option<Arc<ServerConfig>>,
-        /// Of this connection.
-        sni: Option<String>,
         ledger: Ledger,
     ) -> std::io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;

@@ -14,6 +14,7 @@ use super::{access_log, common, filter, listener_filters, network_filter, tls};
 use crate::model::listener::{
     Address, ChainMatch, Direction, FilterChain, Listener, SourceType, Transport,
 };
+use crate::model::rbac::Matcher;
 
 /// Envoy's default for `listener_filters_timeout`.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -33,16 +34,7 @@ pub(super) fn listener(at: &At<'_>, config: &pb::Listener) -> Option<Listener> {
     let any = !filter_chains.is_empty() || default.is_some();
     let refused = filter_chains.len() != config.filter_chains.len();
     chains_at.expect(any || refused, "expected at least one filter chain")?;
-    let chain_tree = match &config.filter_chain_matcher {
-        Some(tree) => {
-            refuse_equal_names(&chains_at, &filter_chains)?;
-            Some(filter::of_chains(&at.field("filter_chain_matcher"), tree)?)
-        }
-        None => {
-            refuse_equal_matches(&chains_at, &filter_chains)?;
-            None
-        }
-    };
+    let chain_tree = chain_tree(at, config, &filter_chains)?;
     let mut filters = listener_filters::all(at, &config.listener_filters)?;
     let inspect = &mut filters.inspect;
     inspect.original_dst |= config.use_original_dst == Some(true);
@@ -85,6 +77,22 @@ pub(super) fn listener(at: &At<'_>, config: &pb::Listener) -> Option<Listener> {
         access_log: access_log::all(&at.field("access_log"), &config.access_log),
         address,
     })
+}
+
+/// `filter_chain_matcher`. None inside: chains say themselves which connections they are for.
+#[expect(clippy::option_option, reason = "refused and not there are two things")]
+fn chain_tree(
+    at: &At<'_>,
+    config: &pb::Listener,
+    chains: &[Arc<FilterChain>],
+) -> Option<Option<Matcher>> {
+    let chains_at = at.field("filter_chains");
+    let Some(tree) = &config.filter_chain_matcher else {
+        refuse_equal_matches(&chains_at, chains)?;
+        return Some(None);
+    };
+    refuse_equal_names(&chains_at, chains)?;
+    filter::of_chains(&at.field("filter_chain_matcher"), tree).map(Some)
 }
 
 /// All but the filter chains.

@@ -163,7 +163,7 @@ async fn handshakes() -> anyhow::Result<()> {
         listeners: LISTENERS,
         clusters: CLUSTERS,
         log: "%UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%",
-        metrics: &["cluster.versions.lb_subsets"],
+        metrics: &["cluster.versions.lb_subsets_selected", "cluster.versions.lb_subsets_fallback"],
         on_purpose: ON_PURPOSE,
         ..Part::default()
     })
@@ -180,8 +180,7 @@ fn downstream() -> Vec<Case> {
             .ask(by(Client::Right, "revocation"), "200 unlogged")
             .ask(by(Client::Revoked, "revocation"), "no answer")
             .ask(by(Client::OtherAuthority, "revocation"), "no answer")
-            .ask(by(Client::Nobody, "revocation"), "no answer")
-            .ask(by(Client::Revoked, "mtls"), "200 - any a"),
+            .ask(by(Client::Nobody, "revocation"), "no answer"),
         Case::plain("trust domains")
             .ask(by(Client::Right, "domains"), "200 unlogged")
             .ask(by(Client::OtherAccount, "domains"), "200 unlogged")
@@ -223,7 +222,7 @@ fn upstream() -> Vec<Case> {
     let case = |name| {
         Case::new(
             name,
-            "{domains: [localhost, '*.shop.test', elsewhere.test, 127.0.0.1, 'rewritten.test'], routes: [
+            "{domains: [localhost, '*.shop.test', 'two.shop.test:80', elsewhere.test, 127.0.0.1, 'rewritten.test'], routes: [
             {name: rewritten, match: {prefix: /rewritten}, route: {cluster: auto, host_rewrite_literal: six.shop.test}},
             {name: auto, match: {prefix: /auto}, route: {cluster: auto}},
             {name: name, match: {prefix: /name}, route: {cluster: auto-name}},
