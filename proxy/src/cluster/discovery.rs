@@ -36,11 +36,8 @@ enum Answer {
 /// # Errors
 /// The name is not known, or nobody answers.
 pub async fn resolve(host: &str, family: DnsFamily) -> Result<(Vec<IpAddr>, Duration), String> {
-    let resolver = match connect(family) {
-        Ok(resolver) => resolver,
-        // No configuration of the system's: it may know better itself.
-        Err(_) => return by_system(host).await,
-    };
+    // Without a configuration of the system's, it may know better itself.
+    let Ok(resolver) = connect(family) else { return by_system(host).await };
     match lookup(&resolver, host).await {
         Answer::Found(found, ttl) => Ok((found, ttl)),
         Answer::Nothing => Err("the name has no address".to_owned()),

@@ -133,7 +133,7 @@ impl Bind {
     pub fn towards(&self, address: &Address) -> Option<(SocketAddr, bool)> {
         let Address::Socket(to) = address else { return None };
         let same = self.addresses.iter().find(|one| one.is_ipv4() == to.is_ipv4());
-        same.or(self.addresses.first()).map(|from| (*from, self.freebind))
+        same.or_else(|| self.addresses.first()).map(|from| (*from, self.freebind))
     }
 }
 
