@@ -20,6 +20,35 @@ pub struct AccessLog {
     pub output: LogOutput,
 }
 
+impl AccessLog {
+    /// Whether it tells dynamic metadata of this namespace.
+    pub fn reads(&self, namespace: &str) -> bool {
+        let of_json = |format: &JsonFormat| format.reads(namespace);
+        match &self.output {
+            LogOutput::Lines(_, LogFormat::Text(template)) => template.reads(namespace),
+            LogOutput::Lines(_, LogFormat::Json(format)) => of_json(format),
+            LogOutput::Service(service) => match &service.entries {
+                LogEntries::OpenTelemetry { body, attributes, .. } => {
+                    body.as_ref().is_some_and(of_json)
+                        || attributes.iter().any(|(_, format)| of_json(format))
+                }
+                LogEntries::Http { .. } | LogEntries::Tcp => false,
+            },
+        }
+    }
+}
+
+impl JsonFormat {
+    fn reads(&self, namespace: &str) -> bool {
+        match self {
+            Self::Object(fields) => fields.iter().any(|(_, format)| format.reads(namespace)),
+            Self::Array(items) => items.iter().any(|format| format.reads(namespace)),
+            Self::Text(template) => template.reads(namespace),
+            _ => false,
+        }
+    }
+}
+
 /// Where to, and what it looks like.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LogOutput {

@@ -10,11 +10,16 @@ use super::Name;
 use super::headers::HeaderAppend;
 use super::listener::Address;
 use super::matcher::StringMatcher;
+use super::metadata::Fields;
 use super::service::{GrpcService, HttpService};
 
 /// `ExtAuthz`
 #[derive(Debug)]
 pub struct ExtAuthz {
+    /// Namespaces of dynamic metadata that the service is told.
+    pub namespaces: Vec<String>,
+    /// Metadata that the service answers is noted.
+    pub notes: bool,
     /// Who is asked.
     pub service: Service,
     /// Requests pass while nobody answers.
@@ -149,6 +154,8 @@ pub struct Question<'a> {
     pub extensions: BTreeMap<&'a str, &'a str>,
     /// Name of the TLS hello, if it is told.
     pub server_name: Option<&'a str>,
+    /// What filters noted, as far as it is told.
+    pub metadata: Vec<(&'a str, &'a Fields)>,
 }
 
 /// One end of a connection.
@@ -188,6 +195,8 @@ pub struct Allowed {
     pub set_query: Vec<(String, String)>,
     /// Query parameters that are taken out.
     pub remove_query: Vec<String>,
+    /// Noted for those who come after.
+    pub metadata: Fields,
 }
 
 /// A header, as the service has it.
@@ -213,6 +222,8 @@ pub struct Said {
     pub headers: Vec<Change>,
     /// Its text.
     pub body: Bytes,
+    /// Noted for the access log.
+    pub metadata: Fields,
 }
 
 impl Change {

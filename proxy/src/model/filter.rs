@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use super::Name;
 use super::adaptive::{AdaptiveConcurrency, Admission};
 use super::compression::{Compressor, CompressorRoute, Decompressor};
+use super::dynamic::{HeaderRule, SetState};
 use super::ext_authz::{ExtAuthz, ExtAuthzRoute};
 use super::extension::Discovered;
 use super::global_rate_limit::{GlobalRateLimit, GlobalRateLimitRoute};
@@ -75,6 +76,10 @@ pub enum FilterKind {
     GlobalRateLimit(Arc<GlobalRateLimit>),
     /// `ratelimit.v3.RateLimitPerRoute`: what a route changes about it.
     GlobalRateLimitRoute(Arc<GlobalRateLimitRoute>),
+    /// `set_filter_state.v3.Config`
+    SetState(Arc<[SetState]>),
+    /// `header_to_metadata.v3.Config`: its rules for requests.
+    HeaderToMetadata(Arc<[HeaderRule]>),
     /// `ext_authz.v3.ExtAuthz`
     ExtAuthz(Arc<ExtAuthz>),
     /// `ext_authz.v3.ExtAuthzPerRoute`: what a route changes.

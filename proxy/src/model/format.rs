@@ -61,6 +61,10 @@ pub enum Operator {
     GrpcStatus(GrpcForm),
     /// `ENVIRONMENT`
     Environment(String),
+    /// `DYNAMIC_METADATA`: a namespace, and the way to a value in it; without one, all of it.
+    DynamicMetadata(String, Vec<String>),
+    /// `FILTER_STATE`: an object, as text (true) or as JSON.
+    FilterState(String, bool),
     /// Everything without an argument.
     Fact(Fact),
 }
@@ -197,6 +201,13 @@ impl Template {
         })
     }
 
+    /// Whether it writes dynamic metadata of this namespace.
+    pub fn reads(&self, namespace: &str) -> bool {
+        self.pieces.iter().any(|piece| {
+            matches!(piece, Piece::Operator(Operator::DynamicMetadata(of, _), _) if of == namespace)
+        })
+    }
+
     /// Parse a format string.
     ///
     /// # Errors
@@ -299,6 +310,13 @@ fn named(name: &str, argument: Option<&str>) -> Result<Operator, String> {
             let wanted = argument.ok_or("`ENVIRONMENT` wants a name in brackets")?;
             Operator::Environment(wanted.to_owned())
         }
+        "DYNAMIC_METADATA" => {
+            let mut parts = argument.unwrap_or_default().split(':').map(str::to_owned);
+            let namespace = parts.next().filter(|name| !name.is_empty());
+            let namespace = namespace.ok_or("`DYNAMIC_METADATA` wants a namespace in brackets")?;
+            Operator::DynamicMetadata(namespace, parts.collect())
+        }
+        "FILTER_STATE" => filter_state(argument.unwrap_or_default())?,
         "GRPC_STATUS" => match argument {
             None | Some("" | "CAMEL_STRING") => Operator::GrpcStatus(GrpcForm::Camel),
             Some("SNAKE_STRING") => Operator::GrpcStatus(GrpcForm::Snake),
@@ -328,6 +346,19 @@ fn moment(name: &str) -> Option<Moment> {
         "UPSTREAM_PEER_CERT_V_END" => Moment::UpstreamCertEnd,
         _ => return None,
     })
+}
+
+/// `key`, then, after a colon, in which form.
+fn filter_state(argument: &str) -> Result<Operator, String> {
+    let (key, form) = argument.split_once(':').unwrap_or((argument, ""));
+    if key.is_empty() {
+        return Err("`FILTER_STATE` wants a key in brackets".to_owned());
+    }
+    match form {
+        "PLAIN" => Ok(Operator::FilterState(key.to_owned(), true)),
+        "" | "TYPED" => Ok(Operator::FilterState(key.to_owned(), false)),
+        other => Err(format!("`{other}` is no supported form of FILTER_STATE: PLAIN or TYPED")),
+    }
 }
 
 /// `WQ` or `NQ`, then, after a colon, which path.
@@ -417,7 +448,9 @@ mod tests {
             ("%REQ(a", "no closing `)`"),
             ("%REQ(b ad)%", "is no header name"),
             ("%PROTOCOL:x%", "`x` is no length"),
-            ("%DYNAMIC_METADATA(a:b)%", "operator `DYNAMIC_METADATA` is not supported"),
+            ("%DYNAMIC_METADATA%", "wants a namespace"),
+            ("%FILTER_STATE(a:FIELD:b)%", "`FIELD:b` is no supported form"),
+            ("%CLUSTER_METADATA(a:b)%", "operator `CLUSTER_METADATA` is not supported"),
             ("%PATH(WQ:X)%", "`X` is no PATH"),
             ("%COMMON_DURATION(DS_RX_BEG:US_CX_BEG:ms)%", "`US_CX_BEG` is not supported"),
         ] {

@@ -106,6 +106,8 @@ pub struct Tell {
     pub payload: Option<HeaderName>,
     /// With `=` at its end where base64 wants them.
     pub padded: bool,
+    /// The claims, as dynamic metadata, in this field.
+    pub metadata: Option<String>,
     /// Claims in headers of their own; dots lead into objects.
     pub claims: Vec<(HeaderName, String)>,
 }

@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod collector;
 pub mod compression;
 pub mod duration;
+pub mod dynamic;
 pub mod endpoint;
 pub mod ext_authz;
 pub mod extension;

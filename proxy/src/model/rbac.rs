@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::Name;
+use super::dynamic::{MetadataMatcher, StateMatcher};
 use super::matcher::{HeaderKey, HeaderMatcher, StringMatcher};
 
 /// `RBAC`: who may do what.
@@ -158,6 +159,8 @@ pub enum Permission {
     DestinationPort(u32, u32),
     /// Name that the peer asked for in its TLS hello.
     ServerName(StringMatcher),
+    /// What filters noted.
+    Metadata(MetadataMatcher),
 }
 
 /// `Principal`
@@ -181,4 +184,8 @@ pub enum Principal {
     Header(HeaderMatcher),
     /// Path without query.
     Path(StringMatcher),
+    /// What filters noted.
+    Metadata(MetadataMatcher),
+    /// An object of the filter state.
+    State(StateMatcher),
 }

@@ -5,6 +5,7 @@ mod matcher;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::model::Name;
+use crate::model::dynamic::Dynamic;
 use crate::model::matcher::{RequestView, StringMatcher};
 use crate::model::rbac::{Action, Matcher, Permission, Policy, Principal, Rbac};
 use crate::tls::PeerIdentity;
@@ -22,6 +23,8 @@ pub struct Subject<'a> {
     pub destination: Option<SocketAddr>,
     /// Name of its TLS hello.
     pub server_name: Option<&'a str>,
+    /// What filters noted about the request.
+    pub dynamic: Option<&'a Dynamic>,
     /// Its verified certificate.
     pub peer: Option<&'a PeerIdentity>,
     /// `tls` or `raw_buffer`, while a filter chain is chosen.
@@ -83,6 +86,7 @@ fn permits(permission: &Permission, subject: &Subject<'_>) -> bool {
         Permission::DestinationPort(from, to) => subject
             .destination
             .is_some_and(|address| (*from..*to).contains(&u32::from(address.port()))),
+        Permission::Metadata(matcher) => matcher.matches(subject.dynamic),
         Permission::ServerName(matcher) => matcher.matches(subject.server_name.unwrap_or("")),
     }
 }
@@ -102,6 +106,8 @@ fn is(principal: &Principal, subject: &Subject<'_>) -> bool {
             subject.request.as_ref().is_some_and(|request| matcher.matches(request))
         }
         Principal::Path(matcher) => path(subject, matcher),
+        Principal::Metadata(matcher) => matcher.matches(subject.dynamic),
+        Principal::State(matcher) => matcher.matches(subject.dynamic),
     }
 }
 

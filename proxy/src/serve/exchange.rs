@@ -21,6 +21,7 @@ use super::upgrade::{self, Upgrade};
 use crate::cluster::{Cluster, Endpoint, Live, SentOn};
 use crate::http::body::RequestBody;
 use crate::http::meter::Meter;
+use crate::model::dynamic::Dynamic;
 use crate::model::names;
 use crate::model::route::{Action, Route, RouteTable, VirtualCluster, VirtualHost};
 use crate::policy::hash::NewCookie;
@@ -118,8 +119,17 @@ pub(crate) struct Facts {
     pub(crate) bytes_sent: u64,
     /// Client address as far as it can be trusted.
     pub(crate) client: Option<std::net::IpAddr>,
+    /// What filters noted for those who come after them. None: nothing.
+    pub(crate) dynamic: Option<Box<Dynamic>>,
     /// Cookies for the client to come back with.
     pub(crate) cookies: Vec<NewCookie>,
+}
+
+impl Facts {
+    /// For a filter that notes something.
+    pub(super) fn dynamic_mut(&mut self) -> &mut Dynamic {
+        self.dynamic.get_or_insert_default()
+    }
 }
 
 /// Where a request got to.

@@ -115,6 +115,8 @@ pub(crate) struct Http {
     pub(super) stats: HttpStats,
     pub(super) logger: Logger,
     pub(super) tracer: Option<Tracer>,
+    /// The access log tells what RBAC decided: then it is noted.
+    pub(super) tells_rbac: bool,
     /// What is done when things become scarce.
     pub(super) overload: Arc<Overload>,
     pub(super) direction: Direction,
@@ -271,6 +273,7 @@ impl Chain {
                     .as_ref()
                     .map(|tracing| Tracer::new(Arc::clone(tracing), context.spans.clone())),
                 overload: Arc::clone(context.overload_of(listener)),
+                tells_rbac: manager.access_log.iter().any(|log| log.reads(filter::RBAC)),
                 direction: listener.direction,
                 local: local(config, secrets),
                 manager: Arc::clone(manager),

@@ -116,6 +116,7 @@ fn permitted(config: &NetworkRbac, stats: &RbacStats, ends: &Ends) -> Result<(),
         direct: socket(&ends.direct).map(|address| address.ip()),
         destination: ends.destination(),
         server_name: ends.sni.as_deref(),
+        dynamic: None,
         peer: ends.peer.as_ref(),
         ..Subject::default()
     };

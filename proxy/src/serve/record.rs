@@ -249,6 +249,7 @@ fn outcome(facts: &Facts) -> Record<'_> {
         flags: &facts.flags,
         details: facts.why.as_deref().or(facts.details).or(answered),
         termination: facts.termination,
+        dynamic: facts.dynamic.as_deref(),
         health_check: facts.health_check,
         bytes_sent: facts.bytes_sent,
         upstream_cluster: facts.cluster.as_ref().map(|cluster| &*cluster.config.name),

@@ -1,6 +1,7 @@
 //! Filling in format strings: what each command operator says about an exchange.
 
 mod fact;
+mod noted;
 mod record;
 
 use std::fmt::{Display, Write};
@@ -10,6 +11,7 @@ use http::HeaderMap;
 use percent_encoding::percent_decode_str;
 
 pub use fact::{request_bytes, response_bytes, stream_id};
+pub use noted::json;
 pub use record::{Certificate, LogKind, Record, Session, Times, Upstream, WireBytes};
 
 use super::{environment, time};
@@ -94,6 +96,8 @@ pub fn value(operator: &Operator, record: &Record<'_>, out: &mut String) -> Opti
                 GrpcForm::Number => push(out, code),
             }
         }
+        Operator::DynamicMetadata(namespace, path) => noted::metadata(record, namespace, path, out),
+        Operator::FilterState(key, plain) => noted::state(record, key, *plain, out),
         Operator::Environment(name) => push(out, environment::get(name).unwrap_or("-")),
         Operator::Fact(fact) => fact::write(*fact, record, out),
     }

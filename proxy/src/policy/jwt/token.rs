@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::Fault;
 use crate::model::jwt::Algorithm;
+use crate::model::metadata::{self, Fields};
 
 /// base64url; padding may be there or not.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -40,6 +41,11 @@ impl std::fmt::Debug for Token {
 }
 
 impl Token {
+    /// All claims, as metadata.
+    pub fn fields(&self) -> Fields {
+        self.claims.iter().map(|(name, value)| (name.clone(), noted(value))).collect()
+    }
+
     /// Reads a compact JWS (RFC 7515 section 3.1) whose payload is a set of claims.
     ///
     /// # Errors
@@ -157,6 +163,19 @@ fn seconds(claims: &Map<String, Value>, name: &'static str) -> Result<u64, Fault
         #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "in range")]
         Some(real) if (0.0..1.8e19).contains(&real) => Ok(real as u64),
         _ => Err(Fault::OutOfRange(name)),
+    }
+}
+
+fn noted(value: &Value) -> metadata::Value {
+    match value {
+        Value::Null => metadata::Value::Null,
+        Value::Bool(yes) => metadata::Value::Bool(*yes),
+        Value::Number(number) => metadata::Value::Number(number.as_f64().unwrap_or(f64::NAN)),
+        Value::String(text) => metadata::Value::Text(text.clone()),
+        Value::Array(all) => metadata::Value::List(all.iter().map(noted).collect()),
+        Value::Object(fields) => metadata::Value::Struct(
+            fields.iter().map(|(name, value)| (name.clone(), noted(value))).collect(),
+        ),
     }
 }
 

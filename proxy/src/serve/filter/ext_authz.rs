@@ -27,9 +27,12 @@ use crate::model::ext_authz::{
 use crate::model::filter::{FilterKind, Override};
 use crate::model::headers::HeaderAppend;
 use crate::model::matcher::StringMatcher;
+use crate::model::metadata::Fields;
 use crate::telemetry::reason::{Reason, Refusal};
 use crate::telemetry::stats::{Counter, Scope};
 
+/// Of dynamic metadata.
+const NAMESPACE: &str = "envoy.filters.http.ext_authz";
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 const FAILURE_ALLOWED: HeaderName = HeaderName::from_static("x-envoy-auth-failure-mode-allowed");
 const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
@@ -259,8 +262,16 @@ fn question<'a>(
         size: body.map_or(0, |seen| seen.read),
         raw_body: settings.body.is_some_and(|body| body.bytes),
         extensions: settings.extensions.clone(),
+        metadata: noted(exchange, &config.namespaces),
         server_name: config.include_tls_session.then_some(ends.sni.as_deref()).flatten(),
     }
+}
+
+/// What filters noted in these namespaces.
+fn noted<'a>(exchange: &'a Exchange, namespaces: &'a [String]) -> Vec<(&'a str, &'a Fields)> {
+    let Some(dynamic) = &exchange.facts.dynamic else { return Vec::new() };
+    let named = namespaces.iter().map(String::as_str);
+    named.filter_map(|name| Some((name, dynamic.metadata.get(name)?))).collect()
 }
 
 fn http_question(
@@ -342,6 +353,7 @@ fn read_http(service: &HttpAuthz, answer: &Response<Bytes>) -> Decision {
         status: Some(status),
         headers: changes(&to_client, HeaderAppend::AppendIfExistsOrAdd),
         body: answer.body().clone(),
+        ..Said::default()
     })
 }
 
@@ -360,11 +372,13 @@ fn decide(
                 return Some(denial.answer(exchange, "ext_authz_invalid".to_owned()));
             }
             stats.ok.inc();
+            note(exchange, config, &allowed.metadata);
             allow(exchange, config, *allowed, request);
             return None;
         }
         Ok(Decision::Denied(said)) => {
             stats.denied.inc();
+            note(exchange, config, &said.metadata);
             let status = said.status.unwrap_or(StatusCode::FORBIDDEN);
             return Some(say(said, status).answer(exchange, "ext_authz_denied".to_owned()));
         }
@@ -384,6 +398,12 @@ fn decide(
     }
     let status = failed.status.unwrap_or(config.status_on_error);
     Some(say(failed, status).answer(exchange, "ext_authz_error".to_owned()))
+}
+
+fn note(exchange: &mut Exchange, config: &ExtAuthz, fields: &Fields) {
+    if config.notes && !fields.is_empty() {
+        exchange.facts.dynamic_mut().note(NAMESPACE, fields.clone());
+    }
 }
 
 fn say(said: Said, status: StatusCode) -> Denial {

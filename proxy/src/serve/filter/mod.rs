@@ -27,6 +27,7 @@ mod grpc_web;
 mod health_check;
 mod jwt;
 mod mutate;
+mod note;
 mod rate_limit;
 mod rbac;
 mod rls;
@@ -56,6 +57,9 @@ use crate::model::route::{Action, RouteTable, Target, WeightedCluster};
 use crate::route::{self, Given, Match};
 use crate::telemetry::reason::Refusal;
 use crate::telemetry::stats::{GaugeGuard, Registry, Scope};
+
+/// Namespace of what RBAC notes.
+pub(super) const RBAC: &str = "envoy.filters.http.rbac";
 
 /// A filter as it lives: its configuration and its metrics.
 #[derive(Debug)]
@@ -402,6 +406,8 @@ async fn change(
             let asked = compress::request(config, Some(route), stats, request);
             exchange.notes.on_reply(OnReply::Compress(asked));
         }
+        (FilterKind::SetState(all), _) => note::state(exchange, all, request),
+        (FilterKind::HeaderToMetadata(rules), _) => note::headers(exchange, rules, request),
         (FilterKind::Decompressor(config), Stats::Decompress(stats)) => {
             decompress::request(config, stats, request);
             exchange.notes.on_reply(OnReply::Decompress);
@@ -553,6 +559,8 @@ impl Stats {
             | FilterKind::HeaderMutation(_)
             | FilterKind::Discovered(_)
             | FilterKind::GrpcStats(_)
+            | FilterKind::SetState(_)
+            | FilterKind::HeaderToMetadata(_)
             | FilterKind::CompressorRoute(_)
             | FilterKind::GlobalRateLimit(_)
             | FilterKind::GlobalRateLimitRoute(_)

@@ -13,6 +13,7 @@ use super::denial::Denial;
 use crate::http::body::RequestBody;
 use crate::model::Name;
 use crate::model::filter::RbacFilter;
+use crate::model::metadata::{Fields, Value};
 use crate::policy::rbac::{Decision, Subject, decide};
 use crate::telemetry::reason::Reason;
 use crate::telemetry::stats::{Counter, Scope};
@@ -34,6 +35,8 @@ struct Outcomes {
     scope: Scope,
     /// `policy.<name>.`, as they were first needed. There are as many as the configuration names.
     policies: Mutex<HashMap<Name, [Counter; 2]>>,
+    /// Fields of dynamic metadata: which policy, and what came of it.
+    fields: [String; 2],
 }
 
 impl RbacStats {
@@ -52,10 +55,22 @@ impl Outcomes {
         Self {
             allowed: scope.counter(&format!("{kind}allowed")),
             denied: scope.counter(&format!("{kind}denied")),
+            fields: fields(prefix, kind),
             kind,
             scope,
             policies: Mutex::default(),
         }
+    }
+
+    /// For those who come after.
+    fn note(&self, decision: &Decision<'_>) -> Fields {
+        let [policy, result] = &self.fields;
+        let said = if decision.allowed { "allowed" } else { "denied" };
+        let mut fields = Fields::from([(result.clone(), Value::Text(said.to_owned()))]);
+        if let Some(name) = decision.policy {
+            fields.insert(policy.clone(), Value::Text(name.to_string()));
+        }
+        fields
     }
 
     fn count(&self, decision: &Decision<'_>, per_policy: bool) {
@@ -74,6 +89,11 @@ impl Outcomes {
     }
 }
 
+fn fields(prefix: &str, kind: &str) -> [String; 2] {
+    let kind = if kind.is_empty() { "enforced_" } else { kind };
+    ["effective_policy_id", "engine_result"].map(|name| format!("{prefix}{kind}{name}"))
+}
+
 /// Some: the rules do not allow the request (403). Which policy said so, the access log tells, and
 /// not the client.
 pub(super) fn check(
@@ -90,14 +110,30 @@ pub(super) fn check(
         direct: connection.direct_ip(),
         destination: ends.original_dst.or_else(|| socket(&ends.local)),
         server_name: ends.sni.as_deref(),
+        dynamic: exchange.facts.dynamic.as_deref(),
         peer: ends.peer.as_ref(),
         ..Subject::default()
     };
+    let told = connection.http.tells_rbac;
+    let mut noted = Fields::new();
     if let Some(shadow) = &config.shadow {
-        stats.shadow.count(&decide(shadow, &subject), config.per_policy);
+        let decision = decide(shadow, &subject);
+        stats.shadow.count(&decision, config.per_policy);
+        if told {
+            noted = stats.shadow.note(&decision);
+        }
     }
-    let decision = decide(config.rules.as_ref()?, &subject);
-    stats.rules.count(&decision, config.per_policy);
+    let decision = config.rules.as_ref().map(|rules| decide(rules, &subject));
+    if let Some(decision) = &decision {
+        stats.rules.count(decision, config.per_policy);
+        if told {
+            noted.extend(stats.rules.note(decision));
+        }
+    }
+    if !noted.is_empty() {
+        exchange.facts.dynamic_mut().note(super::RBAC, noted);
+    }
+    let decision = decision?;
     if decision.allowed {
         return None;
     }

@@ -49,6 +49,9 @@ fn leaf(template: &Template, record: &Record<'_>) -> Option<Value> {
             let found = format::value(operator, record, &mut String::new()).is_some();
             return if found { Some(text.into()) } else { nothing(template) };
         }
+        if let Some(noted) = format::json(operator, record) {
+            return noted.or_else(|| nothing(template));
+        }
         return match format::value(operator, record, &mut text) {
             None => nothing(template),
             Some(()) if format::is_number(operator) => {

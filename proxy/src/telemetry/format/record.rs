@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 
+use crate::model::dynamic::Dynamic;
 use crate::telemetry::trace::Span;
 
 /// What is known. What is not known is written as `-`.
@@ -107,6 +108,8 @@ pub struct Record<'a> {
     pub connection_id: u64,
     /// Random, the same for all that is written about it.
     pub unique: u128,
+    /// What filters noted. None: nothing.
+    pub dynamic: Option<&'a Dynamic>,
     /// Name that the route gives to spans.
     pub operation: Option<&'a str>,
     /// The span.

@@ -7,6 +7,7 @@ use pillion_xds::envoy::service::auth::v3 as pb;
 use pillion_xds::envoy::service::auth::v3::attribute_context as context;
 use prost::Message;
 
+use super::common;
 use crate::model::ext_authz::{Allowed, Change, Decision, Peer, Question, Said, Wire};
 use crate::model::headers::HeaderAppend;
 use crate::model::listener::Address;
@@ -55,7 +56,12 @@ fn encode(question: &Question<'_>) -> Bytes {
         context_extensions: extensions
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect(),
-        metadata_context: Some(core::Metadata::default()),
+        metadata_context: Some(core::Metadata {
+            filter_metadata: (question.metadata.iter())
+                .map(|(namespace, fields)| ((*namespace).to_owned(), common::structure(fields)))
+                .collect(),
+            ..Default::default()
+        }),
         route_metadata_context: Some(core::Metadata::default()),
         tls_session: question.server_name.map(|sni| context::TlsSession { sni: sni.to_owned() }),
     };
@@ -90,12 +96,20 @@ fn decode(bytes: &[u8]) -> Result<Decision, String> {
     use pb::check_response::HttpResponse as Kind;
     let answer = pb::CheckResponse::decode(bytes).map_err(|error| error.to_string())?;
     let code = answer.status.as_ref().map_or(0, |status| status.code);
+    // The older place of it is in the answer that allows.
+    let noted = answer.dynamic_metadata.as_ref().map(common::fields).unwrap_or_default();
     Ok(match (code, answer.http_response) {
-        (0, Some(Kind::OkResponse(ok))) => Decision::Allowed(Box::new(allowed(ok))),
-        (0, _) => Decision::Allowed(Box::default()),
+        (0, Some(Kind::OkResponse(ok))) => {
+            let mut may = allowed(ok);
+            may.metadata.extend(noted);
+            Decision::Allowed(Box::new(may))
+        }
+        (0, _) => Decision::Allowed(Box::new(Allowed { metadata: noted, ..Allowed::default() })),
         (_, Some(Kind::ErrorResponse(said))) => Decision::Failed(self::said(said)),
-        (_, Some(Kind::DeniedResponse(said))) => Decision::Denied(self::said(said)),
-        (_, _) => Decision::Denied(Said::default()),
+        (_, Some(Kind::DeniedResponse(said))) => {
+            Decision::Denied(Said { metadata: noted, ..self::said(said) })
+        }
+        (_, _) => Decision::Denied(Said { metadata: noted, ..Said::default() }),
     })
 }
 
@@ -107,6 +121,7 @@ fn allowed(ok: pb::OkHttpResponse) -> Allowed {
         response: ok.response_headers_to_add.into_iter().filter_map(change).collect(),
         set_query: ok.query_parameters_to_set.into_iter().map(|one| (one.key, one.value)).collect(),
         remove_query: ok.query_parameters_to_remove,
+        metadata: ok.dynamic_metadata.as_ref().map(common::fields).unwrap_or_default(),
     }
 }
 
@@ -116,6 +131,7 @@ fn said(said: pb::DeniedHttpResponse) -> Said {
         status: code.and_then(|code| StatusCode::from_u16(code).ok()),
         headers: said.headers.into_iter().filter_map(change).collect(),
         body: Bytes::from(said.body),
+        ..Said::default()
     }
 }
 

@@ -120,6 +120,27 @@ pub(super) fn fields(of: &prost_types::Struct) -> Fields {
     of.fields.iter().map(|(name, value)| (name.clone(), self::value(value))).collect()
 }
 
+/// The same, the other way round.
+pub(super) fn structure(fields: &Fields) -> prost_types::Struct {
+    let fields = fields.iter().map(|(name, value)| (name.clone(), proto(value)));
+    prost_types::Struct { fields: fields.collect() }
+}
+
+fn proto(value: &Value) -> prost_types::Value {
+    use prost_types::value::Kind;
+    let kind = match value {
+        Value::Null => Kind::NullValue(0),
+        Value::Bool(yes) => Kind::BoolValue(*yes),
+        Value::Number(number) => Kind::NumberValue(*number),
+        Value::Text(text) => Kind::StringValue(text.clone()),
+        Value::List(all) => {
+            Kind::ListValue(prost_types::ListValue { values: all.iter().map(proto).collect() })
+        }
+        Value::Struct(fields) => Kind::StructValue(structure(fields)),
+    };
+    prost_types::Value { kind: Some(kind) }
+}
+
 fn value(value: &prost_types::Value) -> Value {
     use prost_types::value::Kind;
     match &value.kind {

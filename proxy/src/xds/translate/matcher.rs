@@ -4,6 +4,7 @@ use pillion_xds::envoy::config::route::v3 as pb;
 use pillion_xds::envoy::r#type::matcher::v3 as pbm;
 
 use super::at::At;
+use crate::model::dynamic::{MetadataMatcher, StateMatcher, ValueMatcher};
 use crate::model::matcher::{
     HeaderKey, HeaderMatch, HeaderMatcher, QueryMatcher, StringMatch, StringMatcher, full_regex,
 };
@@ -105,4 +106,69 @@ pub(super) fn query(at: &At<'_>, matcher: &pb::QueryParameterMatcher) -> Option<
         Some(Spec::StringMatch(matcher)) => Some(string(&at.field("string_match"), matcher)?),
     };
     Some(QueryMatcher { name: matcher.name.clone(), value, absent })
+}
+
+/// `MetadataMatcher`
+pub(super) fn metadata(at: &At<'_>, config: &pbm::MetadataMatcher) -> Option<MetadataMatcher> {
+    use pbm::metadata_matcher::path_segment::Segment;
+    at.field("filter").expect(!config.filter.is_empty(), "is empty")?;
+    let path_at = at.field("path");
+    path_at.expect(!config.path.is_empty(), "expected at least one")?;
+    let path = path_at.each(&config.path, |at, one| match &one.segment {
+        Some(Segment::Key(key)) => Some(key.clone()),
+        None => at.refuse("expected a key"),
+    });
+    let value_at = at.field("value");
+    Some(MetadataMatcher {
+        namespace: config.filter.clone(),
+        path,
+        value: value(&value_at, value_at.required(config.value.as_ref())?)?,
+        invert: config.invert,
+    })
+}
+
+fn value(at: &At<'_>, config: &pbm::ValueMatcher) -> Option<ValueMatcher> {
+    use pbm::double_matcher::MatchPattern as Double;
+    use pbm::list_matcher::MatchPattern as List;
+    use pbm::value_matcher::MatchPattern as Kind;
+    Some(match at.required(config.match_pattern.as_ref())? {
+        Kind::NullMatch(_) => ValueMatcher::Null,
+        Kind::DoubleMatch(double) => match &double.match_pattern {
+            Some(Double::Exact(number)) => ValueMatcher::Number(*number),
+            Some(Double::Range(range)) => ValueMatcher::Range(range.start, range.end),
+            None => return at.field("double_match").refuse("expected range or exact"),
+        },
+        Kind::StringMatch(text) => ValueMatcher::Text(string(&at.field("string_match"), text)?),
+        Kind::BoolMatch(wanted) => ValueMatcher::Bool(*wanted),
+        Kind::PresentMatch(wanted) => ValueMatcher::Present(*wanted),
+        Kind::ListMatch(list) => {
+            let list_at = at.field("list_match");
+            let at = list_at.field("one_of");
+            match &list.match_pattern {
+                Some(List::OneOf(one)) => ValueMatcher::OneOf(Box::new(value(&at, one)?)),
+                None => return at.refuse("is missing"),
+            }
+        }
+        Kind::OrMatch(any) => {
+            let or_at = at.field("or_match");
+            let at = or_at.field("value_matchers");
+            let made = at.each(&any.value_matchers, value);
+            at.expect(made.len() == any.value_matchers.len(), "one is refused")?;
+            ValueMatcher::Or(made)
+        }
+    })
+}
+
+/// `FilterStateMatcher`
+pub(super) fn state(at: &At<'_>, config: &pbm::FilterStateMatcher) -> Option<StateMatcher> {
+    use pbm::filter_state_matcher::Matcher;
+    at.field("key").expect(!config.key.is_empty(), "is empty")?;
+    match &config.matcher {
+        Some(Matcher::StringMatch(matcher)) => Some(StateMatcher {
+            key: config.key.clone(),
+            value: string(&at.field("string_match"), matcher)?,
+        }),
+        Some(Matcher::AddressMatch(_)) => at.field("address_match").refuse("is not supported"),
+        None => at.refuse("expected string_match"),
+    }
 }

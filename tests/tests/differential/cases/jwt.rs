@@ -144,7 +144,7 @@ const FILTERS: &str = "
       skewed: {issuer: joe, clock_skew_seconds: 4000000000, local_jwks: {inline_string: KEYS}}
       places: {issuer: joe, local_jwks: {inline_string: KEYS}, from_params: [t],
         from_headers: [{name: x-a, value_prefix: 'tok '}, {name: x-b}], from_cookies: [c]}
-      told: {issuer: joe, local_jwks: {inline_string: KEYS}, forward: true, forward_payload_header: x-payload,
+      told: {issuer: joe, local_jwks: {inline_string: KEYS}, forward: true, forward_payload_header: x-payload, payload_in_metadata: claims,
         pad_forward_payload_header: true, claim_to_headers: [
           {header_name: x-sub, claim_name: sub}, {header_name: x-n, claim_name: num},
           {header_name: x-r, claim_name: r}, {header_name: x-yes, claim_name: sure},
@@ -221,7 +221,8 @@ async fn json_web_tokens() -> anyhow::Result<()> {
             .collect(),
         filters,
         clusters: CLUSTERS,
-        log: "%RESPONSE_CODE_DETAILS%",
+        log: "%RESPONSE_CODE_DETAILS% %DYNAMIC_METADATA(envoy.filters.http.jwt_authn)% \
+              %DYNAMIC_METADATA(envoy.filters.http.jwt_authn:claims:sub)%",
         metrics: &["http.http.jwt_authn"],
         texts: true,
         on_purpose: ON_PURPOSE,

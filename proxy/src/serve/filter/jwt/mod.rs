@@ -17,12 +17,15 @@ use crate::cluster::Clusters;
 use crate::http::body::RequestBody;
 use crate::http::target;
 use crate::model::jwt::{JwtFilter, JwtRoute, Requirement};
+use crate::model::metadata::{Fields, Value};
 use crate::policy::jwt::{Accepted, Fault, Verdict, evaluate, providers, remove};
 use crate::route;
 use crate::telemetry::reason::{Reason, Refusal};
 use crate::telemetry::stats::{Counter, Scope};
 
 /// Bytes of a path that `www-authenticate` repeats.
+/// Of dynamic metadata.
+const NAMESPACE: &str = "envoy.filters.http.jwt_authn";
 const REALM_PATH: usize = 256;
 
 #[derive(Clone, Debug)]
@@ -95,6 +98,11 @@ pub(super) async fn check(
             stats.allowed.inc();
             for one in &accepted {
                 tell(one, request);
+                if let Some(key) = &one.provider.tell.metadata {
+                    let claims = Value::Struct(one.token.fields());
+                    let fields = Fields::from([(key.clone(), claims)]);
+                    exchange.facts.dynamic_mut().note(NAMESPACE, fields);
+                }
                 exchange.notes.reroute |= one.provider.clear_route;
             }
             Ok(None)

@@ -37,6 +37,8 @@ pub(super) fn filter(at: &At<'_>, packed: &Any) -> Option<FilterKind> {
         .expect(version != core::ApiVersion::V2, "is not supported: expected V3")?;
     Some(FilterKind::ExtAuthz(Arc::new(ExtAuthz {
         service,
+        namespaces: config.metadata_context_namespaces.clone(),
+        notes: config.enable_dynamic_metadata_ingestion != Some(false),
         failure_mode_allow: config.failure_mode_allow,
         failure_mode_header: config.failure_mode_allow_header_add,
         status_on_error: status(

@@ -246,7 +246,8 @@ fn tell(at: &At<'_>, config: &pb::JwtProvider) -> Option<Tell> {
         "" => None,
         name => Some(headers::name_of(&at.field("forward_payload_header"), name)?),
     };
-    Some(Tell { payload, padded: config.pad_forward_payload_header, claims })
+    let metadata = Some(&config.payload_in_metadata).filter(|key| !key.is_empty()).cloned();
+    Some(Tell { payload, padded: config.pad_forward_payload_header, metadata, claims })
 }
 
 fn keys(at: &At<'_>, source: Option<&pb::jwt_provider::JwksSourceSpecifier>) -> Option<KeySource> {

@@ -12,6 +12,7 @@ mod global_rate_limit;
 mod health_check;
 mod jwt;
 mod mutation;
+mod note;
 mod protection;
 mod rate_limit;
 mod rbac;
@@ -167,6 +168,8 @@ fn settings(at: &At<'_>, packed: &Any) -> Known<FilterKind> {
         return Known::No;
     };
     Known::Filter(match short {
+        "set_filter_state.v3.Config" => note::set_filter_state(at, packed),
+        "header_to_metadata.v3.Config" => note::header_to_metadata(at, packed),
         "adaptive_concurrency.v3.AdaptiveConcurrency" => adaptive::concurrency(at, packed),
         "admission_control.v3.AdmissionControl" => adaptive::admission(at, packed),
         "ratelimit.v3.RateLimit" => global_rate_limit::filter(at, packed),

@@ -11,6 +11,7 @@ use prost_types::Any;
 use super::super::at::At;
 use super::super::{common, matcher};
 use super::rbac_matcher;
+use crate::model::dynamic::MetadataMatcher;
 use crate::model::filter::{FilterKind, Override, RbacFilter};
 use crate::model::matcher::StringMatcher;
 use crate::model::rbac::{Action, Permission, Policy, Principal, Rbac};
@@ -135,6 +136,12 @@ fn permission(at: &At<'_>, permission: &pb::Permission) -> Option<Permission> {
         Rule::RequestedServerName(name) => {
             Permission::ServerName(matcher::string(&at.field("requested_server_name"), name)?)
         }
+        Rule::Metadata(config) => {
+            Permission::Metadata(matcher::metadata(&at.field("metadata"), config)?)
+        }
+        Rule::SourcedMetadata(config) => {
+            Permission::Metadata(sourced(&at.field("sourced_metadata"), config)?)
+        }
         _ => return at.refuse("this kind of permission is not supported"),
     })
 }
@@ -173,8 +180,27 @@ fn principal(at: &At<'_>, principal: &pb::Principal) -> Option<Principal> {
             Principal::Header(matcher::header(&at.field("header"), header)?)
         }
         Identifier::UrlPath(matcher) => Principal::Path(path(&at.field("url_path"), matcher)?),
+        Identifier::Metadata(config) => {
+            Principal::Metadata(matcher::metadata(&at.field("metadata"), config)?)
+        }
+        Identifier::SourcedMetadata(config) => {
+            Principal::Metadata(sourced(&at.field("sourced_metadata"), config)?)
+        }
+        Identifier::FilterState(config) => {
+            Principal::State(matcher::state(&at.field("filter_state"), config)?)
+        }
         _ => return at.refuse("this kind of principal is not supported"),
     })
+}
+
+fn sourced(at: &At<'_>, config: &pb::SourcedMetadata) -> Option<MetadataMatcher> {
+    let source = config.metadata_source();
+    at.field("metadata_source").expect(
+        source == pb::MetadataSource::Dynamic,
+        "metadata of routes is not supported: expected DYNAMIC",
+    )?;
+    let at = at.field("metadata_matcher");
+    matcher::metadata(&at, at.required(config.metadata_matcher.as_ref())?)
 }
 
 fn path(at: &At<'_>, rule: &PathMatcher) -> Option<StringMatcher> {
