@@ -66,6 +66,15 @@ pub(super) struct Proxy {
     overload: Arc<Overload>,
 }
 
+/// What `/server_info` says of the command line.
+fn options(flags: &Flags, concurrency: usize) -> serde_json::Value {
+    serde_json::json!({
+        "concurrency": concurrency,
+        "config_path": flags.config,
+        "drain_time": format!("{}s", flags.drain_time_s),
+    })
+}
+
 impl Proxy {
     pub(super) fn new(
         bootstrap: &Bootstrap,
@@ -96,11 +105,7 @@ impl Proxy {
         let (own, overload) = (Arc::clone(&context.own), Arc::clone(&context.overload));
         let concurrency = workers.len();
         let state = State {
-            options: serde_json::json!({
-                "concurrency": concurrency,
-                "config_path": flags.config,
-                "drain_time": format!("{}s", flags.drain_time_s),
-            }),
+            options: options(flags, concurrency),
             logs,
             server: Arc::new(Server::new(context, workers, Arc::clone(&heritage.inherited))),
             registry,

@@ -91,7 +91,7 @@ impl State {
             let ends = PeerIdentity::of_source(&certificate.chain)?.not_after?;
             Some(ends.duration_since(now).map_or(0, |left| left.as_secs() / 86400))
         });
-        left.min().and_then(|days| i64::try_from(days).ok()).unwrap_or(i64::from(u32::MAX))
+        left.min().and_then(|days| i64::try_from(days).ok()).unwrap_or_else(|| i64::from(u32::MAX))
     }
 
     /// What is still missing before the proxy is ready. None: it is.

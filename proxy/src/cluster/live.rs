@@ -119,14 +119,11 @@ impl Cluster {
                 workshop.secrets,
             )),
         };
-        let check_stats = config
-            .health_check
-            .as_ref()
-            .map(|_| scope.scope("health_check", None).group(CheckStats::fresh));
-        let outlier_stats = config
-            .outliers
-            .as_ref()
-            .map(|_| scope.scope("outlier_detection", None).group(|_| OutlierStats::default()));
+        let checks = config.health_check.is_some();
+        let check_stats =
+            checks.then(|| scope.scope("health_check", None).group(CheckStats::fresh));
+        let outliers = || scope.scope("outlier_detection", None).group(|_| OutlierStats::default());
+        let outlier_stats = config.outliers.is_some().then(outliers);
         stats.show(&config);
         let by_dns = matches!(config.discovery, Discovery::StrictDns(_) | Discovery::LogicalDns(_));
         let cluster = Self {
@@ -147,9 +144,7 @@ impl Cluster {
             renamed: Notify::new(),
             lot: before.map_or_else(|| fastrand::u64(..), |before| before.lot),
             warming: AtomicBool::new(true),
-            shed: Mutex::new(before.map_or_else(BTreeMap::new, |before| {
-                before.shed.lock().unwrap_or_else(PoisonError::into_inner).clone()
-            })),
+            shed: Mutex::new(before.map(Self::shed_so_far).unwrap_or_default()),
             shares: ArcSwapOption::empty(),
             zone: Arc::clone(workshop.zone),
             zone_version: AtomicU64::new(0),
@@ -164,6 +159,10 @@ impl Cluster {
             cluster.inherit_health(before);
         }
         cluster
+    }
+
+    fn shed_so_far(&self) -> BTreeMap<Name, u64> {
+        self.shed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Takes over what lives, and tells which endpoints there are.

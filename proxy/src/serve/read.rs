@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
 
+use super::connection::Connection;
 use super::exchange::Exchange;
 use super::filter;
 use super::guarded;
@@ -97,22 +98,8 @@ pub(super) fn accept(
     }
     default_host(&mut request, manager);
     check_authority(&request)?;
-    let clean = match normalize(target::path(request.uri()), manager.path) {
-        Normalized::Path(Cow::Borrowed(_)) => None,
-        Normalized::Path(Cow::Owned(path)) => Some(path),
-        Normalized::Redirect(path) => {
-            http.stats.downstream_rq_redirected_with_normalized_path.inc();
-            return Ok(Accepted::Answer(reply::normalized(&path)));
-        }
-        Normalized::Reject => {
-            http.stats.downstream_rq_failed_path_normalization.inc();
-            return Err(bad_request("the path cannot be normalised safely"));
-        }
-    };
-    if let Some(path) = clean
-        && !target::set_path(&mut request, &path)
-    {
-        return Err(bad_request("the normalised path is not a valid request target"));
+    if let Some(answer) = clean_path(&mut request, &connection)? {
+        return Ok(Accepted::Answer(answer));
     }
     if manager.strip_trailing_host_dot {
         strip_dot(&mut request);
@@ -129,12 +116,36 @@ pub(super) fn accept(
     }
     exchange.facts.client = forwarded::apply(headers, manager, &connection.hop());
     exchange.facts.internal =
-        headers.get("x-envoy-internal").is_some_and(|value| value.as_bytes() == b"true");
+        headers.get(names::X_ENVOY_INTERNAL).is_some_and(|value| value.as_bytes() == b"true");
     set_request_id(manager, request.headers_mut());
     if let Some(via) = &manager.via {
         request.headers_mut().append(http::header::VIA, via.clone());
     }
     Ok(Accepted::Request(request))
+}
+
+/// Bring the path into its normal form, or send the client there.
+fn clean_path(
+    request: &mut Request<RequestBody>,
+    connection: &Connection,
+) -> Result<Option<Answer>, Refusal> {
+    let http = &connection.http;
+    let clean = match normalize(target::path(request.uri()), http.manager.path) {
+        Normalized::Path(Cow::Borrowed(_)) => return Ok(None),
+        Normalized::Path(Cow::Owned(path)) => path,
+        Normalized::Redirect(path) => {
+            http.stats.downstream_rq_redirected_with_normalized_path.inc();
+            return Ok(Some(reply::normalized(&path)));
+        }
+        Normalized::Reject => {
+            http.stats.downstream_rq_failed_path_normalization.inc();
+            return Err(bad_request("the path cannot be normalised safely"));
+        }
+    };
+    if !target::set_path(request, &clean) {
+        return Err(bad_request("the normalised path is not a valid request target"));
+    }
+    Ok(None)
 }
 
 /// What the guard found wrong with the head, counted.

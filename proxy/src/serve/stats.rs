@@ -115,6 +115,7 @@ impl OverloadStats {
 
 impl HttpStats {
     /// `prefix`: its own, and that of its listener.
+    #[expect(clippy::too_many_lines, reason = "a line for each metric, and nothing else")]
     pub(super) fn new(registry: &Registry, (prefix, listener): (&Name, &Name)) -> Self {
         let label = || Some(("envoy_http_conn_manager_prefix", Arc::clone(prefix)));
         let scope = registry.scope("http", label());

@@ -302,7 +302,8 @@ fn exposed(out: &mut String, name: &str, labels: &str, reading: &Reading, bucket
             let comma = if labels.is_empty() { "" } else { "," };
             if buckets == Buckets::Summary {
                 for p in PERCENTILES {
-                    let value = percentile(summary, p).map_or("NaN".into(), |v| v.to_string());
+                    let value =
+                        percentile(summary, p).map_or_else(|| "NaN".into(), |v| v.to_string());
                     let quantile = p / 100.0;
                     let _ =
                         writeln!(out, "{name}{{{labels}{comma}quantile=\"{quantile}\"}} {value}");

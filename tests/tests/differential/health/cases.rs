@@ -14,6 +14,7 @@ fn one(name: &'static str, script: &'static str, check: &'static str, state: &'s
     Case { name, endpoints: vec![(script, "")], check, state, ..Case::default() }
 }
 
+#[expect(clippy::too_many_lines, reason = "a table, not logic")]
 fn thresholds() -> Vec<Case> {
     vec![
         one("first-success", "200", "", "well | attempt=2 success=1 well=1 healthy=1 total=1"),
@@ -238,6 +239,7 @@ const HTTP2: &str = "typed_extension_protocol_options:
 
 const PING: &str = "tcp_health_check: {send: {text: '50494e47'}, receive: [{text: '504f4e47'}]}";
 
+#[expect(clippy::too_many_lines, reason = "a table, not logic")]
 fn others() -> Vec<Case> {
     let grpc =
         |name, script, check, state| Case { cluster: HTTP2, ..one(name, script, check, state) };

@@ -189,7 +189,7 @@ fn cluster(case: &Case, addresses: &[SocketAddr]) -> anyhow::Result<Value> {
         let mut check = yaml::parse(CHECK)?;
         if !case.check.is_empty() {
             let own = yaml::parse(case.check)?;
-            if own.get("tcp_health_check").or(own.get("grpc_health_check")).is_some() {
+            if own.get("tcp_health_check").or_else(|| own.get("grpc_health_check")).is_some() {
                 check.as_object_mut().context("no mapping")?.remove("http_health_check");
             }
             yaml::merge(&mut check, own);
