@@ -326,24 +326,27 @@ impl super::Cluster {
     /// # Errors
     /// No connection (circuit breaker, refused, timeout, TLS), or a connection or stream that
     /// ended without an answer. [`Refusal::sent`] says what the endpoint may have seen.
-    pub async fn send(
+    pub fn send(
         self: &Arc<Self>,
         endpoint: &Arc<Endpoint>,
         request: Request<RequestBody>,
         mut options: SendOptions,
-    ) -> Result<Response<ResponseBody>, SendError> {
+    ) -> impl Future<Output = Result<Response<ResponseBody>, SendError>> {
+        // Not in the future: a request that is looked at there is kept twice.
         if let Some(tls) = self.config.tls_of(endpoint.socket).filter(|tls| tls.by_request) {
             let host = options.sni.take().or_else(|| self.host_of(&request));
             // An IP address is no server name, but certificates may be asked for it.
             options.sni = host.filter(|host| tls.auto_sni_san_validation || !is_ip(host));
         }
-        let sent = send(self.job(endpoint, options), request).await;
-        if let Ok(response) = &sent
-            && response.headers().contains_key(IMMEDIATE_FAIL)
-        {
-            self.fail_at_once(endpoint);
+        async move {
+            let sent = send(self.job(endpoint, options), request).await;
+            if let Ok(response) = &sent
+                && response.headers().contains_key(IMMEDIATE_FAIL)
+            {
+                self.fail_at_once(endpoint);
+            }
+            sent
         }
-        sent
     }
 
     /// The host that the request is for, as `auto_sni` has it.
