@@ -79,7 +79,7 @@ const ONLY_HERE: &[(&str, &str)] = &[
 const ONLY_HERE_OF_CLUSTERS: &[&str] = &["upstream_rq_drop_overload"];
 
 /// Names of things that are reported over a stream, and there without one.
-const DISCOVERY: &[&str] = &["cds.", "eds.", "lds.", "rds.", "sds.", "control_plane."];
+const DISCOVERY: &[&str] = &["cds.", "ecds.", "eds.", "lds.", "rds.", "sds.", "control_plane."];
 
 /// Name (or family) and kind.
 type Kinds = BTreeMap<String, String>;
