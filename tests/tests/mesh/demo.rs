@@ -12,16 +12,23 @@ use pillion_tests::wait;
 use rustix::process::{Pid, kill_process, test_kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::sync::{Mutex, MutexGuard};
+
+/// One at a time: a demo is more than 25 processes, and two under load leave none of them the time to answer.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// A running demo with its load.
 struct Demo {
     process: Process,
     dir: TempDir,
     fleet: Value,
+    /// The last to go.
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Demo {
     async fn start(args: &[&str]) -> anyhow::Result<Self> {
+        let alone = ALONE.lock().await;
         let dir = tempfile::tempdir()?;
         let mesh = dir.path().join("mesh");
         std::fs::create_dir(&mesh)?;
@@ -38,7 +45,7 @@ impl Demo {
         let file = dir.path().join("logs/fleet.json");
         let described = || async { serde_json::from_slice(&std::fs::read(&file).ok()?).ok() };
         let fleet = process.ready("the demo's fleet is up", described).await?;
-        Ok(Self { process, dir, fleet })
+        Ok(Self { process, dir, fleet, _alone: alone })
     }
 
     fn route_file(&self) -> PathBuf {
