@@ -157,10 +157,14 @@ impl Hosts {
         .with_context(|| self.logs())?;
         let handshakes = self.back_sidecar.counter("http.inbound_15006.downstream_cx_ssl_total");
         ensure!(handshakes.await? > 0, "nothing came over TLS");
-        // By its address alone the service is known too, whatever the host header says.
-        let (fine, text) = self.curl("http://10.96.0.10/hello.txt")?;
-        ensure!(fine && text == "hello from python\n", "{text}");
-        Ok(())
+        // By its address alone the service is known too, whatever the host header says. While the sidecars are new their
+        // endpoints may still come and go.
+        wait::until("curl gets the file by address", || async {
+            let (fine, text) = self.curl("http://10.96.0.10/hello.txt").ok()?;
+            (fine && text == "hello from python\n").then_some(())
+        })
+        .await
+        .with_context(|| self.logs())
     }
 
     async fn grpc(&self) -> anyhow::Result<()> {
