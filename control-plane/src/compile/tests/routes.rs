@@ -86,7 +86,7 @@ fn without_a_route_everything_goes_to_the_service_with_safe_retries() {
         Some(HeaderMatchSpecifier::PresentMatch(true))
     );
     assert_eq!(other.retry_host_predicate.len(), 1);
-    assert_eq!(other.host_selection_retry_max_attempts, 10);
+    assert_eq!(other.host_selection_retry_max_attempts, 40);
 }
 
 #[test]
