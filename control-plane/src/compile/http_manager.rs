@@ -6,7 +6,7 @@ use pillion_xds::envoy::config::cluster::v3::cluster::DnsLookupFamily;
 use pillion_xds::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
 use pillion_xds::envoy::config::core::v3::substitution_format_string::Format;
 use pillion_xds::envoy::config::core::v3::{
-    GrpcService, Http2ProtocolOptions, SubstitutionFormatString,
+    GrpcService, Http2ProtocolOptions, SubstitutionFormatString, TypedExtensionConfig,
 };
 use pillion_xds::envoy::config::trace::v3::tracing::{Http, http};
 use pillion_xds::envoy::config::trace::v3::OpenTelemetryConfig;
@@ -21,12 +21,13 @@ use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v
 use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter, Rds, http_filter,
 };
+use pillion_xds::pillion::trace::v1::TailSampler;
 use prost_types::{Struct, Value, value};
 
 use super::capture::PASSTHROUGH;
 use super::clusters::OTEL;
 use super::node::{Node, Sidecar};
-use super::proto::{millis, over_ads, percent};
+use super::proto::{duration, millis, over_ads, percent};
 use super::routes::CONNECT;
 use crate::intent::{AccessLogFormat, Mesh};
 
@@ -141,6 +142,7 @@ fn tracing(mesh: &Mesh, node: &Node, sidecar: &Sidecar) -> Option<Tracing> {
             ..GrpcService::default()
         }),
         service_name: node.service_name(),
+        sampler: tail(mesh, sidecar),
         ..OpenTelemetryConfig::default()
     };
     Some(Tracing {
@@ -150,6 +152,21 @@ fn tracing(mesh: &Mesh, node: &Node, sidecar: &Sidecar) -> Option<Tracing> {
             config_type: Some(http::ConfigType::TypedConfig(pack(&config))),
         }),
         ..Tracing::default()
+    })
+}
+
+/// The second look at spans, for proxies that know it: Envoy would refuse the listener.
+fn tail(mesh: &Mesh, sidecar: &Sidecar) -> Option<TypedExtensionConfig> {
+    let tail = mesh.tracing.as_ref()?.tail.filter(|_| sidecar.is_ours())?;
+    let config = TailSampler {
+        head: None,
+        slower_than: tail.slower_than.map(duration),
+        failed: tail.failed,
+        per_second: Some(tail.per_second),
+    };
+    Some(TypedExtensionConfig {
+        name: "pillion.samplers.tail".to_owned(),
+        typed_config: Some(pack(&config)),
     })
 }
 

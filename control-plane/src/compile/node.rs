@@ -203,6 +203,11 @@ impl Interception {
 }
 
 impl Sidecar {
+    /// Whether it is a proxy of this project (node metadata `PROXY=pillion`), which knows more than Envoy does.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.certificates == Certificates::Own
+    }
+
     /// Every port of the workload, its main one first.
     pub(crate) fn all_app_ports(&self) -> Vec<u16> {
         let mut all: Vec<u16> = self.app_port.into_iter().collect();

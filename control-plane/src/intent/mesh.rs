@@ -1,7 +1,10 @@
 //! `Mesh`: what holds for the whole mesh.
 
-use super::decode::{At, Context, Object, choice, dns_name, percent, text};
+use std::time::Duration;
+
+use super::decode::{At, Context, Object, boolean, choice, dns_name, percent, text, whole};
 use super::meta::Meta;
+use super::policy::some_time;
 
 /// `pillion.io/v1alpha1 Mesh`.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +60,19 @@ pub struct Tracing {
     pub port: u16,
     /// Share of new traces that is kept, in percent. Default 1.
     pub sampling_percent: f64,
+    /// Which further spans sidecars of ours keep, once they know what came of the request. Default: none.
+    pub tail: Option<Tail>,
+}
+
+/// Spans that are kept though their trace is not in the share: by each sidecar, when the exchange is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tail {
+    /// Of exchanges that took longer. Default: none for being slow.
+    pub slower_than: Option<Duration>,
+    /// Of exchanges that failed. Default: true.
+    pub failed: bool,
+    /// Most of them in a second, for each sidecar. Default 100.
+    pub per_second: u32,
 }
 
 /// An access log that every sidecar writes.
@@ -134,9 +150,22 @@ fn tracing(cx: &mut Context, at: &At<'_>) -> Option<Tracing> {
         })
     });
     let sampling_percent = object.optional(cx, "samplingPercent", percent).unwrap_or(1.0);
+    let tail = object.optional(cx, "tail", tail);
     object.finish(cx);
     let (host, port) = endpoint?;
-    Some(Tracing { host, port, sampling_percent })
+    Some(Tracing { host, port, sampling_percent, tail })
+}
+
+fn tail(cx: &mut Context, at: &At<'_>) -> Option<Tail> {
+    let mut object = Object::open(cx, at)?;
+    let slower_than = object.optional(cx, "slowerThan", some_time);
+    let failed = object.optional(cx, "failed", boolean).unwrap_or(true);
+    let per_second = object.optional(cx, "perSecond", whole(1..=100_000)).unwrap_or(100);
+    object.finish(cx);
+    if !failed && slower_than.is_none() {
+        return cx.error(at, "keeps nothing: expected `slowerThan`, or `failed` to be true");
+    }
+    Some(Tail { slower_than, failed, per_second })
 }
 
 fn access_log(cx: &mut Context, at: &At<'_>) -> Option<AccessLog> {

@@ -58,7 +58,7 @@ pub use http_route::{
     ValueMatch,
 };
 pub use l4_route::{L4Kind, L4Route};
-pub use mesh::{AccessLog, AccessLogFormat, Mesh, Mtls, Outbound, Tracing};
+pub use mesh::{AccessLog, AccessLogFormat, Mesh, Mtls, Outbound, Tail, Tracing};
 pub use meta::{Kind, Name};
 pub use namespace::Namespace;
 pub(crate) use policy::RETRY_ON;

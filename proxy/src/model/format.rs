@@ -201,6 +201,21 @@ impl Template {
         })
     }
 
+    /// Names of the request's headers that it writes, if it writes nothing else of the request or what came of it.
+    pub fn only_request_headers(&self) -> Option<Vec<HeaderName>> {
+        let mut names = Vec::new();
+        for piece in &self.pieces {
+            match piece {
+                Piece::Literal(_) | Piece::Operator(Operator::Environment(_), _) => {}
+                Piece::Operator(Operator::Request(Header::Name(name), None), _) => {
+                    names.push(name.clone());
+                }
+                Piece::Operator(..) => return None,
+            }
+        }
+        Some(names)
+    }
+
     /// Whether it writes dynamic metadata of this namespace.
     pub fn reads(&self, namespace: &str) -> bool {
         self.pieces.iter().any(|piece| {

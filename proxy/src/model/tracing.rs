@@ -1,5 +1,7 @@
 //! Tracing of a connection manager (`HttpConnectionManager.Tracing`, `OpenTelemetryConfig`).
 
+use std::time::Duration;
+
 use super::Name;
 use super::collector::{Collector, Detector};
 use super::format::Template;
@@ -21,6 +23,8 @@ pub struct Tracing {
     pub overall_sampling: f64,
     /// How the decision is made when a parent comes in or not.
     pub sampler: Sampler,
+    /// The second look at spans that the sampler left out. None: they are not recorded.
+    pub tail: Option<Tail>,
     /// Extra attributes: name and value (with command operators).
     pub custom_tags: Vec<(Name, Template)>,
     /// A span of its own for each try.
@@ -54,4 +58,16 @@ pub enum Sampler {
     ParentBased(Box<Self>),
     /// `TraceIdRatioBasedSampler`, out of a million.
     TraceIdRatio(u32),
+}
+
+/// Which spans are kept though the decision at the head left them out (`pillion.trace.v1.TailSampler`). At least
+/// one of the first two is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// Exchanges that took longer. None: none for being slow.
+    pub slower_than: Option<Duration>,
+    /// Exchanges that failed.
+    pub failed: bool,
+    /// Most of them in a second, in the whole process. At least 1.
+    pub per_second: u32,
 }

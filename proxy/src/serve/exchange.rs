@@ -27,7 +27,7 @@ use crate::model::route::{Action, Route, RouteTable, VirtualCluster, VirtualHost
 use crate::policy::hash::NewCookie;
 use crate::route::{Given, Match};
 use crate::telemetry::reason::{Reason, Refusal};
-use crate::telemetry::trace::Span;
+use crate::telemetry::trace::{Span, Wants};
 
 /// One request. What the access log and the metrics tell is gathered here, and told when the
 /// exchange is dropped: after the last byte of the answer, or when the peer leaves.
@@ -55,6 +55,8 @@ pub(crate) struct Exchange {
     pub(super) try_span: Option<Box<Span>>,
     /// Its head, kept only where a log, a span or a header of the answer will want it.
     pub(crate) head: Option<Box<Parts>>,
+    /// The head has no more than a span will tell.
+    pub(super) lean_head: bool,
     /// A header of the answer tells about it.
     told: bool,
     /// When it is written next while it is under way, if so.
@@ -99,6 +101,8 @@ pub(crate) struct Facts {
     pub(crate) sent_on: Option<SentOn>,
     /// It was a health check, and is answered here.
     pub(crate) health_check: bool,
+    /// It has become a tunnel.
+    pub(super) is_session: bool,
     /// It comes from inside (`x-envoy-internal`).
     pub(crate) internal: bool,
     /// Why the downstream connection was closed by us.
@@ -300,7 +304,9 @@ impl Exchange {
     fn keep_if_told(&mut self, routed: Routed<'_>, request: &Request<RequestBody>) {
         if routed.tells_request() {
             self.told = true;
-            self.head.get_or_insert_with(|| Box::new(read::head_of(request)));
+            if self.head.is_none() || std::mem::take(&mut self.lean_head) {
+                self.head = Some(Box::new(read::head_of(request)));
+            }
         }
     }
 
@@ -326,6 +332,7 @@ impl Exchange {
             span: None,
             try_span: None,
             head: None,
+            lean_head: false,
             told: false,
             periodic: None,
             echo_request_id: None,
@@ -347,12 +354,8 @@ impl Exchange {
 
     /// Whether anybody will want to read about this request's headers afterwards.
     pub(crate) fn is_recorded(&self) -> bool {
-        self.connection.http.logger.is_enabled() || self.is_traced() || self.told
-    }
-
-    /// Whether its span is recorded.
-    pub(crate) fn is_traced(&self) -> bool {
-        self.span.as_ref().is_some_and(Span::is_sampled)
+        let of_span = self.span.as_ref().is_some_and(|span| span.wants() == Wants::All);
+        self.connection.http.logger.is_enabled() || of_span || self.told
     }
 
     /// Put a flag into the access log, once.

@@ -20,9 +20,9 @@ use crate::model::listener::{Address, Direction};
 use crate::model::names;
 use crate::model::route::VirtualCluster;
 use crate::model::tracing::RouteTracing;
-use crate::telemetry::format::{LogKind, Record, Times};
+use crate::telemetry::format::{self, LogKind, Record, Times};
 use crate::telemetry::reason::Reason;
-use crate::telemetry::trace::TraceReason;
+use crate::telemetry::trace::{Outcome, Span, TraceReason, Wants, Why};
 
 /// Begin the request's span, if the connection manager traces. The id of the request carries from
 /// hop to hop why it is traced, and a number that all hops draw the same from.
@@ -102,7 +102,8 @@ pub(super) fn finish(exchange: &mut Exchange) {
         let after = exchange.facts.response_after.map(|after| after.as_secs_f64() * 1000.0);
         exchange.count(|stats| stats.charge(status.as_u16(), after));
     }
-    if !exchange.is_recorded() {
+    let kept = look_again(exchange, took);
+    if !exchange.is_recorded() && kept.is_none() {
         return;
     }
     end_try(exchange);
@@ -111,21 +112,49 @@ pub(super) fn finish(exchange: &mut Exchange) {
     with(exchange, None, None, |record| {
         exchange.connection.http.logger.log(&Record { span: span.as_ref(), ..*record });
         if let Some(span) = span {
-            span.finish(record, end);
+            span.finish(record, end, kept);
         }
     });
 }
 
+/// Whether a span that was not sampled is kept for what came of its exchange.
+fn look_again(exchange: &Exchange, took: Duration) -> Option<Why> {
+    let span = exchange.span.as_ref().filter(|span| span.wants() != Wants::Nothing)?;
+    let facts = &exchange.facts;
+    let (trailers, headers) = (facts.trailers.as_deref(), facts.response.as_deref());
+    let told = || format::told_grpc_status(trailers, headers);
+    let outcome = Outcome {
+        status: facts.status.map(|status| status.as_u16()),
+        grpc: exchange.grpc.then(told).flatten(),
+        flags: &facts.flags,
+        took,
+        is_session: facts.is_session,
+        is_health_check: facts.health_check,
+    };
+    span.look_again(&outcome, SystemTime::now())
+}
+
 /// The head as it is routed, and later as it is sent, for those who will want to read about it.
 pub(super) fn keep_head(exchange: &mut Exchange, request: &Request<RequestBody>) {
-    if exchange.head.is_none() && exchange.is_traced() {
+    let wants = exchange.span.as_ref().map_or(Wants::Nothing, Span::wants);
+    if exchange.head.is_none() && wants != Wants::Nothing {
         let (mut head, ()) = Request::new(()).into_parts();
         head.method.clone_from(request.method());
         exchange.head = Some(Box::new(head));
+        exchange.lean_head = wants != Wants::All;
     }
-    if let Some(head) = &mut exchange.head {
-        head.uri.clone_from(request.uri());
-        head.headers.clone_from(request.headers());
+    let Some(head) = &mut exchange.head else { return };
+    head.uri.clone_from(request.uri());
+    match wants {
+        Wants::Head(names) if exchange.lean_head => {
+            head.headers.clear();
+            for name in names {
+                for value in request.headers().get_all(name) {
+                    head.headers.append(name, value.clone());
+                }
+            }
+        }
+        _ => head.headers.clone_from(request.headers()),
     }
 }
 
@@ -140,7 +169,8 @@ pub(super) fn begin(exchange: &mut Exchange, routed: Routed<'_>) {
 }
 
 /// An upgrade or a CONNECT has been answered well: write so, if that is wanted.
-pub(super) fn tunnel_established(exchange: &Exchange) {
+pub(super) fn tunnel_established(exchange: &mut Exchange) {
+    exchange.facts.is_session = true;
     if exchange.connection.http.manager.log_moments.tunnel {
         log(exchange, LogKind::TunnelEstablished);
     }

@@ -279,7 +279,9 @@ async fn filtered(exchange: &mut Exchange, response: Response<AnswerBody>) -> Re
 fn finish_head(exchange: &mut Exchange, status: StatusCode, headers: &HeaderMap) {
     exchange.facts.status = Some(status);
     exchange.facts.reply_after = Some(exchange.started.elapsed());
-    if exchange.is_recorded() {
+    // A gRPC answer without a body tells its status here.
+    let status_told = exchange.grpc && headers.contains_key("grpc-status");
+    if status_told && exchange.span.is_some() || exchange.is_recorded() {
         exchange.facts.response = Some(Box::new(headers.clone()));
     }
 }

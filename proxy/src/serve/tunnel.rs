@@ -153,7 +153,7 @@ async fn run(mut exchange: Box<Exchange>, tunnel: Tunnel) {
     };
     let mut downstream = TokioIo::new(downstream);
     let stop = connection.drain.closing();
-    record::tunnel_established(&exchange);
+    record::tunnel_established(&mut exchange);
     match tunnel.inside {
         Inside::Endpoint(mut upstream, _permit) => {
             let ends = (&mut downstream, &mut upstream);

@@ -120,11 +120,15 @@ pub fn grpc_status(record: &Record<'_>) -> Option<u32> {
 
 /// The same for whatever kind of request: access log filters ask so.
 pub(super) fn any_grpc_status(record: &Record<'_>) -> Option<u32> {
+    told_grpc_status(record.response_trailers, record.response_headers)
+        .or_else(|| record.status.map(as_grpc))
+}
+
+/// `grpc-status` as trailers or headers tell it.
+pub fn told_grpc_status(trailers: Option<&HeaderMap>, headers: Option<&HeaderMap>) -> Option<u32> {
     let found =
         |headers: Option<&HeaderMap>| headers?.get("grpc-status")?.to_str().ok()?.parse().ok();
-    found(record.response_trailers)
-        .or_else(|| found(record.response_headers))
-        .or_else(|| record.status.map(as_grpc))
+    found(trailers).or_else(|| found(headers))
 }
 
 /// What an HTTP status means in gRPC (gRPC: "HTTP to gRPC Status Code Mapping").

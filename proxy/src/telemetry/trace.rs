@@ -2,15 +2,17 @@
 
 mod attributes;
 mod context;
+mod tail;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use tokio::sync::mpsc;
 
 pub use context::{B3, TraceContext, TraceId};
+pub use tail::{Outcome, Why};
 
 use super::format::{self, Record};
 use super::stats::{Counter, Registry};
@@ -27,6 +29,9 @@ pub struct SpanQueue {
     dropped: Counter,
     /// Sent for good: counted by the exporter.
     sent: Counter,
+    /// Kept by the second look, and left out for being too many.
+    tail: (Counter, Counter),
+    tail_cap: Arc<tail::Cap>,
 }
 
 impl SpanQueue {
@@ -38,6 +43,8 @@ impl SpanQueue {
             sender,
             dropped: scope.counter("spans_dropped"),
             sent: scope.counter("spans_sent"),
+            tail: (scope.counter("tail_kept"), scope.counter("tail_over_limit")),
+            tail_cap: Arc::default(),
         };
         (queue, receiver)
     }
@@ -60,9 +67,22 @@ impl SpanQueue {
 pub struct Tracer {
     config: Arc<Tracing>,
     queue: SpanQueue,
+    tail_head: Option<Arc<[HeaderName]>>,
 }
 
-/// A request that is part of a trace. One that is not sampled only passes the context on.
+/// How much of an exchange its span will want when it is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants<'a> {
+    /// Nothing: it will not be sent.
+    Nothing,
+    /// The target, the method and these headers of the request: it is sent if the exchange fails or is slow.
+    Head(&'a [HeaderName]),
+    /// All that a log would tell.
+    All,
+}
+
+/// A request that is part of a trace. One that is not sampled only passes the context on, unless there is to be a
+/// second look at its end.
 pub struct Span {
     config: Arc<Tracing>,
     queue: SpanQueue,
@@ -72,6 +92,8 @@ pub struct Span {
     inbound: bool,
     /// What the route says about it.
     of_route: Option<Arc<RouteTracing>>,
+    /// Headers to keep for the second look. None: everything, if there is such a look at all.
+    tail_head: Option<Arc<[HeaderName]>>,
 }
 
 /// A span that is over, ready to be sent.
@@ -115,7 +137,8 @@ pub enum TraceReason {
 impl Tracer {
     /// A tracer by this configuration.
     pub fn new(config: Arc<Tracing>, queue: SpanQueue) -> Self {
-        Self { config, queue }
+        let tail_head = attributes::tail_head(&config);
+        Self { config, queue, tail_head }
     }
 
     /// Why a request is traced, if it begins a trace here: what its id says already, else the
@@ -149,8 +172,8 @@ impl Tracer {
         if within(overall_share) { reason } else { TraceReason::No }
     }
 
-    /// Begin the span of a request. Where it is not sampled it is not recorded either, but the
-    /// decision is passed on, so that the hops behind this one do not draw again.
+    /// Begin the span of a request. Where it is not sampled it is not recorded either (but for a second look), and
+    /// the decision is passed on, so that the hops behind this one do not draw again.
     pub fn start(
         &self,
         headers: &HeaderMap,
@@ -173,6 +196,7 @@ impl Tracer {
             start,
             inbound,
             of_route: None,
+            tail_head: self.tail_head.clone(),
         }
     }
 
@@ -228,7 +252,30 @@ impl Span {
         Self { of_route, ..self }
     }
 
-    /// Whether it is recorded.
+    /// What is to be kept for its end.
+    pub fn wants(&self) -> Wants<'_> {
+        let tagged = self.of_route.as_ref().is_some_and(|route| !route.custom_tags.is_empty());
+        match &self.tail_head {
+            _ if self.context.sampled => Wants::All,
+            _ if self.config.tail.is_none() => Wants::Nothing,
+            Some(names) if !tagged => Wants::Head(names),
+            _ => Wants::All,
+        }
+    }
+
+    /// The second look at a span that the head decision left out: whether it is sent nevertheless. `now` is the wall
+    /// clock's.
+    pub fn look_again(&self, outcome: &Outcome<'_>, now: SystemTime) -> Option<Why> {
+        let tail = self.config.tail.as_ref().filter(|_| !self.context.sampled)?;
+        let why = tail::look(tail, outcome)?;
+        let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let (kept, over_limit) = &self.queue.tail;
+        let room = self.queue.tail_cap.take(second, tail.per_second);
+        if room { kept } else { over_limit }.inc();
+        room.then_some(why)
+    }
+
+    /// Whether it was sampled at the head.
     pub fn is_sampled(&self) -> bool {
         self.context.sampled
     }
@@ -264,6 +311,7 @@ impl Span {
             start: SystemTime::now(),
             inbound: false,
             of_route: self.of_route.clone(),
+            tail_head: None,
         })
     }
 
@@ -277,12 +325,14 @@ impl Span {
         );
     }
 
-    /// It is over: queue it, if it is recorded.
-    pub fn finish(self, record: &Record<'_>, end: SystemTime) {
-        if !self.context.sampled {
+    /// It is over: queue it, if it was sampled, or if the second look says why it is kept.
+    pub fn finish(self, record: &Record<'_>, end: SystemTime, kept: Option<Why>) {
+        if !self.context.sampled && kept.is_none() {
             return;
         }
-        let attributes = attributes::of_request(record, self.config.max_path_tag_length as usize);
+        let limit = self.config.max_path_tag_length as usize;
+        let mut attributes = attributes::of_request(record, limit);
+        attributes.extend(kept.map(|why| ("pillion.tail", why.as_str().to_owned())));
         let name = name(record, self.inbound);
         self.queue_as(name, attributes, (record, end));
     }
@@ -334,87 +384,5 @@ fn name(record: &Record<'_>, inbound: bool) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::UNIX_EPOCH;
-
-    use super::*;
-    use crate::model::collector::{Collector, CollectorProtocol};
-
-    fn tracer(random_sampling: f64) -> (Tracer, mpsc::Receiver<FinishedSpan>) {
-        let (queue, spans) = SpanQueue::new(&Registry::new());
-        let config = Tracing {
-            exporter: Collector {
-                cluster: "otel".into(),
-                authority: "otel".into(),
-                protocol: CollectorProtocol::Grpc,
-                headers: Vec::new(),
-            },
-            service_name: "web.default".into(),
-            resource: Vec::new(),
-            client_sampling: 100.0,
-            random_sampling,
-            overall_sampling: 100.0,
-            sampler: Sampler::Manager,
-            custom_tags: Vec::new(),
-            spawn_upstream_span: false,
-            max_path_tag_length: 256,
-        };
-        (Tracer::new(Arc::new(config), queue), spans)
-    }
-
-    #[test]
-    fn a_request_that_is_not_sampled_tells_so_to_the_next_hop_and_is_not_recorded() {
-        let (tracer, mut spans) = tracer(0.0);
-        let span = tracer.start(&HeaderMap::new(), &mut || 7, UNIX_EPOCH, (false, true));
-        let mut headers = HeaderMap::new();
-        span.inject(&mut headers);
-        let text = headers["traceparent"].to_str().unwrap().to_owned();
-        assert!(text.ends_with("-00"), "{text}");
-        span.finish(&Record::default(), UNIX_EPOCH);
-        assert!(spans.try_recv().is_err());
-        let next = tracer.start(&headers, &mut || 9, UNIX_EPOCH, (false, true));
-        assert!(!next.is_sampled());
-        assert!(text.contains(&next.trace_id().to_string()));
-    }
-
-    #[test]
-    fn a_sampled_parent_is_followed() {
-        let (tracer, mut spans) = tracer(0.0);
-        let mut headers = HeaderMap::new();
-        TraceContext::root(TraceId::new(1, 2), 3, true).inject(&mut headers);
-        let span = tracer.start(&headers, &mut || 4, UNIX_EPOCH, (false, false));
-        span.finish(&Record { status: Some(200), ..Record::default() }, UNIX_EPOCH);
-        let finished = spans.try_recv().unwrap();
-        assert_eq!(finished.parent, Some(3));
-        assert_eq!(finished.context.trace_id, TraceId::new(1, 2));
-        assert!(!finished.error);
-        let request = crate::telemetry::otlp::encode(&[finished]);
-        let span = &request.resource_spans[0].scope_spans[0].spans[0];
-        assert_eq!(span.parent_span_id, 3_u64.to_be_bytes());
-    }
-
-    #[test]
-    fn why_a_request_is_traced() {
-        let with = |name: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(name, "1".parse().unwrap());
-            headers.insert("x-envoy-internal", "true".parse().unwrap());
-            headers
-        };
-        let (tracer, _spans) = tracer(25.0);
-        let reason =
-            |headers: &HeaderMap, found, number| tracer.reason(None, headers, (found, number), 0);
-        let none = HeaderMap::new();
-        assert_eq!(reason(&none, TraceReason::No, 2499), TraceReason::Sampled);
-        assert_eq!(reason(&none, TraceReason::No, 2500), TraceReason::No);
-        assert_eq!(reason(&none, TraceReason::Sampled, 2500), TraceReason::Sampled);
-        assert_eq!(reason(&with("x-client-trace-id"), TraceReason::No, 9999), TraceReason::Client);
-        assert_eq!(
-            reason(&with("x-envoy-force-trace"), TraceReason::No, 9999),
-            TraceReason::Forced
-        );
-        let mut outside = HeaderMap::new();
-        outside.insert("x-envoy-force-trace", "1".parse().unwrap());
-        assert_eq!(reason(&outside, TraceReason::No, 9999), TraceReason::No);
-    }
-}
+#[path = "trace/tests.rs"]
+mod tests;

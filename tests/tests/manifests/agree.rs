@@ -20,7 +20,8 @@ spec:
   trustDomain: shop.local
   mtls: Permissive
   outbound: RegistryOnly
-  tracing: {otlp: "http://127.0.0.1:4317", samplingPercent: 1.5}
+  tracing: {otlp: "http://127.0.0.1:4317", samplingPercent: 1.5,
+    tail: {slowerThan: 500ms, failed: false, perSecond: 50}}
   accessLog: {file: /dev/stdout, format: Json}
 ---
 apiVersion: pillion.io/v1alpha1

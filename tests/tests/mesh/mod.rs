@@ -5,6 +5,7 @@ mod bad;
 pub(crate) mod clients;
 mod demo;
 mod run;
+mod tracing;
 
 /// A mesh that takes mTLS only.
 pub(crate) const STRICT: &str = "apiVersion: pillion.io/v1alpha1

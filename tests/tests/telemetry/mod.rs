@@ -3,6 +3,7 @@
 
 mod logs;
 mod spans;
+mod tail;
 
 use std::net::SocketAddr;
 

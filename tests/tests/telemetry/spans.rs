@@ -44,7 +44,7 @@ fn tracing(more: &str) -> String {
     )
 }
 
-fn spans(messages: &[Message]) -> Vec<Span> {
+pub(super) fn spans(messages: &[Message]) -> Vec<Span> {
     let requests = messages
         .iter()
         .filter_map(|message| ExportTraceServiceRequest::decode(message.bytes.clone()).ok());

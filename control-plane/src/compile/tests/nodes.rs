@@ -3,11 +3,14 @@
 use pillion_xds::any::unpack;
 use pillion_xds::envoy::config::core::v3 as core;
 use pillion_xds::envoy::config::listener::v3::filter;
+use pillion_xds::envoy::config::trace::v3::OpenTelemetryConfig;
+use pillion_xds::envoy::config::trace::v3::tracing::http;
 use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
     ForwardClientCertDetails, RouteSpecifier,
 };
 use pillion_xds::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
+use pillion_xds::pillion::trace::v1::TailSampler;
 use prost_types::{Struct, Value, value::Kind};
 
 use super::*;
@@ -174,6 +177,32 @@ fn spans_go_to_the_sidecars_own_receiver_or_the_meshs() {
     let silent = world("").for_node(&sidecar("cart"));
     assert!(manager(&listener(&silent, "outbound"), 0).tracing.is_none());
     assert!(silent.get(ResourceType::Cluster, "otel").is_none());
+}
+
+#[test]
+fn only_our_proxy_is_asked_for_a_second_look_at_spans() {
+    let text = "apiVersion: pillion.io/v1alpha1\nkind: Mesh\nmetadata: {name: m}\nspec: {tracing: {otlp: \"http://otel.example\", tail: {slowerThan: 500ms, perSecond: 20}}}\n";
+    let sampler = |node: &Node| {
+        let set = world(text).for_node(node);
+        let provider = manager(&listener(&set, "outbound"), 0).tracing.unwrap().provider.unwrap();
+        let Some(http::ConfigType::TypedConfig(packed)) = provider.config_type else {
+            panic!("a typed config")
+        };
+        unpack::<OpenTelemetryConfig>(&packed).unwrap().sampler
+    };
+    let packed = sampler(&sidecar("cart")).unwrap().typed_config.unwrap();
+    let tail: TailSampler = unpack(&packed).unwrap();
+    let half = prost_types::Duration { seconds: 0, nanos: 500_000_000 };
+    assert_eq!((tail.slower_than, tail.failed, tail.per_second), (Some(half), true, Some(20)));
+    let files = Certificates::Files {
+        chain: "/c".to_owned(),
+        key: "/k".to_owned(),
+        bundle: "/b".to_owned(),
+    };
+    for other in [files, Certificates::None] {
+        let envoy = with_sidecar(sidecar("cart"), |sidecar| sidecar.certificates = other);
+        assert_eq!(sampler(&envoy), None);
+    }
 }
 
 #[test]

@@ -67,7 +67,7 @@ fn mesh_with(mtls: &str, format: &str) -> String {
     mesh(mtls).replace(
         "}\n---",
         &format!(
-            ", tracing: {{otlp: \"http://otel.local\"}}, accessLog: {{format: {format}}}}}\n---"
+            ", tracing: {{otlp: \"http://otel.local\", tail: {{slowerThan: 1s}}}}, accessLog: {{format: {format}}}}}\n---"
         ),
     )
 }

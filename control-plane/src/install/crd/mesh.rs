@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use super::fields::{choice, dns_name, object, pattern, percent, text};
+use super::fields::{
+    boolean, choice, dns_name, object, pattern, percent, rule, some_time, text, whole,
+};
 
 /// Host, or address in brackets if it is of IPv6, and perhaps a port.
 const OTLP: &str = r"^http://([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?/*$";
@@ -48,6 +50,7 @@ pub(super) fn spec() -> Value {
                             "samplingPercent",
                             percent("Share of new traces that is kept, in percent. Default 1."),
                         ),
+                        ("tail", tail()),
                     ],
                 ),
             ),
@@ -63,5 +66,26 @@ pub(super) fn spec() -> Value {
                 ),
             ),
         ],
+    )
+}
+
+fn tail() -> Value {
+    let schema = object(
+        "Spans that sidecars keep though their trace is not in the share, once they know what came of the request. \
+         Default: none.",
+        &[],
+        [
+            ("slowerThan", some_time("Keep what took longer. Default: nothing for being slow.")),
+            ("failed", boolean("Keep what failed. Default true.")),
+            (
+                "perSecond",
+                whole("Most of them in a second, for each sidecar. Default 100.", 1, 100_000),
+            ),
+        ],
+    );
+    rule(
+        schema,
+        "has(self.slowerThan) || !has(self.failed) || self.failed",
+        "keeps nothing: expected slowerThan, or failed to be true",
     )
 }

@@ -1,5 +1,11 @@
 //! Attributes of spans, named and written as Envoy's are.
 
+use std::sync::Arc;
+
+use http::{HeaderName, header};
+
+use crate::model::names;
+use crate::model::tracing::Tracing;
 use crate::telemetry::format::{self, Record};
 
 type Attributes = Vec<(&'static str, String)>;
@@ -36,6 +42,27 @@ pub(super) fn of_request(record: &Record<'_>, path_limit: usize) -> Attributes {
     ];
     let all = first.into_iter().chain(common(record)).chain(ours);
     all.filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+/// Headers of the request that [`of_request`] and the custom tags are made of. None: there is no second look, or the
+/// tags want more than that.
+pub(super) fn tail_head(config: &Tracing) -> Option<Arc<[HeaderName]>> {
+    config.tail?;
+    let mut all = vec![
+        names::X_REQUEST_ID,
+        HeaderName::from_static("x-envoy-downstream-service-cluster"),
+        header::USER_AGENT,
+        names::X_CLIENT_TRACE_ID,
+        HeaderName::from_static("x-envoy-original-path"),
+        names::X_FORWARDED_PROTO,
+        header::HOST,
+    ];
+    for (_, template) in &config.custom_tags {
+        all.extend(template.only_request_headers()?);
+    }
+    all.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    all.dedup();
+    Some(all.into())
 }
 
 /// Of the span of one try.

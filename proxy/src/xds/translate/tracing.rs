@@ -4,13 +4,17 @@ use pillion_xds::envoy::config::core::v3 as core;
 use pillion_xds::envoy::config::trace::v3 as trace;
 use pillion_xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as hcm;
 use pillion_xds::envoy::r#type::tracing::v3 as tags;
+use pillion_xds::pillion::trace::v1::TailSampler;
 
 use super::at::At;
 use super::{collector, common, detectors};
 use crate::model::Name;
 use crate::model::collector::Collector;
 use crate::model::format::Template;
-use crate::model::tracing::{Sampler, Tracing};
+use crate::model::tracing::{Sampler, Tail, Tracing};
+
+/// Spans that a tail sampler keeps in a second, if it does not say.
+const TAIL_PER_SECOND: u32 = 100;
 
 /// `HttpConnectionManager.Tracing`. None inside: there is no provider, so nothing is traced.
 pub(super) fn tracing(at: &At<'_>, config: &hcm::Tracing) -> Option<Option<Tracing>> {
@@ -30,6 +34,10 @@ pub(super) fn tracing(at: &At<'_>, config: &hcm::Tracing) -> Option<Option<Traci
     let percent = |value: Option<&pillion_xds::envoy::r#type::v3::Percent>| {
         value.map_or(100.0, |percent| percent.value)
     };
+    let (sampler, tail) = match &tracer.sampler {
+        Some(config) => both_ends(&config_at.field("sampler"), config)?,
+        None => (Sampler::Manager, None),
+    };
     Some(Some(Tracing {
         exporter: exporter(&config_at, &tracer)?,
         service_name: match tracer.service_name.as_str() {
@@ -43,10 +51,8 @@ pub(super) fn tracing(at: &At<'_>, config: &hcm::Tracing) -> Option<Option<Traci
         client_sampling: percent(config.client_sampling.as_ref()),
         random_sampling: percent(config.random_sampling.as_ref()),
         overall_sampling: percent(config.overall_sampling.as_ref()),
-        sampler: match &tracer.sampler {
-            Some(sampler) => self::sampler(&config_at.field("sampler"), sampler)?,
-            None => Sampler::Manager,
-        },
+        sampler,
+        tail,
         custom_tags: at.field("custom_tags").each(&config.custom_tags, tag),
         spawn_upstream_span: config.spawn_upstream_span == Some(true),
         max_path_tag_length: config.max_path_tag_length.unwrap_or(256),
@@ -60,6 +66,31 @@ fn exporter(at: &At<'_>, tracer: &trace::OpenTelemetryConfig) -> Option<Collecto
         (Some(_), Some(_)) => at.refuse("expected either grpc_service or http_service, not both"),
         (None, None) => at.refuse("expected grpc_service or http_service"),
     }
+}
+
+/// A sampler, which decides at the head, and perhaps has a second look at the end.
+fn both_ends(at: &At<'_>, config: &core::TypedExtensionConfig) -> Option<(Sampler, Option<Tail>)> {
+    let packed = config.typed_config.as_ref();
+    let Some(packed) = packed.filter(|one| common::type_of(one) == "pillion.trace.v1.TailSampler")
+    else {
+        return Some((sampler(at, config)?, None));
+    };
+    let at = at.field("typed_config");
+    let tail: TailSampler = common::unpack(&at, packed)?;
+    let head = match &tail.head {
+        Some(head) => sampler(&at.field("head"), head)?,
+        None => Sampler::Manager,
+    };
+    let slower_at = at.field("slower_than");
+    let slower_than = slower_at.duration(tail.slower_than);
+    slower_at.expect(slower_than.is_none_or(|limit| !limit.is_zero()), "expected more than 0 s")?;
+    at.expect(
+        tail.failed || slower_than.is_some(),
+        "keeps nothing: expected slower_than or failed",
+    )?;
+    let per_second = tail.per_second.unwrap_or(TAIL_PER_SECOND);
+    at.field("per_second").expect(per_second > 0, "expected at least 1")?;
+    Some((head, Some(Tail { slower_than, failed: tail.failed, per_second })))
 }
 
 fn sampler(at: &At<'_>, config: &core::TypedExtensionConfig) -> Option<Sampler> {
@@ -81,6 +112,7 @@ fn sampler(at: &At<'_>, config: &core::TypedExtensionConfig) -> Option<Sampler> 
             let share = ratio.sampling_percentage.as_ref();
             Some(Sampler::TraceIdRatio(share.map_or(1_000_000, common::fraction)))
         }
+        "pillion.trace.v1.TailSampler" => at.refuse("a tail sampler stands outermost only"),
         other => at.refuse(format!("sampler `{other}` is not supported")),
     }
 }
@@ -110,3 +142,7 @@ pub(super) fn tag(at: &At<'_>, tag: &tags::CustomTag) -> Option<(Name, Template)
     };
     Some((tag.tag.as_str().into(), value))
 }
+
+#[cfg(test)]
+#[path = "tracing_tests.rs"]
+mod tests;
