@@ -198,8 +198,7 @@ impl Stream {
                 }
                 request = requests.message() => match request {
                     Ok(Some(request)) => {
-                        let published = worlds.borrow_and_update().clone();
-                        if let Err(status) = self.on_request::<P>(request, &published) {
+                        if let Err(status) = self.on_request::<P>(request, &mut worlds) {
                             break Some(status);
                         }
                     }
@@ -241,11 +240,14 @@ impl Stream {
     fn on_request<P: Protocol>(
         &mut self,
         mut request: P::Request,
-        published: &Published,
+        worlds: &mut watch::Receiver<Published>,
     ) -> Result<(), Status> {
         let node = P::take_node(&mut request);
         if self.node.is_none() {
-            self.introduce(node, published)?;
+            // Only here is a world taken in by a request. One that comes later stays unseen for `changed` to find, or
+            // a stream would miss the world that was published while an acknowledgement was under way.
+            let published = worlds.borrow_and_update().clone();
+            self.introduce(node, &published)?;
         }
         let outcome = P::apply(&mut self.session, request).map_err(|error| match error {
             SessionError::MissingTypeUrl => Status::invalid_argument(error.to_string()),
@@ -468,3 +470,7 @@ async fn sleep_until(deadline: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;
