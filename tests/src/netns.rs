@@ -105,6 +105,11 @@ impl Host {
         Ipv4Addr::new(10, 77, 0, self.number)
     }
 
+    /// The file that its namespace goes by.
+    pub fn path(&self) -> PathBuf {
+        Path::new(NAMESPACES).join(&self.namespace)
+    }
+
     /// `program`, to be run in this host.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("ip");
@@ -226,7 +231,7 @@ impl Host {
 
     /// Moves this thread into the host.
     fn enter(&self) -> anyhow::Result<tokio::runtime::Runtime> {
-        let file = fs::File::open(Path::new(NAMESPACES).join(&self.namespace))?;
+        let file = fs::File::open(self.path())?;
         move_into_link_name_space(
             std::os::fd::AsFd::as_fd(&file),
             Some(LinkNameSpaceType::Network),

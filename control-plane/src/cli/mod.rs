@@ -85,7 +85,7 @@ enum Command {
     /// Enters a control group and becomes a program; `up` starts programs with limits by this.
     #[command(name = "__in-group", hide = true, disable_help_flag = true)]
     InGroup {
-        /// The group's folder, the program, its arguments.
+        /// How many groups, their folders, the program, its arguments.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },

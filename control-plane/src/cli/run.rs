@@ -169,6 +169,7 @@ impl Plan {
             dir: None,
             log: None,
             probe: Probe::Answers(admin, "/ready".into()),
+            check: None,
             restart: Restart::Always,
             grace: STOP_GRACE,
             leashed: true,

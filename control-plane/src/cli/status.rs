@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 use std::io::IsTerminal;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -10,12 +11,19 @@ use anyhow::{Context, bail};
 use super::demo::http_get;
 use crate::admin::{NodeStatus, Status};
 
+/// Where a control plane answers people, unless it is told otherwise.
+const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15080);
+
 /// What `pillion status` can be told.
 #[derive(Debug, clap::Args)]
 pub struct StatusArgs {
-    /// The control plane's administration address.
-    #[arg(long, value_name = "IP:PORT", default_value_t = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 15080))]
-    pub admin: SocketAddr,
+    /// The control plane's administration address. Default: that of the `pillion up` in the data folder, else
+    /// 127.0.0.1:15080.
+    #[arg(long, value_name = "IP:PORT")]
+    pub admin: Option<SocketAddr>,
+    /// The data folder of the `pillion up` that is meant.
+    #[arg(long, value_name = "DIR", env = "PILLION_DATA_DIR", default_value = super::DEFAULT_DATA_DIR)]
+    pub data_dir: PathBuf,
     /// What the answer looks like.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -35,11 +43,15 @@ pub enum Output {
 /// # Errors
 /// When the control plane does not answer.
 pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
-    let reply = http_get::get(args.admin, "/api/v1/status")
+    let admin = match args.admin {
+        Some(admin) => admin,
+        None => super::up::admin_of(&args.data_dir).await.unwrap_or(DEFAULT_ADMIN),
+    };
+    let reply = http_get::get(admin, "/api/v1/status")
         .await
         .context("cannot ask the control plane (is it running? is --admin right?)")?;
     if reply.status != 200 {
-        bail!("{} answered {}", args.admin, reply.status);
+        bail!("{admin} answered {}", reply.status);
     }
     let status: Status = serde_json::from_slice(&reply.body)
         .context("the control plane's answer cannot be read: is it of another version?")?;

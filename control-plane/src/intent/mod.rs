@@ -68,7 +68,7 @@ pub use policy::{
 };
 pub(crate) use problem::nearest;
 pub use problem::{Cause, Problem, Severity};
-pub use process::{Limits, Process, Restart};
+pub use process::{Health, Limits, Process, Restart};
 pub use rate_limit::{LimitBy, RateLimit};
 pub use secret::{CertificateSource, PrivateKey, Secret};
 pub use selector::{LabelSelector, Operator, Requirement};

@@ -8,6 +8,7 @@ use super::decode::{
     At, Context, Object, any_text, boolean, choice, dns_label, duration, text, whole,
 };
 use super::meta::{Meta, Name};
+use super::policy::some_time;
 use super::yaml::Value;
 
 /// A program and how to keep it running.
@@ -31,14 +32,25 @@ pub struct Process {
     pub instances: u32,
     /// It listens on the port that it finds in `PORT`. Default true; without it is a client.
     pub listens: bool,
-    /// Path that answers 200 when it is well. Default: its port accepts connections.
-    pub health_path: Option<String>,
+    /// What says that it is well. Default: its port accepts connections.
+    pub health: Option<Health>,
     /// When it is started again.
     pub restart: Restart,
     /// From SIGTERM to SIGKILL. Default 5 s.
     pub grace: Duration,
     /// What an instance may use at most.
     pub limits: Limits,
+}
+
+/// How an instance is asked whether it is well: first until it is, and from then on again and again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Path that answers 200 when it is well.
+    pub path: String,
+    /// Time between two checks of an instance that was well, and for one of them. Default 2 s.
+    pub interval: Duration,
+    /// So many failures in a row take it out of the endpoints. Default 3.
+    pub unhealthy_threshold: u32,
 }
 
 /// What the control group of an instance may use; nothing said is no limit.
@@ -79,12 +91,6 @@ impl Process {
                 Some(words)
             }
         });
-        let health = object.optional(cx, "healthCheck", |cx, at| {
-            let mut check = Object::open(cx, at)?;
-            let path = check.required(cx, "path", text);
-            check.finish(cx);
-            path
-        });
         let process = Self {
             name: meta.name.clone(),
             labels: meta.labels.clone(),
@@ -97,7 +103,7 @@ impl Process {
             working_dir: object.optional(cx, "workingDir", text),
             instances: object.optional(cx, "instances", whole(0..=100)).unwrap_or(1),
             listens: object.optional(cx, "listens", boolean).unwrap_or(true),
-            health_path: health,
+            health: object.optional(cx, "healthCheck", health),
             restart: object.optional(cx, "restart", choice(RESTARTS)).unwrap_or_default(),
             grace: object
                 .optional(cx, "terminationGracePeriod", duration)
@@ -107,6 +113,15 @@ impl Process {
         object.finish(cx);
         command.map(|_| process)
     }
+}
+
+fn health(cx: &mut Context, at: &At<'_>) -> Option<Health> {
+    let mut check = Object::open(cx, at)?;
+    let path = check.required(cx, "path", text);
+    let interval = check.optional(cx, "interval", some_time).unwrap_or(Duration::from_secs(2));
+    let threshold = check.optional(cx, "unhealthyThreshold", whole(1..=1000)).unwrap_or(3);
+    check.finish(cx);
+    Some(Health { path: path?, interval, unhealthy_threshold: threshold })
 }
 
 /// As on Kubernetes, of which a single machine knows `limits` only.

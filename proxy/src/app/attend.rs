@@ -21,10 +21,11 @@ pub(super) async fn attend(manager: Notifier, state: Arc<State>, workers: Vec<Ha
     let mut told = String::new();
     let mut ready = false;
     let watchdog = manager.watchdog().map(|watchdog| watchdog / 2);
-    let (mut beat, mut look) = (Instant::now(), Instant::now());
+    // The first sign of life is for the time since the process that this one replaces gave its last one.
+    let (mut beat, mut look) = (None::<Instant>, Instant::now());
     loop {
-        if watchdog.is_some_and(|pause| beat.elapsed() >= pause) {
-            beat = Instant::now();
+        if watchdog.is_some_and(|pause| beat.is_none_or(|beat| beat.elapsed() >= pause)) {
+            beat = Some(Instant::now());
             are_alive(&workers).await;
             manager.alive();
         }

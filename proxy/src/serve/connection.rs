@@ -15,6 +15,7 @@ use super::lifetime::{Graceful, Lifetime};
 use super::listener::Http;
 use super::meter::Metered;
 use super::overload::Counted;
+use super::preface;
 use crate::cluster::Behalf;
 use crate::http::forwarded::{Hop, PeerCertificate};
 use crate::model::Name;
@@ -98,8 +99,9 @@ pub(super) fn socket(address: &Address) -> Option<SocketAddr> {
 }
 
 /// Serve requests until the connection closes.
-pub(super) async fn serve_http(http: Arc<Http>, ends: Ends, io: Io, drain: Watch) {
-    let Some(h2) = speaks_h2(&http.manager, &io).await else { return };
+pub(super) async fn serve_http(http: Arc<Http>, ends: Ends, mut io: Io, drain: Watch) {
+    let mut early = Vec::new();
+    let Some(h2) = speaks_h2(&http.manager, (&mut io, &mut early), &drain).await else { return };
     let tls = io.is_tls();
     let _active = http.stats.connection(h2, tls);
     let refused = Refused::default();
@@ -128,7 +130,7 @@ pub(super) async fn serve_http(http: Arc<Http>, ends: Ends, io: Io, drain: Watch
             Ok::<_, Infallible>(response)
         }
     });
-    let io = Metered::new(io, Arc::clone(&connection));
+    let io = Metered::new(io, early, Arc::clone(&connection));
     let ended = if h2 {
         let io = TokioIo::new(Framed::new(io, Arc::clone(&http)));
         let serving = http2(&http.manager).serve_connection(io, service);
@@ -164,12 +166,20 @@ fn is_abuse(error: &hyper::Error) -> bool {
     false
 }
 
-/// Whether the connection is HTTP/2: by the codec, by ALPN, or by its first bytes. None: it closed.
-async fn speaks_h2(manager: &HttpManager, io: &Io) -> Option<bool> {
+/// Whether the connection is HTTP/2: by the codec, by ALPN, or by its first bytes. None: it closed. Bytes that had to be
+/// taken for that are in `early`: nobody can look into TLS and leave them where they are.
+async fn speaks_h2(
+    manager: &HttpManager,
+    (io, early): (&mut Io, &mut Vec<u8>),
+    drain: &Watch,
+) -> Option<bool> {
     match manager.codec {
         Codec::Http1 => Some(false),
         Codec::Http2 => Some(true),
-        Codec::Auto if io.is_tls() => Some(io.alpn() == Some(b"h2")),
+        Codec::Auto if io.is_tls() => match io.alpn() {
+            Some(agreed) => Some(agreed == b"h2"),
+            None => Box::pin(preface::comes(manager, (io, early), drain)).await,
+        },
         Codec::Auto => {
             let what = Inspect { http: true, ..Inspect::default() };
             let sniffed = peek(io, what, Duration::ZERO).await.ok()?;

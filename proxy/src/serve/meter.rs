@@ -14,14 +14,22 @@ use crate::net::Io;
 #[derive(Debug)]
 pub(super) struct Metered {
     io: Io,
+    /// Taken from it before anybody knew how to read them.
+    early: Vec<u8>,
     connection: Arc<Connection>,
     /// The peer ended it, or it broke.
     remote: bool,
 }
 
 impl Metered {
-    pub(super) fn new(io: Io, connection: Arc<Connection>) -> Self {
-        Self { io, connection, remote: false }
+    pub(super) fn new(io: Io, early: Vec<u8>, connection: Arc<Connection>) -> Self {
+        Self { io, early, connection, remote: false }
+    }
+
+    fn give_early(&mut self, buf: &mut ReadBuf<'_>) {
+        let later = self.early.split_off(self.early.len().min(buf.remaining()));
+        buf.put_slice(&self.early);
+        self.early = later;
     }
 
     fn sent(&mut self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -59,7 +67,12 @@ impl AsyncRead for Metered {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let read = ready!(Pin::new(&mut self.io).poll_read(cx, buf));
+        let read = if self.early.is_empty() {
+            ready!(Pin::new(&mut self.io).poll_read(cx, buf))
+        } else {
+            self.give_early(buf);
+            Ok(())
+        };
         match buf.filled().len() - before {
             0 => self.remote = true,
             bytes => self.connection.http.stats.downstream_cx_rx_bytes_total.add(bytes as u64),

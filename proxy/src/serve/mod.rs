@@ -35,6 +35,7 @@ mod meter;
 mod mirror;
 mod network_filter;
 mod overload;
+mod preface;
 mod read;
 mod record;
 mod redirects;

@@ -61,7 +61,11 @@ async fn connections_are_passed_on_to_services_of_http() -> anyhow::Result<()> {
         let answer = client::send(http2.address(), &h2).await.ok()?;
         (answer.status == 200 && answer.header("x-endpoint") == Some("two")).then_some(())
     })
-    .await
+    .await?;
+    // A service of which nobody said that it speaks HTTP/2: its sidecar knows it by the preface, inside of the mTLS.
+    let answer = client::send(http1.address(), &h2).await?;
+    assert_eq!((answer.status, answer.header("x-endpoint")), (200, Some("one")), "{answer:?}");
+    Ok(())
 }
 
 const SERVICE: &str = "apiVersion: v1

@@ -1,6 +1,8 @@
-//! What systemd gets: units that it finds well and tight, notices of readiness and life, and sockets that it may hold.
-//! systemd itself does not run here: a socket plays its part, and `systemd-socket-activate`.
+//! What systemd gets: units that it finds well and tight, notices of readiness and life, and sockets that it may hold. A
+//! socket plays its part, and `systemd-socket-activate`; and on two machines it does so itself.
 
 mod activation;
+mod booted;
+mod machine;
 mod notices;
 mod units;

@@ -91,6 +91,18 @@ fn a_control_plane_says_that_it_serves_lives_and_goes() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[test]
+fn the_first_sign_of_life_comes_at_once() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let manager = Manager::at(&dir.path().join("notify"))?;
+    let mut command = Command::new(program("pillion-proxy")?);
+    command.args(["--config-yaml", "{node: {id: test, cluster: test}}"]);
+    // The next one would come in half an hour.
+    manager.tell(&mut command, Duration::from_secs(3600));
+    let _process = Process::start("proxy", &mut command, &dir.path().join("log"))?;
+    manager.until("WATCHDOG=1").map(drop)
+}
+
 #[tokio::test]
 async fn a_sidecar_is_ready_when_it_has_what_it_needs() -> anyhow::Result<()> {
     let mut mesh = Mesh::start(&[("mesh.yaml", MESH)]).await?;

@@ -11,12 +11,6 @@ use super::{MESH, Up};
 
 /// Services of the shop that need nobody else, and somebody who calls.
 fn files(reviews: &str, pricing: Option<&str>) -> String {
-    let process = |name: &str, command: &str, more: &str| {
-        format!(
-            "---\napiVersion: pillion.io/v1alpha1\nkind: Process\n\
-             metadata: {{name: {name}, labels: {{app: {name}}}}}\nspec: {{command: {command}{more}}}\n"
-        )
-    };
     let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: reviews}\n\
                    spec: {selector: {app: reviews}, ports: [{name: http, port: 80}]}\n";
     let mut text = format!("{MESH}{service}");
@@ -26,6 +20,13 @@ fn files(reviews: &str, pricing: Option<&str>) -> String {
         text += &process("pricing", "[pillion-shop, pricing]", more);
     }
     text
+}
+
+fn process(name: &str, command: &str, more: &str) -> String {
+    format!(
+        "---\napiVersion: pillion.io/v1alpha1\nkind: Process\n\
+         metadata: {{name: {name}, labels: {{app: {name}}}}}\nspec: {{command: {command}{more}}}\n"
+    )
 }
 
 /// In one step, as editors do.
@@ -98,7 +99,14 @@ async fn edited_documents_change_what_they_name_and_nothing_else() -> anyhow::Re
 async fn limits_hold_or_it_is_said_why_not() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("mesh.yaml");
-    write(&file, &files(", resources: {limits: {cpu: 500m, memory: 256Mi}}", None))?;
+    let limits = ", resources: {limits: {cpu: 500m, memory: 256Mi}}";
+    // Twice as much as it may have: the kernel ends it.
+    let greedy = process(
+        "greedy",
+        "[python3, -c, 'x = bytearray(128 << 20); import time; time.sleep(1000)']",
+        ", listens: false, resources: {limits: {memory: 64Mi}}",
+    );
+    write(&file, &(files(limits, None) + &greedy))?;
     let up = Up::start(&file)?;
     up.says("everything is up").await?;
     let log = up.process.log();
@@ -111,5 +119,59 @@ async fn limits_hold_or_it_is_said_why_not() -> anyhow::Result<()> {
     let pid = row["pid"].as_u64().context("a process id")?;
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     ensure!(groups.lines().any(|line| line.ends_with("-reviews-1")), "{groups}");
+    up.says("greedy-1 ended: signal: 9 (SIGKILL), and is started again").await
+}
+
+/// Answers 200 to everything, but 503 to health checks while there is a file.
+const SICK: &str = "
+import http.server, os, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        bad = self.path == '/healthz' and os.path.exists(sys.argv[1])
+        self.send_response(503 if bad else 200)
+        self.send_header('content-length', '0')
+        self.end_headers()
+http.server.ThreadingHTTPServer(('127.0.0.1', int(os.environ['PORT'])), Handler).serve_forever()
+";
+
+#[tokio::test]
+async fn who_fails_its_health_check_gets_no_traffic_and_comes_back() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (file, sick) = (dir.path().join("mesh.yaml"), dir.path().join("sick"));
+    let script = dir.path().join("sick.py");
+    std::fs::write(&script, SICK)?;
+    let command = format!("[python3, {}, {}]", script.display(), sick.display());
+    let check =
+        ", instances: 2, healthCheck: {path: /healthz, interval: 100ms, unhealthyThreshold: 2}";
+    write(&file, &files(check, None).replace("[pillion-shop, reviews]", &command))?;
+    let up = Up::start(&file)?;
+    up.says("everything is up").await?;
+    let proxy = outbound(&up.rows().await?)?;
+    let mut request = Ask::new(http::Method::GET, "/");
+    "reviews.default".clone_into(&mut request.host);
+    let status = async || client::send(proxy, &request).await.map(|answer| answer.status);
+    ensure!(status().await? == 200);
+
+    std::fs::write(&sick, "")?;
+    up.says("reviews-1 is unhealthy: no 200 from /healthz").await?;
+    let state = async || {
+        let rows = up.rows().await.ok()?;
+        let of = rows.iter().filter(|row| row["process"] == "reviews");
+        Some(of.map(|row| row["state"].as_str().unwrap_or("").to_owned()).collect::<Vec<_>>())
+    };
+    let both = |wanted: &'static str| {
+        let state = &state;
+        move || async move { (state().await? == [wanted, wanted]).then_some(()) }
+    };
+    up.process.ready("both are unhealthy", both("unhealthy")).await?;
+    let nobody = || async { (status().await.ok()? == 503).then_some(()) };
+    up.process.ready("nobody is sent there", nobody).await?;
+
+    std::fs::remove_file(&sick)?;
+    up.process.ready("both are back", both("ready")).await?;
+    let back = || async { (status().await.ok()? == 200).then_some(()) };
+    up.process.ready("somebody is sent there", back).await?;
+    let rows = up.rows().await?;
+    ensure!(rows.iter().all(|row| row["restarts"] == 0), "nobody was started again: {rows:#?}");
     Ok(())
 }

@@ -128,6 +128,11 @@ async fn rolling_restarts_and_scaling_fail_no_request() -> anyhow::Result<()> {
     assert!(after.iter().all(|name| !before.contains(name)), "{before:?} {after:?}");
     assert_eq!(up.names("catalog-v1").await?.len(), 1);
 
+    // It is found by its data folder.
+    let status = up.pillion(&["status"]).await?;
+    let said = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(status.status.success() && said.contains("~cart-2.default"), "{said}");
+
     let unknown = up.pillion(&["restart", "nonsense"]).await?;
     let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
     assert!(!unknown.status.success() && said.contains("expected one of"), "{said}");

@@ -314,6 +314,7 @@ impl FleetPlan {
             keeper: None,
             log: Some(self.log_dir.join(format!("{name}.log"))),
             probe,
+            check: None,
         }
     }
 }

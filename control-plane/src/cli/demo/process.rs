@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -22,6 +22,8 @@ use crate::intent::Restart;
 pub(crate) const STOP_GRACE: Duration = Duration::from_secs(5);
 /// How often a starting process is asked whether it is ready.
 const PROBE_EVERY: Duration = Duration::from_millis(50);
+/// How often what an ended program left behind is looked for.
+const LEFT_EVERY: Duration = Duration::from_millis(20);
 const FIRST_BACK_OFF: Duration = Duration::from_millis(200);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(5);
 /// A process that ran this long starts its back-off anew.
@@ -40,6 +42,8 @@ pub(crate) struct Recipe {
     /// Gets both stdout and stderr, appended. None: our own.
     pub(crate) log: Option<PathBuf>,
     pub(crate) probe: Probe,
+    /// It is asked again and again after it was ready. None: never.
+    pub(crate) check: Option<Check>,
     /// When it is started again.
     pub(crate) restart: Restart,
     /// How long it may take to stop after SIGTERM before it gets SIGKILL.
@@ -48,6 +52,15 @@ pub(crate) struct Recipe {
     pub(crate) leashed: bool,
     /// Who ends it, when we are gone and it has no leash.
     pub(crate) keeper: Option<Keeper>,
+}
+
+/// How a process that was ready is asked whether it still is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Check {
+    /// Between two questions, and for one.
+    pub(crate) every: Duration,
+    /// So many bad answers in a row make it unwell.
+    pub(crate) failures: u32,
 }
 
 /// How to ask a process whether it is ready.
@@ -68,6 +81,8 @@ pub(crate) enum Phase {
     Starting,
     /// Has answered its probe.
     Ready,
+    /// Runs, and does not answer its probe any more.
+    Unwell,
     /// Has ended, and will be started again.
     Down,
     /// Was stopped, or is not to be started again.
@@ -107,6 +122,11 @@ impl Process {
 
     pub(crate) fn status(&self) -> Status {
         self.status.borrow().clone()
+    }
+
+    /// Tells of every change.
+    pub(crate) fn watch(&self) -> watch::Receiver<Status> {
+        self.status.clone()
     }
 
     /// Sends SIGKILL, as a crash would; the supervisor starts the process again. False when there is none now.
@@ -205,13 +225,21 @@ async fn run(
             sleep(PROBE_EVERY).await;
         }
         report.send_modify(|status| status.phase = Phase::Ready);
-        std::future::pending::<()>().await;
+        match recipe.check {
+            Some(check) => watch_over(&recipe.probe, check, report).await,
+            None => std::future::pending().await,
+        }
     };
+    let group = group_of(&child);
     let ended = tokio::select! {
         ended = child.wait() => Some(ended),
         () = ready => None,
         _ = stop.wait_for(|stop| *stop) => None,
     };
+    if let (Some(_), Some(group)) = (&ended, group) {
+        // Whatever it has started would hold its port.
+        clear(group, recipe.grace, async {}).await;
+    }
     match ended {
         Some(Ok(status)) => Some(End { how: format!("ended: {status}"), fine: status.success() }),
         Some(Err(error)) => {
@@ -224,14 +252,61 @@ async fn run(
     }
 }
 
+/// Asks for ever, and reports what changes.
+async fn watch_over(probe: &Probe, check: Check, report: &watch::Sender<Status>) {
+    let mut bad = 0;
+    loop {
+        sleep(check.every).await;
+        let is_well = timeout(check.every, probe.is_ready()).await.unwrap_or(false);
+        bad = if is_well { 0 } else { bad + 1 };
+        let phase = match bad {
+            0 => Phase::Ready,
+            bad if bad >= check.failures => Phase::Unwell,
+            _ => continue,
+        };
+        report.send_if_modified(|status| std::mem::replace(&mut status.phase, phase) != phase);
+    }
+}
+
 async fn end(child: &mut Child, grace: Duration) {
-    if child.id().is_some_and(|pid| signal(pid, Signal::TERM))
-        && timeout(grace, child.wait()).await.is_ok()
-    {
-        return;
+    if let Some(group) = group_of(child) {
+        clear(group, grace, async { drop(child.wait().await) }).await;
     }
     // It can only fail when the child is gone already.
     let _ = child.kill().await;
+}
+
+/// Ends a process group: by SIGTERM, and after `grace` by SIGKILL. Its leader is waited for by `reaped`.
+async fn clear(group: Pid, grace: Duration, reaped: impl Future<Output = ()>) {
+    let _ = kill_process_group(group, Signal::TERM);
+    let left = async {
+        reaped.await;
+        while test_kill_process_group(group).is_ok() && is_alive(group) {
+            sleep(LEFT_EVERY).await;
+        }
+    };
+    if timeout(grace, left).await.is_err() {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+}
+
+/// Whether anybody of it is more than a zombie: in a container, perhaps nobody reaps those.
+fn is_alive(group: Pid) -> bool {
+    let group = group.as_raw_nonzero().to_string();
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let stats = entries.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
+    // `PID (NAME) STATE PARENT GROUP …`, and a name may have anything in it.
+    let mut fields =
+        stats.filter_map(|stat| stat.rsplit_once(") ").map(|(_, rest)| rest.to_owned()));
+    fields.any(|rest| {
+        let mut fields = rest.split(' ');
+        !matches!(fields.next(), Some("Z" | "X")) && fields.nth(1) == Some(group.as_str())
+    })
+}
+
+/// The process group that it leads.
+fn group_of(child: &Child) -> Option<Pid> {
+    Pid::from_raw(child.id()?.cast_signed())
 }
 
 fn signal(pid: u32, signal: Signal) -> bool {
@@ -307,6 +382,7 @@ mod tests {
             log: Some(dir.join("test.log")),
             // Nobody listens there.
             probe: Probe::Accepts(1),
+            check: None,
         }
     }
 
@@ -353,6 +429,66 @@ mod tests {
         let mut process = Process::start(recipe, stopped);
         let status = wait_for(&mut process, |status| status.deaths > 0).await;
         assert!(status.last_end.unwrap().starts_with("cannot be started: No such file"));
+    }
+
+    #[tokio::test]
+    async fn what_it_started_ends_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let script = "sleep 1000 & echo $! >> started; wait";
+        let mut recipe = recipe(dir.path(), script);
+        recipe.dir = Some(dir.path().to_owned());
+        let mut process = Process::start(recipe, stopped);
+        let started = async |count: usize| {
+            let found = async {
+                loop {
+                    let text = std::fs::read_to_string(dir.path().join("started"));
+                    let pids: Vec<i32> =
+                        text.iter().flat_map(|text| text.lines()).flat_map(str::parse).collect();
+                    if pids.len() >= count {
+                        return Pid::from_raw(pids[count - 1]).unwrap();
+                    }
+                    sleep(PROBE_EVERY).await;
+                }
+            };
+            timeout(LIMIT, found).await.unwrap()
+        };
+        let gone = async |pid: Pid| {
+            let gone = async {
+                // A zombie, until its new parent looks.
+                let state =
+                    || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                while !(state().is_empty() || state().contains(") Z ")) {
+                    sleep(PROBE_EVERY).await;
+                }
+            };
+            timeout(LIMIT, gone).await.unwrap();
+        };
+        let first = started(1).await;
+        assert!(process.kill());
+        let second = started(2).await;
+        gone(first).await;
+        stop.send_replace(true);
+        timeout(LIMIT, process.gone()).await.unwrap();
+        gone(second).await;
+    }
+
+    #[tokio::test]
+    async fn it_is_unwell_when_it_does_not_answer_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut recipe = recipe(dir.path(), "exec sleep 1000");
+        recipe.probe = Probe::Accepts(address.port());
+        recipe.check = Some(Check { every: Duration::from_millis(20), failures: 2 });
+        let mut process = Process::start(recipe, stopped);
+        wait_for(&mut process, |status| status.phase == Phase::Ready).await;
+        drop(listener);
+        wait_for(&mut process, |status| status.phase == Phase::Unwell).await;
+        let _listener = tokio::net::TcpListener::bind(address).await.unwrap();
+        wait_for(&mut process, |status| status.phase == Phase::Ready).await;
+        assert_eq!(process.status().deaths, 0);
     }
 
     #[tokio::test]

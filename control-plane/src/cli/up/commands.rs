@@ -10,8 +10,9 @@ use http::Method;
 use tokio::time::sleep;
 
 use super::control::ask;
+use super::look::{Columns, Look};
 use super::supervisor::Row;
-use super::tail::{Columns, Reader};
+use super::tail::Reader;
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -89,7 +90,7 @@ pub async fn ps(args: PsArgs) -> anyhow::Result<ExitCode> {
     let rows: Vec<Row> = serde_json::from_slice(&body).context("it is of another version")?;
     match args.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&rows)?),
-        Output::Text => print!("{}", table(&rows, super::has_colour())),
+        Output::Text => print!("{}", table(&rows, Look::of_stdout().colour)),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -135,7 +136,7 @@ pub async fn logs(args: LogsArgs) -> anyhow::Result<ExitCode> {
         bail!("nothing called `{}` has a log in {}", args.name, folder.display());
     }
     let many = found.len() > 1;
-    let mut columns = Columns::new(super::has_colour());
+    let mut columns = Columns::new(Look::of_stdout(), found.iter().map(|(name, _)| name.as_str()));
     loop {
         for (name, reader) in &mut found {
             for line in reader.read().await {
@@ -216,7 +217,7 @@ fn table(rows: &[Row], colour: bool) -> String {
 fn colour_of(state: &str) -> &'static str {
     match state {
         "ready" => "32",
-        "starting" => "33",
+        "starting" | "unhealthy" => "33",
         "stopped" => "90",
         _ => "31",
     }

@@ -1,6 +1,7 @@
 //! How other commands talk to a running `pillion up`: HTTP over a Unix socket that only its user can open.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -82,6 +83,9 @@ async fn answer(
             let rows = serde_json::to_vec(&supervisor.rows()).unwrap_or_default();
             return Response::builder().body(Full::from(rows));
         }
+        (&Method::GET, ["admin"]) => {
+            return Response::builder().body(Full::from(supervisor.admin().to_string()));
+        }
         (&Method::POST, ["restart", name]) => supervisor.restart(name).await,
         (&Method::POST, ["scale", name, number]) => match number.parse() {
             Ok(number) => supervisor.scale(name, number).await,
@@ -101,6 +105,12 @@ async fn answer(
             .status(StatusCode::BAD_REQUEST)
             .body(Full::from(format!("{error:#}"))),
     }
+}
+
+/// Where the control plane of the `pillion up` in this folder answers people. `None`: none runs there.
+pub(in crate::cli) async fn admin_of(data_dir: &Path) -> Option<SocketAddr> {
+    let answer = ask(data_dir, Method::GET, "/admin").await.ok()?;
+    std::str::from_utf8(&answer).ok()?.parse().ok()
 }
 
 /// Asks a running `pillion up`.

@@ -1,12 +1,12 @@
 //! `pillion up`: the processes of this machine, each instance with its sidecar, and a control plane for them.
 //!
 //! [`supervisor`] starts, replaces and stops instances, [`control`] lets other commands talk to it over a Unix socket,
-//! [`tail`] shows what the processes write, [`limits`] puts
-//! them into control groups.
+//! [`tail`] shows what the processes write, [`look`] how, [`limits`] puts them into control groups.
 
 mod commands;
 mod control;
 mod limits;
+mod look;
 mod supervisor;
 mod tail;
 
@@ -14,7 +14,7 @@ pub use commands::{
     DownArgs, LogsArgs, PsArgs, RestartArgs, ScaleArgs, down, logs, ps, restart, scale,
 };
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,8 +25,10 @@ use tokio::sync::{mpsc, watch};
 
 use crate::intent::{Parsed, Process, Severity};
 use crate::source;
+use look::{Columns, Look};
 use supervisor::Supervisor;
 
+pub(super) use control::admin_of;
 pub(super) use limits::enter as enter_group;
 
 /// What `pillion up` can be told.
@@ -41,9 +43,10 @@ pub struct UpArgs {
     /// Shows only what `pillion up` itself has to say, not what the processes write.
     #[arg(long)]
     pub quiet: bool,
-    /// Sidecars write a line for each request, in JSON with the trace (unless the Mesh says otherwise).
-    #[arg(long)]
-    pub access_log: bool,
+    /// Sidecars write a line for each request with the ids of its trace, unless the Mesh says otherwise. Default: where a
+    /// terminal shows it.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub access_log: Option<bool>,
 }
 
 /// Starts everything and attends to it until Ctrl-C, SIGTERM or `pillion down`.
@@ -60,9 +63,12 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("cannot make {}", args.data_dir.display()))?;
     let data_dir = args.data_dir.canonicalize()?;
     let (lines, shown) = mpsc::unbounded_channel();
-    let printer = tokio::spawn(tail::print(shown, has_colour(), args.quiet));
+    let look = Look::of_stdout();
+    let requests = args.access_log.unwrap_or(look.terminal && !args.quiet);
+    let columns = Columns::new(look, names(&processes, requests).iter().map(String::as_str));
+    let printer = tokio::spawn(tail::print(shown, columns, args.quiet));
     let socket = control::Socket::bind(&data_dir)?;
-    let supervisor = Supervisor::start(&args, &data_dir, lines).await?;
+    let supervisor = Supervisor::start((&args.file, requests), &data_dir, lines).await?;
     let supervisor = Arc::new(supervisor);
     let (down, mut asked_down) = mpsc::channel(1);
     let serving = tokio::spawn(socket.serve(Arc::clone(&supervisor), down));
@@ -90,10 +96,12 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     started.map(|_| ExitCode::SUCCESS)
 }
 
-/// Colours are for people at a terminal who did not say no to them (<https://no-color.org>).
-fn has_colour() -> bool {
-    let no = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    std::io::stdout().is_terminal() && !no
+/// Who will write lines.
+fn names(processes: &[Arc<Process>], requests: bool) -> Vec<String> {
+    let suffix = if requests { "-sidecar" } else { "" };
+    let of =
+        |process: &Arc<Process>| format!("{}-{}{suffix}", process.name.name, process.instances);
+    processes.iter().map(of).chain(["control-plane".to_owned()]).collect()
 }
 
 /// Does what the edited files say, for ever.

@@ -1,6 +1,7 @@
 //! Instances of processes: started after their sidecar, stopped before it, replaced one by one.
 
 mod apply;
+mod attend;
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,15 +14,15 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
-use super::UpArgs;
 use super::limits;
 use super::tail::{self, Line, Shown};
 use crate::admin::{Status, WorkloadStatus};
 use crate::cli::demo::fleet::Ports;
 use crate::cli::demo::keeper::Keeper;
-use crate::cli::demo::process::{Phase, Probe, Process, Recipe, STOP_GRACE};
+use crate::cli::demo::process::{Check, Phase, Probe, Process, Recipe, STOP_GRACE};
 use crate::cli::demo::{http_get, own_program};
 use crate::intent::{self, Restart};
+use attend::Attended;
 
 /// How long one instance may take to get ready.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -74,6 +75,8 @@ struct Member {
     admin: SocketAddr,
     outbound: SocketAddr,
     started: Instant,
+    /// Tells what becomes of it.
+    attended: Attended,
     /// Its limits, as long as it is there.
     _group: Option<limits::Group>,
 }
@@ -85,7 +88,7 @@ pub(super) struct Row {
     pub(super) process: String,
     /// The instance.
     pub(super) name: String,
-    /// `starting`, `ready`, `down` or `stopped`, of application and sidecar together.
+    /// `starting`, `ready`, `unhealthy`, `down` or `stopped`, of application and sidecar together.
     pub(super) state: String,
     /// How often the application or its sidecar ended by themselves.
     pub(super) restarts: u32,
@@ -152,7 +155,7 @@ impl Supervisor {
     /// # Errors
     /// When it does not get ready.
     pub(super) async fn start(
-        up: &UpArgs,
+        (files, requests): (&Path, bool),
         data_dir: &Path,
         lines: mpsc::UnboundedSender<Line>,
     ) -> anyhow::Result<Self> {
@@ -163,7 +166,7 @@ impl Supervisor {
         let [xds, xds_tls, admin] = [ports.next(), ports.next(), ports.next()];
         let mut args = own_args("control-plane");
         for (flag, value) in [
-            ("--config", up.file.as_os_str().to_owned()),
+            ("--config", files.as_os_str().to_owned()),
             ("--data-dir", data_dir.join("control-plane").into()),
             ("--xds-port", xds.to_string().into()),
             ("--xds-tls-port", xds_tls.to_string().into()),
@@ -171,7 +174,7 @@ impl Supervisor {
         ] {
             args.extend([flag.into(), value]);
         }
-        if up.access_log {
+        if requests {
             args.extend(["--access-log".into(), "/dev/stdout".into()]);
         }
         let name = "control-plane";
@@ -191,7 +194,7 @@ impl Supervisor {
             lines,
             keeper: Some(Keeper::start(&own_program()).context("cannot start a keeper")?),
             cgroups: OnceLock::new(),
-            requests: up.access_log,
+            requests,
         })
     }
 
@@ -258,6 +261,11 @@ impl Supervisor {
         all.collect()
     }
 
+    /// Where the control plane answers people.
+    pub(super) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// Stops everything: applications before their sidecars, the control plane last.
     pub(super) async fn stop(&self) {
         let members: Vec<_> = self.groups().drain(..).flat_map(|group| group.members).collect();
@@ -305,7 +313,12 @@ impl Supervisor {
         sidecar.ready().await?;
         let (recipe, group) = self.limited(&spec, self.app(&spec, &instance, outbound, port));
         self.show(&instance);
+        if recipe.check.is_some() {
+            // A port that accepts is not enough here.
+            attend::tell(loopback(admin), false).await;
+        }
         let app = Supervised::start(recipe);
+        let attended = self.attend(&spec, (&app.process, &sidecar.process), loopback(admin));
         let started = Instant::now();
         let member = Member {
             name: instance,
@@ -315,6 +328,7 @@ impl Supervisor {
             admin: loopback(admin),
             outbound: loopback(outbound),
             started,
+            attended,
             _group: group,
         };
         if let Err(error) = member.app.ready().await {
@@ -358,13 +372,14 @@ impl Supervisor {
             }
         };
         let program = std::mem::replace(&mut recipe.program, own_program());
-        let before = ["__in-group".into(), group.path().into(), program.into()];
-        recipe.args = before.into_iter().chain(recipe.args).collect();
+        let before = std::iter::once("__in-group".into()).chain(group.arguments());
+        recipe.args = before.chain([program.into()]).chain(recipe.args).collect();
         (recipe, Some(group))
     }
 
     /// Out of the endpoints first, then the application, then its sidecar.
     async fn retire(&self, member: &Member) {
+        member.attended.stop();
         if member.port.is_some() && http_get::post(member.admin, "/healthcheck/fail").await.is_ok()
         {
             self.known(&member.name, false, LEAVE_LIMIT).await;
@@ -446,11 +461,16 @@ impl Supervisor {
         env.push(("PILLION_INSTANCE".to_owned(), instance.to_owned()));
         env.extend(port.map(|port| ("PORT".to_owned(), port.to_string())));
         env.extend(spec.env.clone());
-        let probe = match (port, &spec.health_path) {
+        let probe = match (port, &spec.health) {
             (None, _) => Probe::Runs,
             (Some(port), None) => Probe::Accepts(port),
-            (Some(port), Some(path)) => Probe::Answers(port, path.clone().into()),
+            (Some(port), Some(health)) => Probe::Answers(port, health.path.clone().into()),
         };
+        let check = spec
+            .health
+            .as_ref()
+            .filter(|_| port.is_some())
+            .map(|health| Check { every: health.interval, failures: health.unhealthy_threshold });
         Recipe {
             name: instance.to_owned(),
             program: program(&spec.command[0]),
@@ -459,6 +479,7 @@ impl Supervisor {
             dir: spec.working_dir.as_ref().map(PathBuf::from),
             log: Some(self.log_dir.join(format!("{instance}.log"))),
             probe,
+            check,
             restart: spec.restart,
             grace: spec.grace,
             leashed: false,
@@ -475,13 +496,13 @@ impl Member {
     fn row(&self, process: &str) -> Row {
         let (app, sidecar) = (self.app.process.status(), self.sidecar.process.status());
         let worse = |phase: Phase| match phase {
-            Phase::Stopped => 3,
-            Phase::Down => 2,
-            Phase::Starting => 1,
-            Phase::Ready => 0,
+            Phase::Ready => (0, "ready"),
+            Phase::Starting => (1, "starting"),
+            Phase::Unwell => (2, "unhealthy"),
+            Phase::Down => (3, "down"),
+            Phase::Stopped => (4, "stopped"),
         };
-        let state =
-            ["ready", "starting", "down", "stopped"][worse(app.phase).max(worse(sidecar.phase))];
+        let (_, state) = worse(app.phase).max(worse(sidecar.phase));
         Row {
             process: process.to_owned(),
             name: self.name.clone(),
@@ -515,6 +536,7 @@ fn own(name: &str, args: Vec<OsString>, log: PathBuf, probe: Probe) -> Recipe {
         dir: None,
         log: Some(log),
         probe,
+        check: None,
         restart: Restart::Always,
         grace: STOP_GRACE + Duration::from_secs(3),
         leashed: true,

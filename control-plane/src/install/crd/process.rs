@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::fields::{
-    any_text, boolean, choice, dns_label, duration, list, map, object, quantity, text, whole,
+    any_text, boolean, choice, dns_label, duration, list, map, object, quantity, some_time, text,
+    whole,
 };
 
 pub(super) fn spec() -> Value {
@@ -29,7 +30,14 @@ pub(super) fn spec() -> Value {
                 object(
                     "What says that it is well. Default: its port accepts connections.",
                     &["path"],
-                    [("path", text("Path that answers 200."))],
+                    [
+                        ("path", text("Path that answers 200.")),
+                        ("interval", some_time("Between two checks, and for one. Default 2s.")),
+                        (
+                            "unhealthyThreshold",
+                            whole("Failures in a row until it is out. Default 3.", 1, 1000),
+                        ),
+                    ],
                 ),
             ),
             (
