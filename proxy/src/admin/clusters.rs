@@ -65,8 +65,17 @@ pub(super) fn listeners_text(listeners: &[ListenerView]) -> String {
 
 /// `envoy.admin.v3.Listeners`
 pub(super) fn listeners_json(listeners: &[ListenerView]) -> Value {
-    let status = |listener: &ListenerView| json!({"name": listener.name, "local_address": address_json(&listener.address)});
-    let statuses: Vec<Value> = listeners.iter().map(status).collect();
+    let mut statuses: Vec<Value> = Vec::new();
+    for listener in listeners {
+        let address = address_json(&listener.address);
+        match statuses.iter_mut().find(|status| status["name"] == listener.name) {
+            None => statuses.push(json!({"name": listener.name, "local_address": address})),
+            Some(status) => match status["additional_local_addresses"].as_array_mut() {
+                Some(more) => more.push(address),
+                None => status["additional_local_addresses"] = json!([address]),
+            },
+        }
+    }
     json!({ "listener_statuses": statuses })
 }
 
@@ -94,6 +103,7 @@ fn host_text(out: &mut String, cluster: &str, host: &HostView) {
     line("region", &host.locality.region);
     line("zone", &host.locality.zone);
     line("sub_zone", &host.locality.sub_zone);
+    line("canary", &host.canary);
     line("priority", &host.priority);
     line("success_rate", &host.success_rate.unwrap_or(-1.0));
     line("local_origin_success_rate", &host.local_origin_success_rate.unwrap_or(-1.0));
@@ -117,24 +127,38 @@ fn health_flags(host: &HostView) -> String {
     if flags.is_empty() { "healthy".into() } else { flags }
 }
 
+/// Fields that say what they say anyhow are left out, as the JSON of protocol buffers has it.
+fn without_defaults(mut fields: Value) -> Value {
+    if let Value::Object(fields) = &mut fields {
+        let says_nothing =
+            |value: &Value| *value == json!(0) || *value == json!("") || *value == json!(false);
+        fields.retain(|_, value| !says_nothing(value));
+    }
+    fields
+}
+
 fn cluster_json(cluster: &ClusterView) -> Value {
     let thresholds = |priority: &str, limits: &Thresholds| {
         let mut map = Map::new();
-        map.insert("priority".into(), priority.into());
+        if priority != "DEFAULT" {
+            map.insert("priority".into(), priority.into());
+        }
         map.extend(limits.named().map(|(name, value)| (name.into(), value.into())));
         Value::Object(map)
     };
-    let hosts: Vec<Value> = cluster.hosts.iter().map(host_json).collect();
-    let mut status = json!({
+    let mut status = without_defaults(json!({
         "name": cluster.name,
         "added_via_api": cluster.added_via_api,
         "observability_name": cluster.observability_name,
+        "eds_service_name": cluster.eds_service_name.as_deref().unwrap_or_default(),
         "circuit_breakers": {"thresholds": [
             thresholds("DEFAULT", &cluster.default_priority),
             thresholds("HIGH", &cluster.high_priority),
         ]},
-        "host_statuses": hosts,
-    });
+    }));
+    if !cluster.hosts.is_empty() {
+        status["host_statuses"] = cluster.hosts.iter().map(host_json).collect();
+    }
     for (name, average) in [
         ("success_rate_ejection_threshold", cluster.outliers.and_then(|both| both[0])),
         ("local_origin_success_rate_ejection_threshold", cluster.outliers.and_then(|both| both[1])),
@@ -143,55 +167,51 @@ fn cluster_json(cluster: &ClusterView) -> Value {
             status[name] = json!({ "value": threshold });
         }
     }
-    if let Some(service) = &cluster.eds_service_name {
-        status["eds_service_name"] = service.as_str().into();
-    }
     status
 }
 
 fn host_json(host: &HostView) -> Value {
-    // 64-bit numbers are strings in the JSON of protocol buffers.
-    let stats: Vec<Value> = host
-        .stats()
-        .iter()
-        .map(|(name, gauge, value)| {
-            let kind = if *gauge { "GAUGE" } else { "COUNTER" };
-            json!({"name": name, "type": kind, "value": value.to_string()})
-        })
-        .collect();
-    let mut health = json!({"eds_health_status": match host.health {
+    let stat = |(name, gauge, value): &(&str, bool, u64)| {
+        let mut stat = json!({"name": name});
+        // 64-bit numbers are strings in the JSON of protocol buffers.
+        if *value != 0 {
+            stat["value"] = value.to_string().into();
+        }
+        if *gauge {
+            stat["type"] = "GAUGE".into();
+        }
+        stat
+    };
+    let said = match host.health {
         Health::Healthy => "HEALTHY",
         Health::Unhealthy => "UNHEALTHY",
         Health::Draining => "DRAINING",
         Health::Degraded => "DEGRADED",
-    }});
+    };
     let found = host.found;
-    for (set, name) in [
-        (found.failed_active, "failed_active_health_check"),
-        (found.ejected, "failed_outlier_check"),
-        (found.degraded_active, "failed_active_degraded_check"),
-        (found.pending_removal, "pending_dynamic_removal"),
-        (found.pending_active, "pending_active_hc"),
-        (found.excluded, "excluded_via_immediate_hc_fail"),
-        (found.timed_out, "active_hc_timeout"),
-    ] {
-        if set {
-            health[name] = true.into();
-        }
-    }
-    let mut status = json!({
+    let health = without_defaults(json!({
+        "eds_health_status": said,
+        "failed_active_health_check": found.failed_active,
+        "failed_outlier_check": found.ejected,
+        "failed_active_degraded_check": found.degraded_active,
+        "pending_dynamic_removal": found.pending_removal,
+        "pending_active_hc": found.pending_active,
+        "excluded_via_immediate_hc_fail": found.excluded,
+        "active_hc_timeout": found.timed_out,
+    }));
+    let mut status = without_defaults(json!({
         "address": address_json(&host.address),
-        "stats": stats,
+        "stats": host.stats().iter().map(stat).collect::<Vec<_>>(),
         "health_status": health,
         "weight": host.weight,
         "priority": host.priority,
         "hostname": host.hostname,
-        "locality": {
+        "locality": without_defaults(json!({
             "region": host.locality.region,
             "zone": host.locality.zone,
             "sub_zone": host.locality.sub_zone,
-        },
-    });
+        })),
+    }));
     if let Some(rate) = host.success_rate {
         status["success_rate"] = json!({ "value": rate });
     }

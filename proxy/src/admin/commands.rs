@@ -53,7 +53,7 @@ const COMMANDS: &[Command] = &[
     get("/listeners", "listeners and their addresses (format=json)", listeners),
     post(
         "/logging",
-        "log levels; set by level=LEVEL, LOGGER=LEVEL or paths=LOGGER:LEVEL,…",
+        "log levels by Envoy's names of loggers; set by level=LEVEL, LOGGER=LEVEL or paths=LOGGER:LEVEL,…",
         logging,
     ),
     get("/memory", "memory of the process", |_, _| memory::answer()),
@@ -76,12 +76,12 @@ const COMMANDS: &[Command] = &[
     get("/server_info", "version, state, uptime, node and options", server_info),
     get(
         "/stats",
-        "metrics (format=text|json|prometheus, filter=REGEX, invert_filter, usedonly, type, histogram_buckets)",
+        "metrics (format=text|json|prometheus, filter=REGEX, invert_filter, usedonly, type, histogram_buckets, hidden)",
         metrics::stats,
     ),
     get(
         "/stats/prometheus",
-        "metrics for Prometheus (filter=REGEX, invert_filter, usedonly, type, histogram_buckets)",
+        "metrics for Prometheus (filter=REGEX, invert_filter, usedonly, type, histogram_buckets, text_readouts)",
         metrics::prometheus,
     ),
     get("/stats/recentlookups", "lookups of metrics by name: there are none", |_, _| {
@@ -110,7 +110,7 @@ pub(super) fn answer(
         || (!command.mutates && (*method == Method::GET || *method == Method::HEAD));
     if !allowed {
         let need = if command.mutates { "POST" } else { "GET" };
-        let body = format!("Method Not Allowed: {} needs {need}\n", command.path);
+        let body = format!("Method {method} not allowed, {need} required.");
         return Answer::text(body).with_status(StatusCode::METHOD_NOT_ALLOWED);
     }
     if command.mutates && is_from_another_site(headers) {
@@ -138,10 +138,11 @@ fn init_dump(source: &dyn Source, _: &Params) -> Answer {
 
 fn runtime_modify(_: &dyn Source, params: &Params) -> Answer {
     if params.iter().next().is_none() {
-        let usage = "usage: /runtime_modify?key1=value1&key2=value2&keyN=valueN\n";
+        let usage = "usage: /runtime_modify?key1=value1&key2=value2&keyN=valueN\n       or send the parameters as form values\n\
+                     use an empty value to remove a previously added override";
         return Answer::bad_request(usage);
     }
-    Answer::text("No admin layer specified\n").with_status(StatusCode::SERVICE_UNAVAILABLE)
+    Answer::text("No admin layer specified").with_status(StatusCode::SERVICE_UNAVAILABLE)
 }
 
 const fn get(
@@ -246,6 +247,7 @@ fn server_info(source: &dyn Source, _: &Params) -> Answer {
         "uptime_current_epoch": uptime,
         "uptime_all_epochs": uptime,
         "hot_restart_version": "disabled",
+        "hot_restart_initializing": false,
         "node": info.node,
         "command_line_options": info.command_line_options,
     }))
@@ -283,6 +285,8 @@ fn log_levels(params: &Params) -> Result<Vec<(Option<&str>, LevelFilter)>, Strin
     let mut wanted = Vec::new();
     for (key, value) in params.iter() {
         match key {
+            // Asked for nothing: the levels are told.
+            "level" if value.is_empty() => {}
             "level" => wanted.push((None, level(value)?)),
             "paths" => {
                 for pair in value.split(',').filter(|pair| !pair.is_empty()) {

@@ -3,14 +3,15 @@
 use regex::Regex;
 use serde_json::{Map, Value, json};
 
-use super::answer::{Answer, Params};
 use http::StatusCode;
+
+use super::answer::{Answer, Params};
 
 /// The dump, narrowed by `include_eds`, `resource` and `name_regex` as Envoy does.
 pub(super) fn answer(dump: Value, params: &Params) -> Answer {
     let name = match params.get("name_regex").map(Regex::new).transpose() {
         Ok(name) => name,
-        Err(error) => return Answer::bad_request(format!("Invalid name_regex: {error}\n")),
+        Err(error) => return refused(format!("Invalid name_regex: {error}\n")),
     };
     let mut configs = match dump {
         Value::Object(mut dump) => match dump.remove("configs") {
@@ -23,9 +24,15 @@ pub(super) fn answer(dump: Value, params: &Params) -> Answer {
         configs.retain(|config| !is_endpoints(config));
     }
     if let Some(resource) = params.get("resource") {
+        if configs.iter().any(|config| config[resource].is_object()) {
+            let why = format!(
+                "{resource} is not a repeated field. Use ?mask={resource} to get only this field"
+            );
+            return refused(why);
+        }
         let Some(found) = resources(configs, resource) else {
-            let why = format!("{resource} not found in config dump\n");
-            return Answer::text(why).with_status(StatusCode::NOT_FOUND);
+            let why = format!("{resource} not found in config dump");
+            return refused(why).with_status(StatusCode::NOT_FOUND);
         };
         configs = found;
         if let Some(name) = &name {
@@ -43,12 +50,27 @@ pub(super) fn answer(dump: Value, params: &Params) -> Answer {
         // What has nothing of the mask says nothing.
         configs.retain(|config| config.as_object().is_some_and(|fields| !only_type(fields)));
         if configs.is_empty() {
-            let why =
-                format!("FieldMask {mask} could not be successfully applied to any configs.\n");
-            return Answer::bad_request(why);
+            let why = format!("FieldMask {mask} could not be successfully applied to any configs.");
+            return refused(why);
         }
     }
+    if configs.is_empty() {
+        return Answer::json(&json!({}));
+    }
+    configs.iter_mut().for_each(drop_empty);
     Answer::json(&json!({ "configs": configs }))
+}
+
+/// Without a character set, as Envoy's here.
+fn refused(why: String) -> Answer {
+    Answer { content_type: "text/plain", ..Answer::bad_request(why) }
+}
+
+/// Lists without elements are left out, as the JSON of protocol buffers has it.
+fn drop_empty(config: &mut Value) {
+    if let Some(fields) = config.as_object_mut() {
+        fields.retain(|_, value| value.as_array().is_none_or(|list| !list.is_empty()));
+    }
 }
 
 fn only_type(fields: &Map<String, Value>) -> bool {
@@ -78,17 +100,43 @@ fn is_endpoints(config: &Value) -> bool {
     config["@type"].as_str().is_some_and(|kind| kind.ends_with(".EndpointsConfigDump"))
 }
 
-/// All elements of the lists under this field; None if no dump has such a list.
+/// All elements of the lists under this field, each with its type; None if no dump has such a list.
 fn resources(configs: Vec<Value>, field: &str) -> Option<Vec<Value>> {
     let mut found = None;
     for config in configs {
         if let Value::Object(mut config) = config
             && let Some(Value::Array(elements)) = config.remove(field)
         {
-            found.get_or_insert_with(Vec::new).extend(elements);
+            let kind = config.get("@type").and_then(Value::as_str).zip(message(field));
+            let kind = kind.map(|(dump, message)| Value::from(format!("{dump}.{message}")));
+            let typed = elements.into_iter().map(|mut element| {
+                if let (Some(fields), Some(kind)) = (element.as_object_mut(), &kind) {
+                    fields.insert("@type".to_owned(), kind.clone());
+                }
+                element
+            });
+            found.get_or_insert_with(Vec::new).extend(typed);
         }
     }
     found
+}
+
+/// Which message of a dump stands in a list of it.
+fn message(field: &str) -> Option<&'static str> {
+    Some(match field {
+        "static_clusters" => "StaticCluster",
+        "dynamic_active_clusters" | "dynamic_warming_clusters" => "DynamicCluster",
+        "static_listeners" => "StaticListener",
+        "dynamic_listeners" => "DynamicListener",
+        "static_route_configs" => "StaticRouteConfig",
+        "dynamic_route_configs" => "DynamicRouteConfig",
+        "static_endpoint_configs" => "StaticEndpointConfig",
+        "dynamic_endpoint_configs" => "DynamicEndpointConfig",
+        "static_secrets" => "StaticSecret",
+        "dynamic_active_secrets" | "dynamic_warming_secrets" => "DynamicSecret",
+        "ecds_filters" => "EcdsFilterConfig",
+        _ => return None,
+    })
 }
 
 fn retain_named(config: &mut Value, name: &Regex) {

@@ -10,11 +10,17 @@ use crate::telemetry::stats::text::{self, Buckets, Filter, Kind};
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 pub(super) fn stats(source: &dyn Source, params: &Params) -> Answer {
-    let filter = match filter(params) {
+    let mut filter = match filter(params) {
         Ok(filter) => filter,
         Err(refusal) => return refusal,
     };
-    match params.get("format").unwrap_or("text") {
+    match params.get("hidden").unwrap_or_default() {
+        // Nothing is hidden here.
+        "" | "include" | "exclude" => {}
+        "only" => filter.none = true,
+        _ => return Answer::bad_request("usage: /stats?hidden=(include|only|exclude)\n\n"),
+    }
+    match params.get("format").filter(|format| !format.is_empty()).unwrap_or("text") {
         "prometheus" => prometheus(source, params),
         "json" => Answer::json_text(text::json(&source.registry(), &filter)),
         "text" => Answer::text(text::flat(&source.registry(), &filter)),
@@ -30,7 +36,7 @@ pub(super) fn prometheus(source: &dyn Source, params: &Params) -> Answer {
         Err(refusal) => return refusal,
     };
     if !matches!(filter.buckets, Buckets::None | Buckets::Summary | Buckets::Cumulative) {
-        return Answer::bad_request("unsupported prometheus histogram bucket mode\n");
+        return Answer::bad_request("unsupported prometheus histogram bucket mode");
     }
     let registry = source.registry();
     let body = text::prometheus(&registry, &filter);
@@ -50,7 +56,7 @@ fn filter(params: &Params) -> Result<Filter, Answer> {
     let invalid = |error| Answer::bad_request(format!("Invalid regex in filter: {error}\n"));
     let name = params.get("filter").filter(|filter| !filter.is_empty());
     let kind = match params.get("type") {
-        None | Some("All") => None,
+        None | Some("" | "All") => None,
         Some("Counters") => Some(Kind::Counter),
         Some("Gauges") => Some(Kind::Gauge),
         Some("Histograms") => Some(Kind::Histogram),
@@ -75,8 +81,10 @@ fn filter(params: &Params) -> Result<Filter, Answer> {
     Ok(Filter {
         name: name.map(Regex::new).transpose().map_err(invalid)?,
         invert: params.has("invert_filter"),
+        none: false,
         used_only: params.has("usedonly"),
         kind,
         buckets,
+        texts: params.has("text_readouts"),
     })
 }

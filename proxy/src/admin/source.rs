@@ -18,7 +18,7 @@ pub trait Source: Send + Sync {
     fn registry(&self) -> Registry;
     /// For `/clusters`, in the order to show.
     fn clusters(&self) -> Vec<ClusterView>;
-    /// For `/listeners`: those that are listening.
+    /// For `/listeners`: those that are listening, one for each address; a listener's main address is its first.
     fn listeners(&self) -> Vec<ListenerView>;
     /// For `/config_dump`: `envoy.admin.v3.ConfigDump` as JSON, endpoints included (they are left
     /// out here unless `include_eds` asks for them), secrets redacted.
@@ -88,11 +88,11 @@ pub struct ServerInfo {
 /// What `/drain_listeners` asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DrainListeners {
-    /// Let connections end in their own time, up to the drain time.
+    /// Go on listening for the drain time, while connections are told to end.
     pub graceful: bool,
     /// Only listeners with `traffic_direction: INBOUND`.
     pub inbound_only: bool,
-    /// Connections drain, and the listeners go on listening.
+    /// Connections are told to end, and the listeners go on listening for good.
     pub skip_exit: bool,
 }
 
@@ -150,6 +150,8 @@ pub struct HostView {
     pub hostname: String,
     /// At least 1.
     pub weight: u32,
+    /// It is one to try something out on.
+    pub canary: bool,
     /// 0 is tried first.
     pub priority: u32,
     /// Where it is.
@@ -172,7 +174,9 @@ pub struct HostView {
     pub rq_active: u64,
     /// Requests that failed.
     pub rq_error: u64,
-    /// Requests that did not.
+    /// Requests that wait for a connection.
+    pub rq_pending_active: u64,
+    /// Requests that did not fail.
     pub rq_success: u64,
     /// Requests not answered in time.
     pub rq_timeout: u64,
@@ -198,6 +202,7 @@ impl HostView {
             address,
             hostname: String::new(),
             weight: 1,
+            canary: false,
             priority: 0,
             locality: Locality::default(),
             health: Health::Healthy,
@@ -209,6 +214,7 @@ impl HostView {
             cx_total: 0,
             rq_active: 0,
             rq_error: 0,
+            rq_pending_active: 0,
             rq_success: 0,
             rq_timeout: 0,
             rq_total: 0,
@@ -216,13 +222,14 @@ impl HostView {
     }
 
     /// Counters and gauges under Envoy's names and in its order; true marks gauges.
-    pub(super) fn stats(&self) -> [(&'static str, bool, u64); 8] {
+    pub(super) fn stats(&self) -> [(&'static str, bool, u64); 9] {
         [
             ("cx_active", true, self.cx_active),
             ("cx_connect_fail", false, self.cx_connect_fail),
             ("cx_total", false, self.cx_total),
             ("rq_active", true, self.rq_active),
             ("rq_error", false, self.rq_error),
+            ("rq_pending_active", true, self.rq_pending_active),
             ("rq_success", false, self.rq_success),
             ("rq_timeout", false, self.rq_timeout),
             ("rq_total", false, self.rq_total),

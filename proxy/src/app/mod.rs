@@ -3,11 +3,13 @@
 mod address;
 pub mod ask_health;
 mod attend;
+mod certs;
 pub mod flags;
 mod gateway;
 mod health;
 mod hot_restart;
 mod leave;
+mod loggers;
 mod own_ports;
 mod proxy;
 mod publish;

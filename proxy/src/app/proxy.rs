@@ -13,6 +13,7 @@ use super::Logs;
 use super::attend;
 use super::flags::Flags;
 use super::hot_restart::{self, Heritage};
+use super::loggers::Loggers;
 use super::own_ports;
 use super::publish;
 use super::scarce;
@@ -66,12 +67,20 @@ pub(super) struct Proxy {
     overload: Arc<Overload>,
 }
 
-/// What `/server_info` says of the command line.
-fn options(flags: &Flags, concurrency: usize) -> serde_json::Value {
+/// What `/server_info` says of the command line, under Envoy's names. The text of `--config-yaml` may have keys in
+/// it, and stays out.
+fn options(flags: &Flags, concurrency: usize, epoch: u32) -> serde_json::Value {
     serde_json::json!({
         "concurrency": concurrency,
-        "config_path": flags.config,
+        "config_path": flags.config.as_deref().unwrap_or_else(|| Path::new("")),
+        "allow_unknown_static_fields": flags.allow_unknown_static_fields,
+        "log_level": flags.log_level,
         "drain_time": format!("{}s", flags.drain_time_s),
+        "drain_strategy": "Immediate",
+        "parent_shutdown_time": format!("{}s", flags.parent_shutdown_time_s),
+        "mode": "Serve",
+        "disable_hot_restart": flags.hot_restart_socket.is_none(),
+        "restart_epoch": epoch,
     })
 }
 
@@ -105,8 +114,8 @@ impl Proxy {
         let (own, overload) = (Arc::clone(&context.own), Arc::clone(&context.overload));
         let concurrency = workers.len();
         let state = State {
-            options: options(flags, concurrency),
-            logs,
+            options: options(flags, concurrency, heritage.epoch),
+            loggers: Loggers::new(logs),
             server: Arc::new(Server::new(context, workers, Arc::clone(&heritage.inherited))),
             registry,
             clusters,
@@ -119,8 +128,7 @@ impl Proxy {
             draining: AtomicBool::new(false),
             own,
             quit: Notify::new(),
-            drain: Notify::new(),
-            drain_inbound: Notify::new(),
+            drain_time: Duration::from_secs(flags.drain_time_s),
             deregister: Notify::new(),
             in_charge: CancellationToken::new(),
             succeeded: CancellationToken::new(),
@@ -218,7 +226,6 @@ impl Proxy {
     /// Does what signals and the admin endpoint ask for, until that is to leave.
     async fn until_told(&self, signals: &mut Signals, flags: &Flags) {
         let (state, program) = (&self.state, hot_restart::program());
-        let limit = Duration::from_secs(flags.drain_time_s);
         loop {
             tokio::select! {
                 asked = signals.next() => match asked {
@@ -228,8 +235,6 @@ impl Proxy {
                 },
                 () = state.quit.notified() => return,
                 () = state.succeeded.cancelled() => return,
-                () = state.drain.notified() => drop(state.server.drain(limit).await),
-                () = state.drain_inbound.notified() => drop(state.server.drain_inbound(limit).await),
                 () = state.deregister.notified() => self.leaving.start(),
             }
         }

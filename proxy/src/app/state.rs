@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use pillion_xds::envoy::config::core::v3::Node;
@@ -10,10 +10,9 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
 
-use super::Logs;
-use super::hot_restart;
+use super::loggers::Loggers;
+use super::{certs, hot_restart};
 use crate::admin::{
     ClusterView, DrainListeners, HostView, ListenerView, Readiness, ServerInfo, ServerState,
     Source, Thresholds,
@@ -21,11 +20,9 @@ use crate::admin::{
 use crate::cluster::{Clusters, view};
 use crate::model::Name;
 use crate::model::listener::Address;
-use crate::model::tls::{Secret, SecretKind};
 use crate::serve::{Own, Server};
 use crate::telemetry::access_log::Sinks;
 use crate::telemetry::stats::Registry;
-use crate::tls::PeerIdentity;
 use crate::xds::dump;
 use crate::xds::status::Status;
 
@@ -46,9 +43,8 @@ pub(super) struct State {
     pub(super) draining: AtomicBool,
     pub(super) own: Arc<Own>,
     pub(super) quit: Notify,
-    pub(super) drain: Notify,
-    /// Only what comes in is drained.
-    pub(super) drain_inbound: Notify,
+    /// How long a graceful drain takes.
+    pub(super) drain_time: Duration,
     pub(super) deregister: Notify,
     /// No other process stands before this one any more: admin endpoint and health port are ours.
     pub(super) in_charge: CancellationToken,
@@ -64,8 +60,8 @@ pub(super) struct State {
     pub(super) trouble: Mutex<Vec<String>>,
     /// For `/server_info`.
     pub(super) options: Value,
-    /// Changes the log level. None: the embedding program's.
-    pub(super) logs: Option<Logs>,
+    /// What is logged.
+    pub(super) loggers: Loggers,
 }
 
 impl State {
@@ -82,16 +78,9 @@ impl State {
         own.into_iter().chain(self.server.sockets().into_iter().map(of_listener)).collect()
     }
 
-    /// Full days until the first certificate of the secrets expires; none: 4294967295, as in Envoy.
+    /// Full days until the first certificate in use expires.
     pub(super) fn days_until_expiry(&self) -> i64 {
-        let live = self.clusters.load();
-        let now = SystemTime::now();
-        let left = live.snapshot.secrets.values().filter_map(|secret| {
-            let SecretKind::Certificate(certificate) = &secret.kind else { return None };
-            let ends = PeerIdentity::of_source(&certificate.chain)?.not_after?;
-            Some(ends.duration_since(now).map_or(0, |left| left.as_secs() / 86400))
-        });
-        left.min().and_then(|days| i64::try_from(days).ok()).unwrap_or_else(|| i64::from(u32::MAX))
+        certs::days_left(&self.clusters.load().snapshot, SystemTime::now())
     }
 
     /// What is still missing before the proxy is ready. None: it is.
@@ -130,7 +119,12 @@ impl Source for State {
     }
 
     fn clusters(&self) -> Vec<ClusterView> {
-        self.clusters.load().view().into_iter().map(cluster_view).collect()
+        let of_server = dump::discovered_clusters(&self.status);
+        let view = |one: view::ClusterView| {
+            let added = of_server.contains(&*one.name);
+            ClusterView { added_via_api: added, ..cluster_view(one) }
+        };
+        self.clusters.load().view().into_iter().map(view).collect()
     }
 
     fn listeners(&self) -> Vec<ListenerView> {
@@ -144,13 +138,14 @@ impl Source for State {
         if let Some(own) = configs.last_mut() {
             own["listener_errors"] = json!(self.trouble());
         }
+        let live = self.clusters.load();
+        dump::add_endpoints(&mut configs, &self.status, &live);
+        dump::add_secrets(&mut configs, &live.snapshot);
         json!({"configs": configs})
     }
 
     fn certs(&self) -> Value {
-        let live = self.clusters.load();
-        let certificates = live.snapshot.secrets.values().filter_map(|secret| certificate(secret));
-        json!({"certificates": certificates.collect::<Vec<_>>()})
+        certs::all(&self.clusters.load().snapshot, SystemTime::now())
     }
 
     fn server_info(&self) -> ServerInfo {
@@ -158,32 +153,32 @@ impl Source for State {
             version: concat!("pillion-proxy/", env!("CARGO_PKG_VERSION")).to_owned(),
             state: self.readiness().state,
             uptime: self.started.elapsed(),
-            node: json!({"id": self.node.id, "cluster": self.node.cluster}),
+            node: dump::node(&self.node),
             command_line_options: self.options.clone(),
         }
     }
 
     fn log_levels(&self) -> Vec<(String, LevelFilter)> {
-        vec![("pillion".to_owned(), LevelFilter::current())]
+        self.loggers.levels()
     }
 
     fn set_log_level(&self, logger: Option<&str>, level: LevelFilter) -> Result<(), String> {
-        let directive = match logger {
-            Some(logger) if logger != "pillion" => format!("info,{logger}={level}"),
-            _ => level.to_string(),
-        };
-        let filter = EnvFilter::try_new(&directive).map_err(|error| error.to_string())?;
-        let logs = self.logs.as_ref().ok_or("the log level belongs to the embedding program")?;
-        logs.reload(filter).map_err(|error| error.to_string())
+        self.loggers.set(logger, level)
     }
 
     fn drain_listeners(&self, what: DrainListeners) {
-        if what.inbound_only {
-            self.drain_inbound.notify_one();
-            return;
+        let inbound_only = what.inbound_only;
+        if !what.graceful && !what.skip_exit {
+            return self.server.stop(inbound_only);
         }
-        self.draining.store(true, Ordering::Relaxed);
-        self.drain.notify_one();
+        self.server.drain_connections(inbound_only);
+        if !what.skip_exit {
+            let (server, time) = (Arc::clone(&self.server), self.drain_time);
+            tokio::spawn(async move {
+                tokio::time::sleep(time).await;
+                server.stop(inbound_only);
+            });
+        }
     }
 
     fn fail_health_check(&self, fail: bool) {
@@ -206,7 +201,8 @@ impl Source for State {
 fn cluster_view(view: view::ClusterView) -> ClusterView {
     ClusterView {
         name: view.name.to_string(),
-        observability_name: view.name.to_string(),
+        observability_name: view.stat_name.to_string(),
+        eds_service_name: view.eds_service_name.map(|name| name.to_string()),
         default_priority: thresholds(&view.default_priority),
         high_priority: thresholds(&view.high_priority),
         outliers: view.detects_outliers.then_some(view.averages),
@@ -236,6 +232,7 @@ fn host_view(view: view::EndpointView) -> HostView {
     HostView {
         hostname: view.hostname.to_string(),
         weight: view.weight,
+        canary: view.canary,
         priority: view.priority,
         locality: view.locality,
         health: view.health,
@@ -247,27 +244,10 @@ fn host_view(view: view::EndpointView) -> HostView {
         cx_total: view.cx_total,
         rq_active: view.rq_active.into(),
         rq_error: view.rq_error,
+        rq_pending_active: view.rq_pending_active.into(),
         rq_success: view.rq_success,
         rq_timeout: view.rq_timeout,
         rq_total: view.rq_total,
         ..HostView::new(address)
     }
-}
-
-/// What a certificate says of itself; its key is never looked at.
-fn certificate(secret: &Secret) -> Option<Value> {
-    let SecretKind::Certificate(certificate) = &secret.kind else { return None };
-    let identity = PeerIdentity::of_source(&certificate.chain)?;
-    let seconds = |time: Option<SystemTime>| {
-        time.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs())
-    };
-    let dns = identity.dns_sans.iter().map(|name| json!({"dns": name}));
-    let names = identity.uri_sans.iter().map(|uri| json!({"uri": uri})).chain(dns);
-    Some(json!({"cert_chain": [{
-        "name": &*secret.name,
-        "serial_number": identity.serial,
-        "subject_alt_names": names.collect::<Vec<_>>(),
-        "valid_from_unix": seconds(identity.not_before),
-        "expiration_unix": seconds(identity.not_after),
-    }]}))
 }

@@ -174,6 +174,8 @@ pub struct EndpointCounters {
     pub cx_connect_fail: AtomicU64,
     /// Requests under way.
     pub rq_active: AtomicU32,
+    /// Requests that wait for a connection.
+    pub rq_pending_active: AtomicU32,
     /// Requests sent.
     pub rq_total: AtomicU64,
     /// Requests answered with less than 500.

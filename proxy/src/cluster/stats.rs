@@ -11,7 +11,7 @@ use crate::model::cluster::{Cluster, Protocol};
 use crate::telemetry::format::Session;
 use crate::telemetry::reason::Reason;
 use crate::telemetry::stats::{
-    Fresh, Group, Item, Level, Reading, Registry, Scope, Spread, metrics,
+    Count, Fresh, Group, Item, Level, Reading, Registry, Scope, Spread, metrics,
 };
 
 /// The metrics of one cluster.
@@ -265,7 +265,7 @@ metrics! {
 
 impl ClusterStats {
     /// `scope`: see [`scope`](Self::scope).
-    pub(super) fn new(scope: &Scope) -> Self {
+    pub(crate) fn new(scope: &Scope) -> Self {
         let answers = || Answers {
             codes: Codes::default(),
             time: Spread::new(scope.bounds("upstream_rq_time")),
@@ -333,6 +333,18 @@ impl ClusterStats {
         }
     }
 
+    /// What discovery of its endpoints counts.
+    pub(crate) fn discovery(&self) -> Discovered<'_> {
+        let numbers = &self.numbers;
+        Discovered {
+            attempt: &numbers.update_attempt,
+            success: &numbers.update_success,
+            failure: &numbers.update_failure,
+            empty: &numbers.update_empty,
+            no_rebuild: &numbers.update_no_rebuild,
+        }
+    }
+
     /// What TLS counts.
     pub(super) fn tls(&self) -> &Tls {
         self.tls.get_or_init(Box::default)
@@ -346,6 +358,16 @@ impl ClusterStats {
     fn answers(&self, internal: bool) -> &Answers {
         if internal { &self.internal } else { &self.external }
     }
+}
+
+/// Discoveries: tried, that worked, that failed, that came back with nothing, that changed nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Discovered<'a> {
+    pub(crate) attempt: &'a Count,
+    pub(crate) success: &'a Count,
+    pub(crate) failure: &'a Count,
+    pub(crate) empty: &'a Count,
+    pub(crate) no_rebuild: &'a Count,
 }
 
 impl Group for ClusterStats {

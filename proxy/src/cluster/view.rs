@@ -7,6 +7,7 @@ use super::{Cluster, Endpoint, Live};
 use crate::model::Name;
 use crate::model::cluster::Discovery;
 use crate::model::endpoint::{Findings, Health, Locality};
+use crate::model::metadata::{self, LB, Metadata};
 use crate::model::route::Priority;
 
 /// One cluster.
@@ -14,6 +15,10 @@ use crate::model::route::Priority;
 pub struct ClusterView {
     /// Its name.
     pub name: Name,
+    /// Its name where it is observed: `alt_stat_name`, or its name.
+    pub stat_name: Name,
+    /// Under which its endpoints come, where that is another name (`eds_cluster_config.service_name`).
+    pub eds_service_name: Option<Name>,
     /// `STATIC`, `STRICT_DNS`, `LOGICAL_DNS`, `EDS`, `ORIGINAL_DST`.
     pub discovery: &'static str,
     /// Limits of the default priority: `max_connections` and so on.
@@ -38,6 +43,8 @@ pub struct EndpointView {
     pub hostname: Name,
     /// Its weight.
     pub weight: u32,
+    /// It is one to try something out on (`canary` in the metadata of `envoy.lb`).
+    pub canary: bool,
     /// 0 is tried first.
     pub priority: u32,
     /// Where it is.
@@ -62,6 +69,8 @@ pub struct EndpointView {
     pub rq_error: u64,
     /// Requests that did not.
     pub rq_success: u64,
+    /// Requests that wait for a connection.
+    pub rq_pending_active: u32,
     /// Requests not answered in time.
     pub rq_timeout: u64,
     /// Requests sent.
@@ -83,6 +92,17 @@ impl Cluster {
     pub fn view(&self) -> ClusterView {
         ClusterView {
             name: Name::clone(self.name()),
+            stat_name: if *self.config.stat_name == *self.name().replace(':', "_") {
+                Name::clone(self.name())
+            } else {
+                Name::clone(&self.config.stat_name)
+            },
+            eds_service_name: match &self.config.discovery {
+                Discovery::Eds(from) if from.name() != self.name() => {
+                    Some(Name::clone(from.name()))
+                }
+                _ => None,
+            },
             discovery: match self.config.discovery {
                 Discovery::Static => "STATIC",
                 Discovery::StrictDns(_) => "STRICT_DNS",
@@ -101,6 +121,12 @@ impl Cluster {
     }
 }
 
+/// What canaries are said to be (`envoy.lb`).
+fn is_canary(found: &Metadata) -> bool {
+    let canary = found.get(LB).and_then(|fields| fields.get("canary"));
+    matches!(canary, Some(metadata::Value::Bool(true)))
+}
+
 impl Endpoint {
     fn view(&self) -> EndpointView {
         let counters = self.counters();
@@ -112,6 +138,7 @@ impl Endpoint {
             address: Name::clone(&self.address_text),
             hostname: Name::clone(&self.hostname),
             weight: self.weight,
+            canary: is_canary(&self.metadata),
             priority: self.priority,
             locality: (*self.locality).clone(),
             health: self.health,
@@ -123,6 +150,7 @@ impl Endpoint {
             cx_total: counters.cx_total.load(Ordering::Relaxed),
             rq_active: counters.rq_active.load(Ordering::Relaxed),
             rq_error: counters.rq_error.load(Ordering::Relaxed),
+            rq_pending_active: counters.rq_pending_active.load(Ordering::Relaxed),
             rq_success: counters.rq_success.load(Ordering::Relaxed),
             rq_timeout: counters.rq_timeout.load(Ordering::Relaxed),
             rq_total: counters.rq_total.load(Ordering::Relaxed),

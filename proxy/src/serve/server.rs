@@ -1,21 +1,24 @@
 //! All listeners, kept in step with the snapshot.
 
+mod stopping;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use tokio::runtime::Handle;
 
+use self::stopping::Stopped;
 use super::handover::Unbound;
 use super::identify::{self, Arrival};
 use super::listener::{Listener, ListenerError};
 use super::overload::{Overload, Welcome};
 use crate::cluster::{Clusters, Live};
-use crate::model::listener::{self as model, Address, Direction};
+use crate::model::listener::{self as model, Address};
 use crate::model::{Changes, Name, Snapshot};
 use crate::net::{self, Acceptor, Inherited, Io, ListenOptions, drain::Drain};
 use crate::telemetry::access_log::Sinks;
@@ -115,6 +118,8 @@ pub struct Server {
     unbound: Arc<Unbound>,
     /// Sockets that wait for their listener.
     inherited: Arc<Inherited>,
+    /// Which listeners do not listen any more.
+    stopped: Stopped,
     stats: Arc<ManagerStats>,
 }
 
@@ -186,7 +191,8 @@ impl Server {
     pub fn new(context: Arc<Context>, workers: Vec<Handle>, inherited: Arc<Inherited>) -> Self {
         let stats = context.registry.scope("listener_manager", None).group(ManagerStats::fresh);
         let (running, unbound) = (Mutex::default(), Arc::default());
-        Self { context, workers, running, unbound, inherited, stats }
+        let stopped = Stopped::default();
+        Self { context, workers, running, unbound, inherited, stopped, stats }
     }
 
     /// Bring the listeners in step with a published snapshot. A listener that fails leaves the
@@ -294,49 +300,6 @@ impl Server {
         all.collect()
     }
 
-    /// Stop accepting, let connections finish for at most `limit`, close what is left. Returns how
-    /// many connections were cut.
-    pub async fn drain(&self, limit: Duration) -> usize {
-        self.drain_those(|_| true, limit).await
-    }
-
-    /// The same, first for what comes in, then for the rest: an application that is still answering
-    /// has to reach others.
-    pub async fn drain_in_order(&self, limit: Duration) -> usize {
-        let begun = Instant::now();
-        let cut = self.drain_inbound(limit).await;
-        cut + self.drain_those(|_| true, limit.saturating_sub(begun.elapsed())).await
-    }
-
-    /// The same, only for listeners with `traffic_direction: INBOUND`.
-    pub async fn drain_inbound(&self, limit: Duration) -> usize {
-        self.drain_those(|config| config.direction == Direction::Inbound, limit).await
-    }
-
-    async fn drain_those(
-        &self,
-        which: impl Fn(&model::Listener) -> bool,
-        limit: Duration,
-    ) -> usize {
-        let leaving: Vec<_> = {
-            let mut running = self.lock();
-            let leaves = |one: &Running| which(&one.live.load().config);
-            let leaving = running.extract_if(|_, one| leaves(one)).map(|(_, one)| one).collect();
-            self.stats.active.set(i64::try_from(running.len()).unwrap_or(i64::MAX));
-            leaving
-        };
-        let mut drains: Vec<_> = leaving.iter().flat_map(Running::drains).collect();
-        drains.extend(self.unbound.drains(which));
-        // Closes the sockets, once each worker's accept loop has seen the drain.
-        for drain in &drains {
-            drain.start();
-            self.stats.stopped.inc();
-        }
-        drop(leaving);
-        let waits = drains.iter().map(|drain| drain.run(limit));
-        futures_util::future::join_all(waits).await.into_iter().sum()
-    }
-
     /// Changed listeners, and those that were waiting for a secret that is here now.
     fn affected(&self, snapshot: &Snapshot, changes: &Changes) -> Vec<Name> {
         let mut names = changes.listeners.clone();
@@ -411,6 +374,9 @@ impl Server {
         let main = (&config.address, config.dual_stack);
         let more = config.additional.iter().map(|(address, dual_stack)| (address, *dual_stack));
         let mut sockets = Vec::new();
+        if self.stopped.holds_for(config) {
+            return Ok(sockets);
+        }
         for (address, dual_stack) in [main].into_iter().chain(more) {
             let options = ListenOptions {
                 backlog: config.backlog,

@@ -73,6 +73,22 @@ impl Gauge {
     }
 }
 
+/// A text that tells of a state, such as a version (Envoy's text readout). Empty at first.
+#[derive(Clone, Debug, Default)]
+pub struct Text(Arc<Mutex<Arc<str>>>);
+
+impl Text {
+    /// Now it is this.
+    pub fn set(&self, text: &str) {
+        *lock(&self.0) = text.into();
+    }
+
+    /// Now.
+    pub fn get(&self) -> Arc<str> {
+        Arc::clone(&lock(&self.0))
+    }
+}
+
 /// Counts one thing that lives, such as an open connection.
 #[derive(Debug)]
 pub struct GaugeGuard(Gauge);
@@ -110,6 +126,7 @@ enum Value {
     Counter(Counter),
     Gauge(Gauge),
     Histogram(Histogram),
+    Text(Text),
 }
 
 /// A metric as it is at one moment.
@@ -213,12 +230,13 @@ impl Registry {
                 Value::Counter(counter) => Reading::Counter(counter.get()),
                 Value::Gauge(gauge) => Reading::Gauge(gauge.get()),
                 Value::Histogram(histogram) => Reading::Histogram(histogram.summary()),
+                Value::Text(text) => Reading::Text(text.get()),
             };
             see(&Sample { name, family, labels, label: None, reading });
         }
     }
 
-    /// The value of the metric with this flat name; of a histogram, how many observations.
+    /// The value of the metric with this flat name; of a histogram, how many observations; of a text, its length.
     pub fn value(&self, name: &str) -> Option<i64> {
         let mut found = None;
         self.visit(&mut |sample| {
@@ -226,7 +244,9 @@ impl Registry {
                 found = Some(match &sample.reading {
                     Reading::Counter(count) => i64::try_from(*count).unwrap_or(i64::MAX),
                     Reading::Gauge(level) => *level,
+                    Reading::Hash(hash) => i64::try_from(*hash).unwrap_or(i64::MAX),
                     Reading::Histogram(summary) => i64::try_from(summary.count).unwrap_or(i64::MAX),
+                    Reading::Text(text) => i64::try_from(text.len()).unwrap_or(i64::MAX),
                 });
             }
         });
@@ -250,6 +270,7 @@ impl Registry {
             Value::Counter(counter) => Arc::strong_count(&counter.0) > 1,
             Value::Gauge(gauge) => Arc::strong_count(&gauge.0) > 1,
             Value::Histogram(histogram) => histogram.is_shared(),
+            Value::Text(text) => Arc::strong_count(&text.0) > 1,
         });
     }
 
@@ -329,6 +350,14 @@ impl Scope {
         match self.entry(name, || Value::Histogram(Histogram::new(self.bounds(name)))) {
             Value::Histogram(histogram) => histogram,
             _ => Histogram::default(),
+        }
+    }
+
+    /// A text of this name.
+    pub fn text(&self, name: &str) -> Text {
+        match self.entry(name, || Value::Text(Text::default())) {
+            Value::Text(text) => text,
+            _ => Text::default(),
         }
     }
 

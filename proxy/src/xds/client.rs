@@ -1,17 +1,19 @@
 //! The xDS client: one task that owns the store, keeps the ADS stream to the control plane, takes
 //! what streams and files of their own bring, and publishes what is ready.
 
+mod counts;
 mod file;
 mod own;
 mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use pillion_xds::envoy::config::core::v3::Node;
 use tokio::sync::mpsc;
 
+use self::counts::{Answer, Counts, Outcome};
 use self::own::{News, Own};
 use super::kind::Kind;
 use super::last_good::{Kept, LastGood};
@@ -25,7 +27,7 @@ use crate::cluster::Clusters;
 use crate::model::source::{Reference, Source, Stream, plain};
 use crate::model::tls::Secret;
 use crate::model::{Changes, Name, Snapshot};
-use crate::telemetry::stats::{Counter, Gauge, Registry};
+use crate::telemetry::stats::Registry;
 
 /// First wait before a stream is tried again; it doubles, with full jitter, up to the longest.
 const RETRY_MIN: Duration = Duration::from_millis(500);
@@ -45,14 +47,6 @@ pub enum Command {
     Everything(Arc<Everything>),
 }
 
-/// What the control plane says about a kind of resource, for admin and metrics.
-#[derive(Clone, Debug)]
-pub struct KindStats {
-    update_attempt: Counter,
-    update_success: Counter,
-    update_rejected: Counter,
-}
-
 /// The task's state.
 pub struct Client {
     store: Store,
@@ -63,8 +57,7 @@ pub struct Client {
     local: Local,
     /// What is in force, by key.
     kept: BTreeMap<(Kind, Name), Kept>,
-    stats: [KindStats; Kind::ALL.len()],
-    connected: Gauge,
+    counts: Counts,
     around: Around,
 }
 
@@ -114,15 +107,6 @@ impl Client {
         commands: mpsc::Receiver<Command>,
         around: Around,
     ) -> Self {
-        let stats = Kind::ALL.map(|kind| {
-            let scope = around.registry.scope(&kind.short().to_ascii_lowercase(), None);
-            KindStats {
-                update_attempt: scope.counter("update_attempt"),
-                update_success: scope.counter("update_success"),
-                update_rejected: scope.counter("update_rejected"),
-            }
-        });
-        let connected = around.registry.scope("control_plane", None).gauge("connected_state");
         Self {
             store,
             publish,
@@ -131,8 +115,7 @@ impl Client {
             own: Own::new(Arc::clone(&around.clusters), Arc::clone(&around.node)),
             local: Local::default(),
             kept: BTreeMap::new(),
-            stats,
-            connected,
+            counts: Counts::new(around.registry.clone()),
             around,
         }
     }
@@ -154,9 +137,12 @@ impl Client {
                 (Some((source, timeout)), _) => self.own.want_everything(kind, source, *timeout),
                 (None, _) => continue,
             }
+            let over_ads = matches!(from, Some((Source::Ads, _)));
+            self.counts.begin(kind, over_ads);
             self.status().expect([kind]);
         }
         let (Some(stream), Some(session)) = (dynamic.ads.clone(), session) else { return };
+        self.counts.begin_control_plane();
         self.ads = Some(Ads {
             stream,
             session,
@@ -189,13 +175,14 @@ impl Client {
             let around = &self.around;
             let wire = wire::open(&around.clusters, &around.node, &ads.stream, None);
             let why = self.converse(wire).await;
-            if self.connected.get() == 1 {
+            if self.counts.is_connected() {
                 tracing::info!(%why, "the control plane's stream ended; serving by what is held");
             } else {
                 tracing::debug!(%why, "the control plane cannot be reached");
             }
             self.make_do();
-            self.connected.set(0);
+            self.counts.connected(false);
+            self.counts.lost();
             self.status().connected(false, Some(why));
             if !self.pause().await {
                 return;
@@ -230,7 +217,7 @@ impl Client {
             tokio::select! {
                 received = wire.receive() => match received {
                     Ok(wire::Event::Opened) => {
-                        self.connected.set(1);
+                        self.counts.connected(true);
                         self.status().connected(true, None);
                     }
                     Ok(wire::Event::Response(response)) => self.receive(response, &wire),
@@ -286,6 +273,7 @@ impl Client {
             Event::News(kind, news) => match *news {
                 News::Received(received) => self.take_in(kind, received),
                 News::Due(due) => self.pass(due),
+                News::Failed(key) => self.counts.count(kind, &key, Outcome::Failed),
             },
             Event::Due => self.due(),
             Event::Over => return,
@@ -298,6 +286,7 @@ impl Client {
         let Some(ads) = &mut self.ads else { return };
         ads.backoff = RETRY_MIN;
         ads.restored = false;
+        self.counts.identified(&response.identifier);
         let expected = match Kind::of(&response.type_url) {
             Some(Kind::Extension) => self.store.wanted(Kind::Extension),
             _ => BTreeMap::new(),
@@ -319,20 +308,15 @@ impl Client {
 
     /// Put what a server or a file says into the store.
     fn take_in(&mut self, kind: Kind, received: Received<Resource>) {
-        let stats = &self.stats[kind.index()];
-        stats.update_attempt.inc();
-        if received.refused.is_empty() {
-            stats.update_success.inc();
-        } else {
-            stats.update_rejected.inc();
-        }
+        let begun = Instant::now();
         for (name, reasons) in &received.refused {
             tracing::warn!(%kind, %name, reasons = reasons.join("; "), "a resource was refused");
-            self.reloaded(kind, name, "config_fail");
             // Nobody waits for a better one, as in Envoy; what was good before stays.
             self.store.give_up(kind, Name::from(name.as_str()));
         }
         self.status().received(kind, &received);
+        let answer = Answer::of(&received);
+        let mut changed = BTreeSet::new();
         for accepted in received.accepted {
             let key = (kind, Arc::clone(&accepted.name));
             if let Some(same) = self.kept.get_mut(&key)
@@ -351,26 +335,18 @@ impl Client {
                 body: accepted.body,
             };
             self.status().hold(&kept, SystemTime::now());
-            self.reloaded(kind, &kept.name, "config_reload");
+            changed.insert(Arc::clone(&accepted.name));
             self.kept.insert(key, kept);
             self.store.accept_as(accepted.name, accepted.resource);
         }
         for name in &received.removed {
-            self.reloaded(kind, name, "config_reload");
             self.forget(kind, name);
             self.store.remove(kind, name);
         }
         for name in received.absent {
             self.store.give_up(kind, name);
         }
-    }
-
-    /// Envoy's counters of filters whose settings are discovered.
-    fn reloaded(&self, kind: Kind, key: &str, counter: &str) {
-        if kind == Kind::Extension {
-            let name = format!("extension_config_discovery.http_filter.{}", plain(key));
-            self.around.registry.scope(&name, None).counter(counter).inc();
-        }
+        answer.count(&self.counts, kind, &changed, begun.elapsed());
     }
 
     fn forget(&mut self, kind: Kind, key: &Name) {
@@ -395,6 +371,7 @@ impl Client {
         let mut requests = Vec::new();
         for kind in Kind::NAMED {
             let all = self.store.wanted(kind);
+            self.counts.follow(kind, &all, &self.store);
             let (ads, own) = all.into_iter().partition(|(_, one)| *one.source() == Source::Ads);
             let ads: BTreeMap<Name, Reference> = ads;
             let mut gone = self.own.follow(kind, &own);
@@ -438,10 +415,12 @@ impl Client {
         }
         for (kind, name) in due.missing {
             tracing::warn!(%kind, %name, "did not arrive within its initial_fetch_timeout");
+            self.counts.count(kind, &name, Outcome::Late);
             self.store.give_up(kind, name);
         }
         for kind in due.silent {
             tracing::warn!(%kind, "the control plane sent nothing within initial_fetch_timeout");
+            self.counts.count(kind, "", Outcome::Late);
             self.status().silent(kind);
         }
     }

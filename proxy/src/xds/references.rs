@@ -2,6 +2,7 @@
 
 use super::kind::Kind;
 use super::translate::Resource;
+use crate::model::Name;
 use crate::model::cluster::{Cluster, Discovery};
 use crate::model::filter::FilterKind;
 use crate::model::http::RouteSource;
@@ -47,6 +48,20 @@ pub(super) fn of_listener(listener: &Listener) -> Vec<(Kind, &Reference)> {
         all.extend(chain.tls.iter().flat_map(|tls| secrets(&tls.common)));
     }
     all
+}
+
+/// Its route tables, each with the `stat_prefix` of the connection manager that names it.
+pub(super) fn routes_of(listener: &Listener) -> Vec<(&Name, &Reference)> {
+    let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
+    let managers = chains.filter_map(|chain| match &chain.terminal {
+        Terminal::Http(manager) => Some(manager),
+        Terminal::Tcp(_) => None,
+    });
+    let found = managers.filter_map(|manager| match &manager.routes {
+        RouteSource::Rds(reference) => Some((&manager.stat_prefix, reference)),
+        _ => None,
+    });
+    found.collect()
 }
 
 fn secrets(tls: &CommonTls) -> impl Iterator<Item = (Kind, &Reference)> {

@@ -188,6 +188,7 @@ impl Session {
             removed: Vec::new(),
             absent: Vec::new(),
             refused: Vec::new(),
+            version: response.version.clone(),
             reply: None,
         };
         // A type we do not know, or did not ask for on this stream: let it pass.

@@ -36,7 +36,7 @@ fn response(kind: Kind, nonce: &str, resources: Vec<Offer>) -> Response {
         nonce: nonce.into(),
         version: format!("v{nonce}"),
         resources,
-        removed: Vec::new(),
+        ..Response::default()
     }
 }
 

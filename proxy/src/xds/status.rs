@@ -25,6 +25,7 @@ struct Inner {
     subscribed: BTreeMap<Kind, BTreeSet<Name>>,
     refused: BTreeMap<(Kind, String), Vec<String>>,
     warming: Vec<(Kind, Name)>,
+    versions: BTreeMap<Kind, String>,
     held: BTreeMap<(Kind, Name), Held>,
 }
 
@@ -73,6 +74,11 @@ impl Status {
         })
     }
 
+    /// Version of the last answer of this kind of which something was taken. Empty: there was none.
+    pub(super) fn version(&self, kind: Kind) -> String {
+        self.lock().versions.get(&kind).cloned().unwrap_or_default()
+    }
+
     /// What is in force of this kind, by name.
     pub(super) fn held(&self, kind: Kind) -> Vec<Held> {
         let inner = self.lock();
@@ -109,6 +115,9 @@ impl Status {
     pub(super) fn received(&self, kind: Kind, received: &Received<Resource>) {
         let mut inner = self.lock();
         inner.answered.insert(kind);
+        if received.refused.is_empty() {
+            inner.versions.insert(kind, received.version.clone());
+        }
         for accepted in &received.accepted {
             inner.refused.remove(&(kind, accepted.name.to_string()));
         }

@@ -108,6 +108,30 @@ impl Store {
         wanted
     }
 
+    /// For whom things of a kind are asked for, by key: endpoints for clusters (their names in metrics), routes for
+    /// connection managers (their prefixes).
+    pub(super) fn users(&self, kind: Kind) -> BTreeMap<Name, BTreeSet<Name>> {
+        let mut users: BTreeMap<Name, BTreeSet<Name>> = BTreeMap::new();
+        let mut add = |reference: &Reference, user: &Name| {
+            users.entry(Arc::clone(reference.key())).or_default().insert(Arc::clone(user));
+        };
+        match kind {
+            Kind::Endpoints => {
+                for (cluster, _) in self.clusters.values() {
+                    if let Discovery::Eds(reference) = &cluster.discovery {
+                        add(reference, &cluster.stat_name);
+                    }
+                }
+            }
+            Kind::Routes => {
+                let all = self.listeners.values().flat_map(|one| references::routes_of(one));
+                all.for_each(|(prefix, reference)| add(reference, prefix));
+            }
+            _ => {}
+        }
+        users
+    }
+
     /// Forget dynamic resources that nothing refers to any more.
     pub fn forget_unwanted(&mut self) {
         let [endpoints, routes, secrets, extensions] = Kind::NAMED.map(|kind| self.wanted(kind));

@@ -4,6 +4,7 @@
 //! with a test of its own; [`world`] is the bootstrap that all share, [`observe`] sends a request and
 //! writes down what happened, [`compare`] says what counts as different.
 
+mod admin;
 mod case;
 mod cases;
 mod compare;

@@ -111,6 +111,7 @@ pub(crate) async fn acquire(job: &Job) -> Result<Lease, Refusal> {
     };
     stats.upstream_rq_pending_total.inc();
     let _active = stats.upstream_rq_pending_active.guard();
+    job.endpoint.counters().rq_pending_active.fetch_add(1, Ordering::Relaxed);
     let mut cancelled = Cancelled { job, armed: true };
     let (reply, answer) = oneshot::channel();
     pool.queue(Waiter { reply, job: job.clone() });
@@ -127,7 +128,7 @@ pub(crate) async fn acquire(job: &Job) -> Result<Lease, Refusal> {
     }
 }
 
-/// Counts a request that was given up while it waited.
+/// Counts a request that waits, and one that was given up meanwhile.
 struct Cancelled<'a> {
     job: &'a Job,
     armed: bool,
@@ -135,6 +136,7 @@ struct Cancelled<'a> {
 
 impl Drop for Cancelled<'_> {
     fn drop(&mut self) {
+        self.job.endpoint.counters().rq_pending_active.fetch_sub(1, Ordering::Relaxed);
         if self.armed {
             self.job.connector.stats.upstream_rq_cancelled.inc();
         }

@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use super::{Scope, Summary};
@@ -42,6 +43,10 @@ pub enum Reading {
     Gauge(i64),
     /// Distribution.
     Histogram(Summary),
+    /// A gauge of all 64 bits.
+    Hash(u64),
+    /// Tells of a state.
+    Text(Arc<str>),
 }
 
 /// A counter inside a group.

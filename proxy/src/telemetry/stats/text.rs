@@ -20,7 +20,7 @@ pub enum Kind {
     Gauge,
     /// Distribution.
     Histogram,
-    /// Text: there are none.
+    /// Text.
     TextReadout,
 }
 
@@ -47,10 +47,14 @@ pub struct Filter {
     pub invert: bool,
     /// Only those that are not zero (or have observations).
     pub used_only: bool,
+    /// None at all.
+    pub none: bool,
     /// Only those of this kind.
     pub kind: Option<Kind>,
     /// How histograms are shown.
     pub buckets: Buckets,
+    /// For Prometheus, which has no texts: as gauges of zero with a label.
+    pub texts: bool,
 }
 
 impl Kind {
@@ -58,8 +62,9 @@ impl Kind {
     pub fn of(reading: &Reading) -> Self {
         match reading {
             Reading::Counter(_) => Self::Counter,
-            Reading::Gauge(_) => Self::Gauge,
+            Reading::Gauge(_) | Reading::Hash(_) => Self::Gauge,
             Reading::Histogram(_) => Self::Histogram,
+            Reading::Text(_) => Self::TextReadout,
         }
     }
 
@@ -78,10 +83,13 @@ impl Filter {
         let used = || match &sample.reading {
             Reading::Counter(count) => *count != 0,
             Reading::Gauge(level) => *level != 0,
+            Reading::Hash(hash) => *hash != 0,
             Reading::Histogram(summary) => summary.count != 0,
+            Reading::Text(text) => !text.is_empty(),
         };
         let named = |regex: &Regex| regex.is_match(sample.name) != self.invert;
-        self.kind.is_none_or(|kind| kind == Kind::of(&sample.reading))
+        !self.none
+            && self.kind.is_none_or(|kind| kind == Kind::of(&sample.reading))
             && self.name.as_ref().is_none_or(named)
             && (!self.used_only || used())
     }
@@ -95,28 +103,36 @@ impl Filter {
     }
 }
 
-/// `name: value` lines in order, then the histograms as `name: P0(nan,1) P25(nan,2.5) …`: percentiles
+/// Texts, then `name: value` lines, each in order, then the histograms as `name: P0(nan,1) P25(nan,2.5) …`: percentiles
 /// of the last interval and of all time. Intervals are not kept here, so the first is always `nan`.
 pub fn flat(registry: &Registry, filter: &Filter) -> String {
-    let (mut lines, mut spreads) = (String::new(), Vec::new());
+    let (mut texts, mut lines, mut spreads) = (Vec::new(), String::new(), Vec::new());
     filter.visit(registry, |sample| {
         // Writing to a String cannot fail.
         let _ = match &sample.reading {
             Reading::Counter(count) => writeln!(lines, "{}: {count}", sample.name),
             Reading::Gauge(level) => writeln!(lines, "{}: {level}", sample.name),
+            Reading::Hash(hash) => writeln!(lines, "{}: {hash}", sample.name),
             Reading::Histogram(summary) => {
                 spreads.push((sample.name.to_owned(), summary.clone()));
+                Ok(())
+            }
+            Reading::Text(text) => {
+                texts.push(format!("{}: \"{text}\"\n", sample.name));
                 Ok(())
             }
         };
     });
     let mut ordered: Vec<&str> = lines.split_inclusive('\n').collect();
     ordered.sort_unstable();
-    let mut out: String = ordered.concat();
+    texts.sort_unstable();
+    let mut out = texts.concat();
+    out.push_str(&ordered.concat());
     spreads.sort_by(|(one, _), (other, _)| one.cmp(other));
     for (name, summary) in spreads {
         let _ = write!(out, "{name}: ");
         match filter.buckets {
+            _ if summary.count == 0 => out.push_str("No recorded values"),
             Buckets::None | Buckets::Summary => flat_percentiles(&mut out, &summary),
             Buckets::Cumulative => flat_buckets(&mut out, &summary, &summary.cumulative),
             Buckets::Disjoint => flat_buckets(&mut out, &summary, &disjoint(&summary)),
@@ -138,6 +154,8 @@ pub fn json(registry: &Registry, filter: &Filter) -> String {
         let value = match &sample.reading {
             Reading::Counter(count) => count.to_string(),
             Reading::Gauge(level) => level.to_string(),
+            Reading::Hash(hash) => hash.to_string(),
+            Reading::Text(text) => json!(text).to_string(),
             Reading::Histogram(summary) => {
                 spreads.push((sample.name.to_owned(), summary.clone()));
                 return;
@@ -191,7 +209,15 @@ pub fn prometheus(registry: &Registry, filter: &Filter) -> String {
     let mut families: BTreeMap<String, BTreeMap<Kind, Samples>> = BTreeMap::new();
     let settings = registry.settings();
     filter.visit(registry, |sample| {
-        let (family, labels) = named(sample, settings);
+        let (family, mut labels) = named(sample, settings);
+        if let Reading::Text(text) = &sample.reading {
+            if !filter.texts {
+                return;
+            }
+            let comma = if labels.is_empty() { "" } else { "," };
+            labels.push_str(comma);
+            labels.push_str(&label_list(&[], None, &[("text_value", text)]));
+        }
         let family = sanitised(&family);
         let kind = Kind::of(&sample.reading);
         let sample = (labels, sample.reading.clone());
@@ -273,15 +299,22 @@ fn disjoint(summary: &Summary) -> Vec<u64> {
 fn flat_buckets(out: &mut String, summary: &Summary, counts: &[u64]) {
     for (index, (bound, count)) in summary.bounds.as_slice().iter().zip(counts).enumerate() {
         let space = if index == 0 { "" } else { " " };
+        let bound = short(*bound);
         let _ = write!(out, "{space}B{bound}(0,{count})");
     }
 }
 
-fn flat_percentiles(out: &mut String, summary: &Summary) {
-    if summary.count == 0 {
-        out.push_str("No recorded values");
-        return;
+/// Six digits, as C's `%g` has them: `300000`, `1.8e+06`.
+fn short(number: f64) -> String {
+    if number < 1e6 {
+        return number.to_string();
     }
+    let text = format!("{number:e}");
+    let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
+    format!("{digits}e+{power:0>2}")
+}
+
+fn flat_percentiles(out: &mut String, summary: &Summary) {
     for (index, p) in PERCENTILES.iter().enumerate() {
         let space = if index == 0 { "" } else { " " };
         let value = percentile(summary, *p).unwrap_or_default();
@@ -298,13 +331,15 @@ fn exposed(out: &mut String, name: &str, labels: &str, reading: &Reading, bucket
     let _ = match reading {
         Reading::Counter(count) => writeln!(out, "{name}{{{labels}}} {count}"),
         Reading::Gauge(level) => writeln!(out, "{name}{{{labels}}} {level}"),
+        Reading::Hash(hash) => writeln!(out, "{name}{{{labels}}} {hash}"),
+        Reading::Text(_) => writeln!(out, "{name}{{{labels}}} 0"),
         Reading::Histogram(summary) => {
             let comma = if labels.is_empty() { "" } else { "," };
             if buckets == Buckets::Summary {
                 for p in PERCENTILES {
                     let value =
                         percentile(summary, p).map_or_else(|| "NaN".into(), |v| v.to_string());
-                    let quantile = p / 100.0;
+                    let quantile = (p * 10.0).round() / 1000.0;
                     let _ =
                         writeln!(out, "{name}{{{labels}{comma}quantile=\"{quantile}\"}} {value}");
                 }

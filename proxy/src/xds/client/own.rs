@@ -31,6 +31,8 @@ pub(super) enum News {
     Received(Received<Resource>),
     /// What time brought about, with keys in place of names.
     Due(Due),
+    /// The stream ended, or never was.
+    Failed(Name),
 }
 
 /// All of them.
@@ -170,6 +172,7 @@ impl Task {
             self.session.disconnected();
             let cluster = &stream.service.cluster;
             tracing::info!(%kind, what, %cluster, %why, "the stream ended; what is held stays");
+            self.tell(News::Failed(Arc::clone(&self.key))).await;
             let pause = backoff.mul_f64(0.5 + fastrand::f64() / 2.0);
             backoff = (backoff * 2).min(RETRY_MAX);
             self.wait(Instant::now() + pause).await;
@@ -224,6 +227,7 @@ impl Task {
             removed: Vec::new(),
             absent: Vec::new(),
             refused: vec![(name, vec![why])],
+            version: String::new(),
             reply: None,
         };
         self.tell(News::Received(received)).await;

@@ -234,6 +234,7 @@ fn delta(response: pb::DeltaDiscoveryResponse) -> Response {
         version: response.system_version_info,
         resources: response.resources.into_iter().map(offer).collect(),
         removed: response.removed_resources,
+        identifier: response.control_plane.map_or_else(String::new, |one| one.identifier),
     }
 }
 
@@ -268,5 +269,6 @@ pub(super) fn world(response: pb::DiscoveryResponse) -> Response {
         nonce: response.nonce,
         version: response.version_info,
         removed: Vec::new(),
+        identifier: response.control_plane.map_or_else(String::new, |one| one.identifier),
     }
 }

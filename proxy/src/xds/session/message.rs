@@ -66,6 +66,8 @@ pub struct Response {
     pub resources: Vec<Offer>,
     /// Names that are gone (delta).
     pub removed: Vec<String>,
+    /// Who answers, as the server says (`control_plane.identifier`).
+    pub identifier: String,
 }
 
 /// One resource of a response.
@@ -106,6 +108,8 @@ pub struct Received<R> {
     pub absent: Vec<Name>,
     /// Refused: name (empty if it could not be read) and reasons.
     pub refused: Vec<(String, Vec<String>)>,
+    /// Version of the whole.
+    pub version: String,
     /// The answer.
     pub reply: Option<Request>,
 }

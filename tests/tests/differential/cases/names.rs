@@ -30,7 +30,7 @@ const NOT_HERE: &[(&str, &str)] = &[
     ("dns.cares.", "c-ares is not in use; `cluster.<name>.update_*` count what DNS answers"),
     ("overload.refresh_interval_delay", "there is no timer that could be late"),
     ("envoy.overload_actions.reset_high_memory_stream", "streams have fixed limits instead"),
-    (".version", "a hash of a version: `/config_dump` has the version itself"),
+    (".version", "of clusters that are not discovered, where it is zero for ever"),
     (
         ".ssl.certificate.",
         "`/certs` has every certificate with its dates, and `server.days_until_first_cert_expiring` the first",
@@ -77,9 +77,6 @@ const ONLY_HERE: &[(&str, &str)] = &[
 
 /// The ends of those names of clusters.
 const ONLY_HERE_OF_CLUSTERS: &[&str] = &["upstream_rq_drop_overload"];
-
-/// Names of things that are reported over a stream, and there without one.
-const DISCOVERY: &[&str] = &["cds.", "ecds.", "eds.", "lds.", "rds.", "sds.", "control_plane."];
 
 /// Name (or family) and kind.
 type Kinds = BTreeMap<String, String>;
@@ -168,10 +165,9 @@ fn not_here(name: &str) -> bool {
 
 fn only_here(name: &str) -> bool {
     let of_clusters = |name: &str| ONLY_HERE_OF_CLUSTERS.iter().any(|end| name.ends_with(end));
-    DISCOVERY.iter().any(|start| name.starts_with(start))
-        || ONLY_HERE.iter().any(|(start, _)| {
-            name.starts_with(start) && (*start != "cluster." || of_clusters(name))
-        })
+    ONLY_HERE
+        .iter()
+        .any(|(start, _)| name.starts_with(start) && (*start != "cluster." || of_clusters(name)))
 }
 
 #[tokio::test]
