@@ -167,7 +167,9 @@ fn translate(text: &str, place: &str, flags: &Flags) -> Result<Bootstrap, Vec<St
     let parsed = json::parse(text, unknown).map_err(|error| {
         error.problems.iter().map(|problem| format!("{place}: {problem}")).collect::<Vec<_>>()
     })?;
-    bootstrap::bootstrap(&parsed.message).map_err(|refused| {
+    let unknown = parsed.unknown.len() as u64;
+    let made = bootstrap::bootstrap(&parsed.message);
+    made.map(|made| Bootstrap { unknown_fields: unknown, ..made }).map_err(|refused| {
         let line = |one: &Refused| match parsed.places.find(&one.field) {
             Some(at) => format!("{place}:{}:{}: {one}", at.line, at.column),
             None => format!("{place}: {one}"),

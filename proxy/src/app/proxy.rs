@@ -134,6 +134,7 @@ impl Proxy {
             succeeded: CancellationToken::new(),
             own_sockets: Mutex::default(),
             trouble: Mutex::default(),
+            unknown_fields: bootstrap.unknown_fields,
             fixed: publish::static_listeners(bootstrap),
             fatal: Mutex::default(),
         };

@@ -58,14 +58,14 @@ impl Group for ServerStats {
         ] {
             see(Item::plain(name), Reading::Gauge(value));
         }
+        see(Item::plain("static_unknown_fields"), Reading::Counter(state.unknown_fields));
     }
 
     fn reset(&self) {}
 }
 
 metrics! {
-    /// What is not counted, because it is refused or cannot happen: unknown fields are refused in a
-    /// bootstrap, and there are no debug assertions and no flushes to sinks.
+    /// What cannot happen: there are no debug assertions and no flushes to sinks.
     struct ServerNever {
         counters {}
         gauges {}
@@ -74,10 +74,8 @@ metrics! {
             counters [
                 "debug_assertion_failures",
                 "dropped_stat_flushes",
-                "dynamic_unknown_fields",
                 "envoy_bug_failures",
                 "envoy_notifications",
-                "static_unknown_fields",
                 "wip_protos",
             ]
             gauges []

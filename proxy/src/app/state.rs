@@ -52,6 +52,8 @@ pub(super) struct State {
     pub(super) succeeded: CancellationToken,
     /// Sockets of the admin endpoint and the health port.
     pub(super) own_sockets: Mutex<Vec<hot_restart::Socket>>,
+    /// Fields of the bootstrap that were passed over, because they are not known.
+    pub(super) unknown_fields: u64,
     /// Listeners of the bootstrap itself: without them the proxy does not start.
     pub(super) fixed: Vec<Name>,
     /// Why it does not start.

@@ -63,7 +63,7 @@ metrics! {
                 "update_merge_cancelled",
                 "update_out_of_merge_window",
             ]
-            gauges ["warming_clusters"]
+            gauges []
         }
     }
 }

@@ -171,6 +171,8 @@ metrics! {
         lb_subsets_removed = "lb_subsets_removed",
         /// Times the endpoints changed.
         membership_change = "membership_change",
+        /// Connections not made, because their own address cannot be had.
+        bind_errors = "bind_errors",
         /// Discoveries tried (DNS).
         update_attempt = "update_attempt",
         /// Discoveries that worked.
@@ -213,7 +215,6 @@ metrics! {
             "assignment_stale",
             "assignment_timeout_received",
             "assignment_use_cached",
-            "bind_errors",
             "original_dst_host_invalid",
             "upstream_cx_connect_with_0_rtt",
             "upstream_cx_http3_total",
@@ -385,13 +386,6 @@ impl Group for ClusterStats {
                 let flat = format!("ssl.{}", item.flat);
                 see(Item { flat: &flat, family: &flat, label: item.label }, reading);
             });
-            for name in [
-                "downstream_context_secrets_not_ready",
-                "ssl_context_update_by_sds",
-                "upstream_context_secrets_not_ready",
-            ] {
-                see(Item::plain(&format!("client_ssl_socket_factory.{name}")), Reading::Counter(0));
-            }
         }
         for ((kind, name), count) in &*self.agreed.lock().unwrap_or_else(PoisonError::into_inner) {
             let flat = format!("ssl.{kind}.{name}");

@@ -55,8 +55,10 @@ pub enum Operator {
     Between(Point, Point, Unit),
     /// `QUERY_PARAM`
     QueryParameter(String),
-    /// `QUERY_PARAMS`: the whole query as it came.
-    Query,
+    /// `QUERY_PARAMS`: the whole query, as it came or decoded (true).
+    Query(bool),
+    /// `REQUESTED_SERVER_NAME` with a host in place of what TLS asked for: where there is none (false), or first (true).
+    ServerNameOrHost(bool),
     /// `GRPC_STATUS`
     GrpcStatus(GrpcForm),
     /// `ENVIRONMENT`
@@ -318,7 +320,8 @@ fn named(name: &str, argument: Option<&str>) -> Result<Operator, String> {
             Operator::QueryParameter(wanted.to_owned())
         }
         "QUERY_PARAMS" => match argument {
-            None | Some("" | "ORIG") => Operator::Query,
+            None | Some("" | "ORIG") => Operator::Query(false),
+            Some("DECODED") => Operator::Query(true),
             Some(other) => return Err(format!("`{other}` is no supported form of QUERY_PARAMS")),
         },
         "ENVIRONMENT" => {
@@ -332,6 +335,14 @@ fn named(name: &str, argument: Option<&str>) -> Result<Operator, String> {
             Operator::DynamicMetadata(namespace, parts.collect())
         }
         "FILTER_STATE" => filter_state(argument.unwrap_or_default())?,
+        "REQUESTED_SERVER_NAME" => match argument {
+            None | Some("" | "SNI_ONLY") => Operator::Fact(Fact::ServerName),
+            Some("SNI_FIRST") => Operator::ServerNameOrHost(false),
+            Some("HOST_FIRST") => Operator::ServerNameOrHost(true),
+            Some(other) => {
+                return Err(format!("`{other}` is no supported form of REQUESTED_SERVER_NAME"));
+            }
+        },
         "GRPC_STATUS" => match argument {
             None | Some("" | "CAMEL_STRING") => Operator::GrpcStatus(GrpcForm::Camel),
             Some("SNAKE_STRING") => Operator::GrpcStatus(GrpcForm::Snake),
@@ -398,13 +409,13 @@ fn path(argument: &str) -> Result<Operator, String> {
 /// `from:to:unit`
 fn between(argument: &str) -> Result<Operator, String> {
     let mut parts = argument.split(':');
-    let (Some(from), Some(to), Some(unit), None) =
+    let (Some(from), Some(to), unit, None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return Err("`COMMON_DURATION` wants (START:END:PRECISION)".to_owned());
     };
-    let unit = match unit {
-        "ms" => Unit::Millis,
+    let unit = match unit.unwrap_or_default() {
+        "" | "ms" => Unit::Millis,
         "us" => Unit::Micros,
         "ns" => Unit::Nanos,
         other => return Err(format!("`{other}` is no precision: expected ms, us or ns")),

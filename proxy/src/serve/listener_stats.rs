@@ -41,7 +41,7 @@ struct Tls {
     no_certificate: Counter,
     scope: Scope,
     _failures: [Counter; 4],
-    _never: [Arc<dyn std::fmt::Debug + Send + Sync>; 2],
+    _never: Arc<TlsNever>,
 }
 
 /// A connection, counted while it is open.
@@ -150,10 +150,7 @@ impl Tls {
                 "fail_verify_san",
             ]
             .map(|name| scope.counter(name)),
-            _never: [
-                scope.group(TlsNever::fresh) as _,
-                listener.scope("server_ssl_socket_factory", None).group(FactoryNever::fresh) as _,
-            ],
+            _never: scope.group(TlsNever::fresh),
             scope,
         }
     }
@@ -169,7 +166,6 @@ metrics! {
         never {
             counters [
                 "downstream_cx_overflow",
-                "downstream_listener_filter_error",
                 "extension_config_missing",
                 "network_extension_config_missing",
             ]
@@ -191,23 +187,6 @@ metrics! {
                 "ocsp_staple_requests",
                 "ocsp_staple_responses",
                 "session_reused",
-            ]
-            gauges []
-        }
-    }
-}
-
-metrics! {
-    /// A listener does not listen before its secrets are there.
-    struct FactoryNever {
-        counters {}
-        gauges {}
-        histograms {}
-        never {
-            counters [
-                "downstream_context_secrets_not_ready",
-                "ssl_context_update_by_sds",
-                "upstream_context_secrets_not_ready",
             ]
             gauges []
         }

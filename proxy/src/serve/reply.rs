@@ -109,6 +109,7 @@ fn count(exchange: &Exchange, outcome: &Result<Answer, Refusal>) {
             Reason::RequestTooLarge => stats.downstream_rq_too_large.inc(),
             Reason::DownstreamRequestTimeout => stats.downstream_rq_timeout.inc(),
             Reason::StreamIdleTimeout => stats.downstream_rq_idle_timeout.inc(),
+            Reason::MaxDuration => stats.downstream_rq_max_duration_reached.inc(),
             _ => {}
         },
     }

@@ -170,7 +170,7 @@ metrics! {
         histograms {}
         never {
             counters []
-            gauges ["total_filter_chains_draining", "total_listeners_warming", "workers_pinned"]
+            gauges ["total_filter_chains_draining", "workers_pinned"]
         }
     }
 

@@ -80,6 +80,8 @@ pub(crate) struct HttpStats {
     pub(super) downstream_rq_rx_reset: Counter,
     pub(super) downstream_rq_timeout: Counter,
     pub(super) downstream_rq_idle_timeout: Counter,
+    /// `max_stream_duration` was over before an answer.
+    pub(super) downstream_rq_max_duration_reached: Counter,
     pub(super) passthrough_internal_redirect_bad_location: Counter,
     pub(super) passthrough_internal_redirect_unsafe_scheme: Counter,
     pub(super) passthrough_internal_redirect_too_many_redirects: Counter,
@@ -182,6 +184,7 @@ impl HttpStats {
             downstream_rq_rx_reset: counter("downstream_rq_rx_reset"),
             downstream_rq_timeout: counter("downstream_rq_timeout"),
             downstream_rq_idle_timeout: counter("downstream_rq_idle_timeout"),
+            downstream_rq_max_duration_reached: counter("downstream_rq_max_duration_reached"),
             passthrough_internal_redirect_bad_location: counter(
                 "passthrough_internal_redirect_bad_location",
             ),
@@ -293,14 +296,10 @@ metrics! {
                 "downstream_cx_delayed_close_timeout",
                 "downstream_cx_http3_total",
                 "downstream_rq_http3_total",
-                "downstream_rq_max_duration_reached",
                 "downstream_rq_non_relative_path",
                 "downstream_rq_rejected_via_ip_detection",
-                "downstream_rq_response_before_rq_complete",
                 "rq_overload_local_reply",
-                "rq_reset_after_downstream_response_started",
                 "rs_too_large",
-                "tracing.health_check",
             ]
             gauges ["downstream_cx_http1_soft_drain", "downstream_cx_http3_active"]
         }

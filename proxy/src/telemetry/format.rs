@@ -85,8 +85,17 @@ pub fn value(operator: &Operator, record: &Record<'_>, out: &mut String) -> Opti
             let (_, value) = pairs.find(|(key, _)| key == name)?;
             push(out, percent_decode_str(value).decode_utf8_lossy())
         }
-        Operator::Query => {
-            push(out, path(PathSource::OriginalOrCurrent, record)?.split_once('?')?.1)
+        Operator::Query(decoded) => {
+            let query = path(PathSource::OriginalOrCurrent, record)?.split_once('?')?.1;
+            if *decoded {
+                return push(out, percent_decode_str(query).decode_utf8_lossy());
+            }
+            push(out, query)
+        }
+        Operator::ServerNameOrHost(host_first) => {
+            let (name, host) = (record.sni.filter(|name| !name.is_empty()), record.authority);
+            let (first, other) = if *host_first { (host, name) } else { (name, host) };
+            push(out, first.or(other)?)
         }
         Operator::GrpcStatus(form) => {
             let code = grpc_status(record)?;

@@ -327,7 +327,7 @@ impl Client {
                 self.around.status.hold(same, SystemTime::now());
                 continue;
             }
-            warn_unknown(kind, &accepted.name, &accepted.body);
+            self.warn_unknown(kind, &accepted.name, &accepted.body);
             let kept = Kept {
                 kind,
                 name: accepted.name.to_string(),
@@ -475,7 +475,18 @@ impl Client {
         if let Some((snapshot, changes)) = self.store.assemble() {
             (self.publish)(snapshot, &changes);
         }
-        self.around.status.warming(self.store.warming());
+        let warming = self.store.warming();
+        self.counts.warming(&warming);
+        self.around.status.warming(warming);
+    }
+
+    fn warn_unknown(&self, kind: Kind, name: &str, body: &[u8]) {
+        let unknown = translate::unknown_fields(kind, body);
+        if !unknown.is_empty() {
+            self.counts.unknown(unknown.len());
+            let fields = unknown.join(", ");
+            tracing::warn!(%kind, name, fields, "unknown fields were ignored");
+        }
     }
 }
 
@@ -498,13 +509,6 @@ fn judge<'a>(
         _ => Ok(resource),
     });
     Judged { name, result }
-}
-
-fn warn_unknown(kind: Kind, name: &str, body: &[u8]) {
-    let unknown = translate::unknown_fields(kind, body);
-    if !unknown.is_empty() {
-        tracing::warn!(%kind, name, fields = unknown.join(", "), "unknown fields were ignored");
-    }
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -132,7 +132,9 @@ pub fn add_endpoints(configs: &mut [Value], status: &Status, live: &Live) {
 
 /// Secrets that came from elsewhere, without what is secret of them.
 pub fn add_secrets(configs: &mut [Value], snapshot: &Snapshot) {
-    let lists = configs.iter_mut().filter_map(|dump| dump["dynamic_active_secrets"].as_array_mut());
+    let lists = configs
+        .iter_mut()
+        .filter_map(|dump| dump.get_mut("dynamic_active_secrets")?.as_array_mut());
     for dumped in lists.flatten() {
         let named = |key: &&Name| dumped["name"] == *plain(key);
         if let Some(secret) = snapshot.secrets.iter().find(|(key, _)| named(key)) {

@@ -322,7 +322,12 @@ impl Connector {
         options: &ConnectOptions,
         ends: Option<(SocketAddr, SocketAddr)>,
     ) -> io::Result<Io> {
-        let mut io = net::connect(address, options).await?;
+        let made = net::connect(address, options).await;
+        let no_address = |error: &io::Error| error.kind() == io::ErrorKind::AddrNotAvailable;
+        if options.bind.is_some() && made.as_ref().is_err_and(no_address) {
+            self.stats.bind_errors.inc();
+        }
+        let mut io = made?;
         if let Some(header) = &self.config.proxy_header {
             io.write_all(&net::proxy_protocol::write(header, ends)).await?;
         }

@@ -27,6 +27,9 @@ pub(super) struct Counts {
     registry: Registry,
     subscriptions: BTreeMap<(Kind, Name), Vec<Arc<Subscription>>>,
     control_plane: Option<ControlPlane>,
+    warming_clusters: Gauge,
+    warming_listeners: Gauge,
+    unknown_fields: Counter,
 }
 
 /// `control_plane.`
@@ -67,7 +70,7 @@ pub(super) struct Answer {
     accepted: Vec<Name>,
     refused: Vec<String>,
     /// They are not, or not any more.
-    gone: Vec<Name>,
+    gone: BTreeSet<Name>,
 }
 
 impl Answer {
@@ -110,7 +113,15 @@ impl Answer {
 
 impl Counts {
     pub(super) fn new(registry: Registry) -> Self {
-        Self { registry, subscriptions: BTreeMap::new(), control_plane: None }
+        let scope = |name: &str| registry.scope(name, None);
+        Self {
+            warming_clusters: scope("cluster_manager").gauge("warming_clusters"),
+            warming_listeners: scope("listener_manager").gauge("total_listeners_warming"),
+            unknown_fields: scope("server").counter("dynamic_unknown_fields"),
+            registry,
+            subscriptions: BTreeMap::new(),
+            control_plane: None,
+        }
     }
 
     /// There is a control plane to be asked.
@@ -181,6 +192,19 @@ impl Counts {
         for one in self.subscriptions.get(&place).into_iter().flatten() {
             one.count(outcome);
         }
+    }
+
+    /// What is accepted but not in service yet.
+    pub(super) fn warming(&self, all: &[(Kind, Name)]) {
+        let of = |wanted| all.iter().filter(|(kind, _)| *kind == wanted).count();
+        let of = |wanted| i64::try_from(of(wanted)).unwrap_or(i64::MAX);
+        self.warming_clusters.set(of(Kind::Cluster));
+        self.warming_listeners.set(of(Kind::Listener));
+    }
+
+    /// A resource came with fields that are not known.
+    pub(super) fn unknown(&self, fields: usize) {
+        self.unknown_fields.add(fields as u64);
     }
 
     /// The control plane's stream ended.

@@ -43,6 +43,8 @@ pub struct Bootstrap {
     pub stats: Settings,
     /// The message itself, encoded, for `/config_dump`.
     pub source: Bytes,
+    /// How many fields of the text were passed over, because they are not known.
+    pub unknown_fields: u64,
 }
 
 /// `dynamic_resources`
@@ -101,6 +103,7 @@ pub fn bootstrap(config: &pb::Bootstrap) -> Result<Bootstrap, Vec<Refused>> {
                 None => Settings::default(),
             },
             source: config.encode_to_vec().into(),
+            unknown_fields: 0,
         };
         sources(at, &made, &clusters)?;
         Some(made)

@@ -35,6 +35,20 @@ const NOT_HERE: &[(&str, &str)] = &[
         ".ssl.certificate.",
         "`/certs` has every certificate with its dates, and `server.days_until_first_cert_expiring` the first",
     ),
+    (
+        "_ssl_socket_factory.",
+        "nothing serves before its secrets are there; renewals are counted in `sds.<name>.`",
+    ),
+    (
+        "downstream_listener_filter_error",
+        "a socket that breaks so early counts as `downstream_listener_filter_remote_close`",
+    ),
+    ("downstream_rq_response_before_rq_complete", "hyper does not tell"),
+    (
+        "rq_reset_after_downstream_response_started",
+        "the access log's flags and details say that an answer broke off",
+    ),
+    ("tracing.health_check", "health checks are traced as other requests are"),
     (".ssl.sigalgs.", "rustls does not tell which algorithm signed"),
     ("http2.cookie", "hyper's parser does not tell"),
     ("http2.deferred_stream_close", "the same"),
