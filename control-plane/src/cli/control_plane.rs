@@ -16,12 +16,14 @@ use crate::app::files::{write_atomically, write_ports};
 use crate::app::kubernetes::InCluster;
 use crate::app::{ControlPlane, Options, Sockets, WebhookOptions};
 use crate::inject::{self, Join};
-use crate::intent::{AccessLog, AccessLogFormat, Parsed};
+use crate::intent::{AccessLog, AccessLogFormat, Parsed, Tracing};
 use crate::source;
 use crate::source::kubernetes::Cluster;
 
 /// How often the service manager may hear a new status.
 const STATUS_EVERY: Duration = Duration::from_secs(2);
+/// Where a collector listens on its own machine (IANA: otlp).
+const OTLP_PORT: u16 = 4317;
 
 /// What `pillion control-plane` can be told.
 #[derive(Debug, clap::Args)]
@@ -99,6 +101,7 @@ pub struct ControlPlaneArgs {
     #[arg(long, value_name = "HOST:PORT", default_value = "pillion.pillion-system.svc:15012")]
     pub advertise: String,
     /// File, such as /dev/stdout, that sidecars write a line for each request to, in JSON; unless the Mesh says otherwise.
+    /// Requests have the id of a trace then, of which spans are recorded if the caller asks for it (127.0.0.1:4317).
     #[arg(long, value_name = "FILE")]
     pub access_log: Option<String>,
     /// Form of the log on stderr; what it shows is set with RUST_LOG (default: info).
@@ -239,6 +242,13 @@ fn with_access_log(
         let mesh = Arc::make_mut(&mut parsed.intent.mesh);
         let log = AccessLog { file: file.clone(), format: AccessLogFormat::Json };
         mesh.access_log.get_or_insert(log);
+        // Every request has the id of a trace then, which its lines share. Spans are for callers who ask for them.
+        mesh.tracing.get_or_insert_with(|| Tracing {
+            host: "127.0.0.1".to_owned(),
+            port: OTLP_PORT,
+            sampling_percent: 0.0,
+            tail: None,
+        });
         Arc::new(parsed)
     };
     let sender = watch::Sender::new(added(&intents.borrow_and_update()));

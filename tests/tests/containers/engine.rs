@@ -15,6 +15,14 @@ const COMPOSE_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/com
 /// In front of the names of its containers and networks.
 const PROJECT: &str = "shop";
 
+/// Debian's `docker-compose` does as well.
+const SHELL: &str = "docker() {
+  if [ \"$1\" != compose ]; then command docker \"$@\"; return; fi
+  shift
+  if command docker compose version > /dev/null 2>&1; then command docker compose -p \"$PROJECT\" \"$@\"
+  else docker-compose -p \"$PROJECT\" \"$@\"; fi
+}";
+
 /// The engine. Dropping it ends its containers, and removes what it has stored.
 #[derive(Debug)]
 pub(super) struct Engine {
@@ -66,6 +74,18 @@ impl Engine {
         let mut command = self.command(if plugin { "docker" } else { "docker-compose" });
         command.args(plugin.then_some("compose")).args(["-p", PROJECT, "-f", COMPOSE_FILE]);
         output(command.args(args).envs(variables.iter().copied())).await
+    }
+
+    /// Runs lines of a page to their good end, in the root of this repository; what they wrote.
+    pub(super) async fn script(
+        &self,
+        lines: &str,
+        variables: &[(&str, &str)],
+    ) -> anyhow::Result<String> {
+        let mut command = self.command("bash");
+        command.args(["-e", "-o", "pipefail", "-c", &format!("{SHELL}\n{lines}")]);
+        command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        output(command.env("PROJECT", PROJECT).envs(variables.iter().copied())).await
     }
 
     /// What the engine knows of the container of a service.

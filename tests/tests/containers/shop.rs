@@ -14,6 +14,8 @@ use tokio::task::JoinSet;
 use super::engine::{Engine, is_installed};
 use super::load::{Load, page};
 
+const PAGE: &str = include_str!("../../../docs/containers.md");
+
 /// What is replaced, in this order.
 const REPLACED: [&str; 6] =
     ["web-1", "web-2", "catalog-v1-1", "catalog-v1-2", "pricing-1", "cart-1"];
@@ -36,6 +38,7 @@ async fn upgrades_fail_no_request_and_everything_ends_in_time() -> anyhow::Resul
         return Ok(());
     };
     let shop = Shop::open(engine).await?;
+    shop.dockerfiles_say_the_same().await?;
     shop.is_confined("web-1-sidecar", &["1337:1337"]).await?;
     shop.is_confined("web-1", &["1000:1000"]).await?;
     shop.everything_is_captured().await?;
@@ -56,13 +59,21 @@ impl Shop {
         let port = Port::reserve()?;
         let (number, door) = (port.number().to_string(), port.address());
         let shop = Self { engine, port: number, door, _port: port };
-        shop.compose(&["up", "-d"], "v1", &[]).await?;
-        let open = || async { page(shop.door).await.ok() };
-        if let Err(error) = wait::until("the shop is open", open).await {
-            let logs = shop.compose(&["logs", "--tail", "5"], "v1", &[]).await?;
-            return Err(error.context(logs));
+        // Here is no terminal, and the port may be taken.
+        let block = block("docker compose up -d\n")?
+            .replace("exec control-plane", "exec -T control-plane")
+            .replace(":8080", &format!(":{}", shop.port));
+        match shop.engine.script(&block, &[("PORT", &shop.port)]).await {
+            Ok(said) => {
+                let open = said.contains("answered_by") && said.contains("~web-1.default");
+                ensure!(open, "{said}");
+                Ok(shop)
+            }
+            Err(error) => {
+                let logs = shop.compose(&["logs", "--tail", "5"], "latest", &[]).await?;
+                Err(error.context(logs))
+            }
         }
-        Ok(shop)
     }
 
     async fn compose(
@@ -71,16 +82,18 @@ impl Shop {
         tag: &str,
         more: &[(&str, &str)],
     ) -> anyhow::Result<String> {
-        let fixed = [("TAG", tag), ("CONTROL_PLANE_TAG", "v1"), ("PORT", &*self.port)];
+        let fixed = [("TAG", tag), ("CONTROL_PLANE_TAG", "latest"), ("PORT", &*self.port)];
         self.engine.compose(args, &[&fixed[..], more].concat()).await
     }
 
     /// As `docs/containers.md` says: it leaves the endpoints, then its containers are made anew.
     async fn replace(&self, name: &str, tag: &str, more: &[(&str, &str)]) -> anyhow::Result<()> {
-        let (sidecar, redirect) = (format!("{name}-sidecar"), format!("{name}-redirect"));
+        let sidecar = format!("{name}-sidecar");
         let before = self.engine.container(name).await?;
-        self.compose(&["exec", "-T", &sidecar, "/pillion-proxy", "leave"], tag, &[]).await?;
-        self.compose(&["up", "-d", "--no-deps", &sidecar, &redirect, name], tag, more).await?;
+        let block = block("/pillion-proxy leave")?.replace("web-1", name).replace("v2", tag);
+        let fixed = [("CONTROL_PLANE_TAG", "latest"), ("PORT", &*self.port)];
+        let script = format!("cd examples/compose\n{block}");
+        self.engine.script(&script, &[&fixed[..], more].concat()).await?;
         ensure!(before != self.engine.container(name).await?, "{name} is another container");
         for (service, image) in [(&*sidecar, "pillion-proxy"), (name, "pillion-shop")] {
             let found = self.engine.inspect(service).await?;
@@ -110,6 +123,38 @@ impl Shop {
         Ok(())
     }
 
+    /// What an engine makes of the Dockerfiles has the settings of the images that `pillion image` makes.
+    async fn dockerfiles_say_the_same(&self) -> anyhow::Result<()> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for (file, program) in [("proxy", "pillion-proxy"), ("control-plane", "pillion")] {
+            let context = tempfile::tempdir()?;
+            std::fs::write(context.path().join(program), "its program")?;
+            let file = root.join(file).join("Dockerfile");
+            let tag = format!("{program}:built");
+            let args =
+                ["build".as_ref(), "-q".as_ref(), "-t".as_ref(), tag.as_ref(), "-f".as_ref()];
+            let rest = [file.as_os_str(), context.path().as_os_str()];
+            self.engine.docker(&[&args[..], &rest[..]].concat()).await?;
+            let mut both = Vec::new();
+            for tag in ["latest", "built"] {
+                let image = format!("{program}:{tag}");
+                let text = self.engine.docker(&["image", "inspect", &image]).await?;
+                let all: Value = serde_json::from_str(&text)?;
+                let config = &all[0]["Config"];
+                let fields =
+                    ["User", "ExposedPorts", "StopSignal", "Healthcheck", "Entrypoint", "Cmd"];
+                let mut said: Vec<Value> =
+                    fields.iter().map(|field| config[field].clone()).collect();
+                let environment = config["Env"].as_array().context("an environment")?;
+                let own = environment.iter().filter(|one| one.to_string().contains("PILLION"));
+                said.extend(own.cloned());
+                both.push(said);
+            }
+            ensure!(both[0] == both[1], "{program}: {both:#?}");
+        }
+        Ok(())
+    }
+
     /// The applications know no proxy: what they ask each other went through sidecars, over mTLS.
     async fn everything_is_captured(&self) -> anyhow::Result<()> {
         let app = self.engine.inspect("web-1").await?;
@@ -127,7 +172,7 @@ impl Shop {
 
     /// A sidecar is stopped while its application, which is slow, has still to ask others.
     async fn what_is_under_way_is_finished(&self) -> anyhow::Result<()> {
-        self.replace("web-2", "v1", &[("SHOP_DELAY_MS", SLOW)]).await?;
+        self.replace("web-2", "latest", &[("SHOP_DELAY_MS", SLOW)]).await?;
         let mut asked = JoinSet::new();
         let door = self.door;
         for _ in 0..8 {
@@ -150,7 +195,7 @@ impl Shop {
 
     /// Who does not end within ten seconds is killed by the engine, and has the exit code 137.
     async fn everything_ends_in_time(&self) -> anyhow::Result<()> {
-        self.compose(&["stop"], "v1", &[]).await?;
+        self.compose(&["stop"], "latest", &[]).await?;
         let ids = self.engine.docker(&["ps", "-aq"]).await?;
         let ids: Vec<_> = ids.split_whitespace().collect();
         ensure!(ids.len() > 36, "{ids:?}");
@@ -165,6 +210,12 @@ impl Shop {
     }
 }
 
+/// The block of the page that has these words.
+fn block(mark: &str) -> anyhow::Result<&'static str> {
+    let blocks = PAGE.split("```sh\n").skip(1).filter_map(|part| part.split("```").next());
+    blocks.into_iter().find(|block| block.contains(mark)).with_context(|| mark.to_owned())
+}
+
 /// Makes the images of the compose file, in two versions, of the programs under test.
 async fn images(engine: &Engine) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
@@ -176,10 +227,10 @@ async fn images(engine: &Engine) -> anyhow::Result<()> {
         ("pillion-shop", "pillion-shop", &[]),
     ] {
         let file = dir.path().join(name);
-        image(of, &format!("{name}:v1"), &file, more).await?;
+        image(of, &format!("{name}:latest"), &file, more).await?;
         engine.docker(&["load".as_ref(), "-i".as_ref(), file.as_os_str()]).await?;
         std::fs::remove_file(file)?;
-        engine.docker(&["tag", &format!("{name}:v1"), &format!("{name}:v2")]).await?;
+        engine.docker(&["tag", &format!("{name}:latest"), &format!("{name}:v2")]).await?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ mod gateways;
 mod identity;
 mod leader;
 mod pod;
+mod policies;
 mod real;
 mod routes;
 mod world;

@@ -3,6 +3,8 @@
 //!
 //! Where a page says `/tmp`, the folder's own is meant, so that pages do not meet there.
 
+mod fragments;
+mod machines;
 mod page;
 
 use std::fs;
@@ -36,7 +38,7 @@ async fn one_machine() -> anyhow::Result<()> {
 
     let said = page.run("pillion run --service", &[]).await?;
     ensure!(said.contains("my way to the mesh is http://127.0.0.1:"), "{said}");
-    Ok(())
+    page.was_run_whole(&[])
 }
 
 #[tokio::test]
@@ -54,7 +56,8 @@ async fn capture() -> anyhow::Result<()> {
     // Its rules are those of this machine alone.
     let said = page.run("pillion-proxy redirect --dry-run", &[]).await?;
     ensure!(said.contains("table inet pillion"), "{said}");
-    Ok(())
+    // In `machines`, as it needs some.
+    page.was_run_whole(&["--interception redirect"])
 }
 
 #[tokio::test]
@@ -72,7 +75,8 @@ async fn gateway() -> anyhow::Result<()> {
     ];
     page.until("for port in 9001", &asked, |said| said.contains("200 OK")).await?;
     drop(servers);
-    Ok(())
+    // In `machines`.
+    page.was_run_whole(&["--gateway front"])
 }
 
 #[tokio::test]
@@ -88,7 +92,8 @@ async fn hot_restart() -> anyhow::Result<()> {
     page.script_until("curl -s localhost:9901/stats", epoch).await?;
     ensure!(first.ended().await?.success(), "{}", first.describe());
     page.script_until("curl -s localhost:8080/about", |said| said == "a front proxy\n").await?;
-    page.script(&format!("pkill -TERM -f {folder}")).await.map(drop)
+    page.script(&format!("pkill -TERM -f {folder}")).await?;
+    page.was_run_whole(&[])
 }
 
 #[tokio::test]
@@ -108,5 +113,6 @@ async fn kubernetes() -> anyhow::Result<()> {
     let said =
         page.run("--token-secret pillion-join-token", &[("kubectl ", "true kubectl ")]).await?;
     ensure!(said.contains("pillion-join-token"), "{said}");
-    Ok(())
+    // With a pretended API (`kubernetes`).
+    page.was_run_whole(&["pillion control-plane --kubernetes"])
 }

@@ -1,8 +1,11 @@
 //! A page and the machine that it is tried on.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, ensure};
 use pillion_tests::netns::{Host, Lab};
@@ -16,6 +19,8 @@ pub(super) struct Page {
     host: Host,
     dir: TempDir,
     scripts: AtomicU32,
+    /// Numbers of the blocks that were run.
+    ran: Mutex<BTreeSet<usize>>,
 }
 
 /// Words of a page, and what stands for them here.
@@ -27,7 +32,13 @@ impl Page {
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").canonicalize()?;
         std::os::unix::fs::symlink(examples, dir.path().join("examples"))?;
         fs::create_dir(dir.path().join("tmp"))?;
-        Ok(Self { text, host, dir, scripts: AtomicU32::new(0) })
+        let (scripts, ran) = (AtomicU32::new(0), Mutex::default());
+        Ok(Self { text, host, dir, scripts, ran })
+    }
+
+    /// The machine.
+    pub(super) fn host(&self) -> &Host {
+        &self.host
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -79,14 +90,30 @@ impl Page {
     }
 
     fn block(&self, mark: &str, edits: &Edits<'_>) -> anyhow::Result<String> {
-        let blocks = self.text.split("```sh\n").skip(1).filter_map(|part| part.split("```").next());
-        let mut found = blocks.filter(|block| block.contains(mark));
-        let mut block = found.next().with_context(|| format!("no block has {mark:?}"))?.to_owned();
+        let mut found = self.blocks().filter(|(_, block)| block.contains(mark));
+        let (number, block) = found.next().with_context(|| format!("no block has {mark:?}"))?;
+        self.ran.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
+        let mut block = block.to_owned();
         for (from, to) in edits {
             ensure!(block.contains(from), "{from:?} is not in\n{block}");
             block = block.replace(from, to);
         }
         Ok(block.replace("/tmp/", &format!("{}/tmp/", self.dir.path().display())))
+    }
+
+    fn blocks(&self) -> impl Iterator<Item = (usize, &'static str)> {
+        let parts = self.text.split("```sh\n").skip(1);
+        parts.filter_map(|part| part.split("```").next()).enumerate()
+    }
+
+    /// Every block was run, but for those with one of these words, which are tried elsewhere.
+    pub(super) fn was_run_whole(&self, elsewhere: &[&str]) -> anyhow::Result<()> {
+        let ran = self.ran.lock().unwrap_or_else(PoisonError::into_inner);
+        for (number, block) in self.blocks() {
+            let known = ran.contains(&number) || elsewhere.iter().any(|word| block.contains(word));
+            ensure!(known, "nobody has run\n{block}");
+        }
+        Ok(())
     }
 
     /// A file, so that no command line has the words that a script may look for.
@@ -95,12 +122,19 @@ impl Page {
         let name = format!("script-{number}");
         let file = self.dir.path().join(&name);
         fs::write(&file, script)?;
-        let built = program("pillion")?;
-        let built = built.parent().context("a folder")?.display().to_string();
-        let path = std::env::var("PATH").unwrap_or_default();
-        let mut command = self.host.command("bash");
-        command.args(["-e", "-o", "pipefail"]).arg(&file).current_dir(self.dir.path());
-        command.env("PATH", format!("{built}:{path}"));
+        let mut command = shell(&self.host, self.dir.path())?;
+        command.arg(&file);
         Process::start(&name, &mut command, &self.dir.path().join(format!("{name}.log")))
     }
+}
+
+/// A shell on this machine, in this folder, that finds the programs under test.
+pub(super) fn shell(host: &Host, folder: &Path) -> anyhow::Result<Command> {
+    let built = program("pillion")?;
+    let built = built.parent().context("a folder")?.display().to_string();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut command = host.command("bash");
+    command.args(["-e", "-o", "pipefail"]).current_dir(folder);
+    command.env("PATH", format!("{built}:{path}"));
+    Ok(command)
 }

@@ -92,6 +92,21 @@ async fn edited_documents_change_what_they_name_and_nothing_else() -> anyhow::Re
     };
     let line = up.process.ready("the access log has the trace", line).await?;
     ensure!(line.contains("\"path\":\"/reviews\""), "{line}");
+
+    // Without the caller's doing, a request has an id that all of its lines have.
+    request.headers.clear();
+    "/reviews?again".clone_into(&mut request.path);
+    ensure!(client::send(proxy, &request).await?.status == 200);
+    let ids = || async {
+        let log = up.process.log();
+        let lines = log.lines().filter(|line| line.contains("/reviews?again"));
+        let id =
+            |line: &str| Some(line.split("\"traceparent\":\"00-").nth(1)?.get(..32)?.to_owned());
+        let ids: Vec<String> = lines.filter_map(id).collect();
+        (ids.len() == 2).then_some(ids)
+    };
+    let ids = up.process.ready("both sidecars have a line with an id", ids).await?;
+    ensure!(ids[0] == ids[1], "{ids:?}");
     Ok(())
 }
 

@@ -217,7 +217,10 @@ fn request(text: &str, paint: Paint) -> Option<String> {
         let _ = write!(shown, " by {}", short_peer(&peer));
     }
     match (field("traceparent"), field("request_id")) {
-        (Some(trace), _) => drop(write!(shown, " trace={trace}")),
+        (Some(parent), _) => {
+            let id = parent.split('-').nth(1).unwrap_or(&parent);
+            let _ = write!(shown, " trace={id}");
+        }
         (None, Some(id)) => drop(write!(shown, " request={id}")),
         (None, None) => {}
     }
@@ -353,6 +356,13 @@ mod tests {
             assert!(shown.contains(part), "{part}: {shown}");
         }
         assert!(!shown.contains('{'), "{shown}");
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let traced = text.replace(
+            "\"request_id\"",
+            &format!("\"traceparent\":\"00-{id}-00f067aa0ba902b7-00\",\"request_id\""),
+        );
+        let shown = columns(false).line("web-1-sidecar", &traced);
+        assert!(shown.ends_with(&format!(" trace={id}")), "{shown}");
         assert!(Columns::default().line("web-1-sidecar", text).ends_with(text));
         assert_eq!(request(r#"{"message":"of the application"}"#, Paint(true)), None);
     }
