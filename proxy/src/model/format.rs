@@ -55,8 +55,8 @@ pub enum Operator {
     Between(Point, Point, Unit),
     /// `QUERY_PARAM`
     QueryParameter(String),
-    /// `QUERY_PARAMS`: the whole query, as it came or decoded (true).
-    Query(bool),
+    /// `QUERY_PARAMS`: the whole query as it came.
+    Query,
     /// `REQUESTED_SERVER_NAME` with a host in place of what TLS asked for: where there is none (false), or first (true).
     ServerNameOrHost(bool),
     /// `GRPC_STATUS`
@@ -65,6 +65,8 @@ pub enum Operator {
     Environment(String),
     /// `DYNAMIC_METADATA`: a namespace, and the way to a value in it; without one, all of it.
     DynamicMetadata(String, Vec<String>),
+    /// `UPSTREAM_METADATA`, `METADATA(UPSTREAM_HOST:…)`: the same of the endpoint's metadata.
+    UpstreamMetadata(String, Vec<String>),
     /// `FILTER_STATE`: an object, as text (true) or as JSON.
     FilterState(String, bool),
     /// Everything without an argument.
@@ -320,19 +322,19 @@ fn named(name: &str, argument: Option<&str>) -> Result<Operator, String> {
             Operator::QueryParameter(wanted.to_owned())
         }
         "QUERY_PARAMS" => match argument {
-            None | Some("" | "ORIG") => Operator::Query(false),
-            Some("DECODED") => Operator::Query(true),
+            None | Some("" | "ORIG") => Operator::Query,
             Some(other) => return Err(format!("`{other}` is no supported form of QUERY_PARAMS")),
         },
         "ENVIRONMENT" => {
             let wanted = argument.ok_or("`ENVIRONMENT` wants a name in brackets")?;
             Operator::Environment(wanted.to_owned())
         }
-        "DYNAMIC_METADATA" => {
-            let mut parts = argument.unwrap_or_default().split(':').map(str::to_owned);
-            let namespace = parts.next().filter(|name| !name.is_empty());
-            let namespace = namespace.ok_or("`DYNAMIC_METADATA` wants a namespace in brackets")?;
-            Operator::DynamicMetadata(namespace, parts.collect())
+        "DYNAMIC_METADATA" => metadata(name, "DYNAMIC", argument.unwrap_or_default())?,
+        "UPSTREAM_METADATA" => metadata(name, "UPSTREAM_HOST", argument.unwrap_or_default())?,
+        "METADATA" => {
+            let argument = argument.unwrap_or_default();
+            let (whose, rest) = argument.split_once(':').unwrap_or((argument, ""));
+            metadata(name, whose, rest)?
         }
         "FILTER_STATE" => filter_state(argument.unwrap_or_default())?,
         "REQUESTED_SERVER_NAME" => match argument {
@@ -372,6 +374,20 @@ fn moment(name: &str) -> Option<Moment> {
         "UPSTREAM_PEER_CERT_V_END" => Moment::UpstreamCertEnd,
         _ => return None,
     })
+}
+
+/// A namespace, then the way to a value in it, all with colons between them.
+fn metadata(name: &str, whose: &str, argument: &str) -> Result<Operator, String> {
+    let mut parts = argument.split(':').map(str::to_owned);
+    let namespace = parts.next().filter(|name| !name.is_empty());
+    let namespace = namespace.ok_or_else(|| format!("`{name}` wants a namespace in brackets"))?;
+    match whose {
+        "DYNAMIC" => Ok(Operator::DynamicMetadata(namespace, parts.collect())),
+        "UPSTREAM_HOST" => Ok(Operator::UpstreamMetadata(namespace, parts.collect())),
+        other => Err(format!(
+            "metadata of `{other}` are not supported: expected DYNAMIC or UPSTREAM_HOST"
+        )),
+    }
 }
 
 /// `key`, then, after a colon, in which form.
@@ -477,6 +493,8 @@ mod tests {
             ("%DYNAMIC_METADATA%", "wants a namespace"),
             ("%FILTER_STATE(a:FIELD:b)%", "`FIELD:b` is no supported form"),
             ("%CLUSTER_METADATA(a:b)%", "operator `CLUSTER_METADATA` is not supported"),
+            ("%METADATA(ROUTE:a:b)%", "metadata of `ROUTE` are not supported"),
+            ("%REQUESTED_SERVER_NAME(X)%", "`X` is no supported form"),
             ("%PATH(WQ:X)%", "`X` is no PATH"),
             ("%COMMON_DURATION(DS_RX_BEG:US_CX_BEG:ms)%", "`US_CX_BEG` is not supported"),
         ] {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
+use http_body::Body as _;
 
 use super::admit::{self, Plan};
 use super::again::{self, Next, Tried};
@@ -91,6 +92,15 @@ pub(super) fn dress(
     record::start_try(exchange, request.headers_mut());
     let since = exchange.started.elapsed();
     exchange.facts.sent_after.get_or_insert(since);
+}
+
+/// The head of an answer is here; an answer without a body is here as a whole.
+pub(super) fn answered(exchange: &mut Exchange, response: &Response<ResponseBody>) {
+    let after = Some(exchange.started.elapsed());
+    exchange.facts.response_after = after;
+    if response.body().is_end_stream() {
+        exchange.facts.response_end = after;
+    }
 }
 
 pub(super) fn clock(exchange: &Exchange, plan: &Plan<'_>) -> Clock {
@@ -180,8 +190,8 @@ async fn one_try(
     tokio::select! {
         biased;
         sent = plan.leaf.0.send(endpoint, request, options) => {
-            if sent.is_ok() {
-                exchange.facts.response_after = Some(exchange.started.elapsed());
+            if let Ok(response) = &sent {
+                answered(exchange, response);
             }
             sent
         }

@@ -212,7 +212,7 @@ impl Race {
         plan.leaf = landed.leaf;
         match landed.outcome {
             Ok(response) => {
-                exchange.facts.response_after = Some(exchange.started.elapsed());
+                attempt::answered(exchange, &response);
                 Ok(response)
             }
             Err(error) => {

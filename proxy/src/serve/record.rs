@@ -262,6 +262,7 @@ pub(super) fn with(
         response_headers: response.or(facts.response.as_deref()),
         response_trailers: facts.trailers.as_deref(),
         upstream_host: endpoint.map(|endpoint| &*endpoint.address_text),
+        upstream_metadata: endpoint.map(|endpoint| &*endpoint.metadata),
         upstream_hostname: endpoint.map(Endpoint::hostname).filter(|name| !name.is_empty()),
         upstream_local: upstream_local.as_deref(),
         upstream: upstream.as_deref().map(Connection::told),
@@ -321,13 +322,16 @@ fn from_client<'a>(exchange: &'a Exchange, record: Record<'a>) -> Record<'a> {
 fn timed<'a>(exchange: &Exchange, record: Record<'a>) -> Record<'a> {
     let facts = &exchange.facts;
     let request_duration = request_time(exchange);
+    // Nothing is sent where there was no connection.
+    let had_connection = facts.sent_on.as_ref().and_then(SentOn::connection).is_some();
+    let sent_after = facts.sent_after.filter(|_| had_connection);
     Record {
         duration: Some(exchange.started.elapsed()),
         request_duration,
         response_duration: facts.response_after,
         times: Times {
-            send_start: facts.sent_after,
-            send_end: facts.sent_after.and_then(|sent| Some(sent.max(request_duration?))),
+            send_start: sent_after,
+            send_end: sent_after.and_then(|sent| Some(sent.max(request_duration?))),
             response_end: facts.response_end,
             reply_start: facts.reply_after,
         },

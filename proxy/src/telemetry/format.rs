@@ -85,18 +85,10 @@ pub fn value(operator: &Operator, record: &Record<'_>, out: &mut String) -> Opti
             let (_, value) = pairs.find(|(key, _)| key == name)?;
             push(out, percent_decode_str(value).decode_utf8_lossy())
         }
-        Operator::Query(decoded) => {
-            let query = path(PathSource::OriginalOrCurrent, record)?.split_once('?')?.1;
-            if *decoded {
-                return push(out, percent_decode_str(query).decode_utf8_lossy());
-            }
-            push(out, query)
+        Operator::Query => {
+            push(out, path(PathSource::OriginalOrCurrent, record)?.split_once('?')?.1)
         }
-        Operator::ServerNameOrHost(host_first) => {
-            let (name, host) = (record.sni.filter(|name| !name.is_empty()), record.authority);
-            let (first, other) = if *host_first { (host, name) } else { (name, host) };
-            push(out, first.or(other)?)
-        }
+        Operator::ServerNameOrHost(host_first) => push(out, server_name(*host_first, record)?),
         Operator::GrpcStatus(form) => {
             let code = grpc_status(record)?;
             match form {
@@ -105,7 +97,12 @@ pub fn value(operator: &Operator, record: &Record<'_>, out: &mut String) -> Opti
                 GrpcForm::Number => push(out, code),
             }
         }
-        Operator::DynamicMetadata(namespace, path) => noted::metadata(record, namespace, path, out),
+        Operator::DynamicMetadata(namespace, path) => {
+            noted::metadata(&record.dynamic?.metadata, namespace, path, out)
+        }
+        Operator::UpstreamMetadata(namespace, path) => {
+            noted::metadata(record.upstream_metadata?, namespace, path, out)
+        }
         Operator::FilterState(key, plain) => noted::state(record, key, *plain, out),
         Operator::Environment(name) => push(out, environment::get(name).unwrap_or("-")),
         Operator::Fact(fact) => fact::write(*fact, record, out),
@@ -210,6 +207,13 @@ fn either(
     mut write: impl FnMut(&Header) -> Option<()>,
 ) -> Option<()> {
     write(first).or_else(|| write(other?))
+}
+
+/// What TLS asked for and the host: the one, else the other.
+fn server_name<'a>(host_first: bool, record: &Record<'a>) -> Option<&'a str> {
+    let (name, host) = (record.sni.filter(|name| !name.is_empty()), record.authority);
+    let (first, other) = if host_first { (host, name) } else { (name, host) };
+    first.or(other)
 }
 
 fn request(header: &Header, record: &Record<'_>, out: &mut String) -> Option<()> {
@@ -329,6 +333,25 @@ mod tests {
         assert_eq!(line("%GRPC_STATUS(SNAKE_STRING)%", &record), "UNAVAILABLE");
         assert_eq!(line("%QUERY_PARAMS% %ENVIRONMENT(NO_SUCH)%", &record), "q=1&r=2 -");
         assert_eq!(line("%ROUTE_NAME%|%RESPONSE_FLAGS%|%RESPONSE_CODE%", &record), "-|-|0");
+    }
+
+    #[test]
+    fn endpoints_and_clients_are_told_by_what_is_known_of_them() {
+        use crate::model::metadata::{Fields, Metadata, Value};
+        let book = Fields::from([("title".to_owned(), Value::Text("tea".to_owned()))]);
+        let shelf = Fields::from([("book".to_owned(), Value::Struct(book))]);
+        let metadata = Metadata::from([("shelf".to_owned(), shelf)]);
+        let record = Record {
+            authority: Some("host.test"),
+            upstream_metadata: Some(&metadata),
+            ..Record::default()
+        };
+        let names = "%REQUESTED_SERVER_NAME(SNI_FIRST)% %REQUESTED_SERVER_NAME(HOST_FIRST)%";
+        assert_eq!(line(names, &record), "host.test host.test");
+        assert_eq!(line(names, &Record { sni: Some("sni.test"), ..record }), "sni.test host.test");
+        let told = "%UPSTREAM_METADATA(shelf:book:title)% %METADATA(UPSTREAM_HOST:shelf)%";
+        assert_eq!(line(told, &record), r#"tea {"book":{"title":"tea"}}"#);
+        assert_eq!(line("%METADATA(DYNAMIC:shelf)%", &record), "-");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::telemetry::reason::long_flag;
 /// Append a fact. None: there is none.
 pub(super) fn write(fact: Fact, record: &Record<'_>, out: &mut String) -> Option<()> {
     if fact == Fact::LocalReplyBody {
-        return push(out, record.local_reply?);
+        return push(out, record.local_reply.unwrap_or_default());
     }
     let start = out.len();
     exchange(fact, record, out)

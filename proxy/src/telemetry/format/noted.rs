@@ -1,19 +1,19 @@
-//! What filters noted: `DYNAMIC_METADATA` and `FILTER_STATE`.
+//! What filters noted, and what the configuration says of endpoints: `DYNAMIC_METADATA`, `UPSTREAM_METADATA`
+//! and `FILTER_STATE`.
 
 use std::fmt::Write;
 
 use super::{Operator, Record};
 use crate::model::dynamic::find;
-use crate::model::metadata::{Fields, Value};
+use crate::model::metadata::{Fields, Metadata, Value};
 
 /// A text as it stands, anything else as JSON.
 pub(super) fn metadata(
-    record: &Record<'_>,
+    metadata: &Metadata,
     namespace: &str,
     path: &[String],
     out: &mut String,
 ) -> Option<()> {
-    let metadata = &record.dynamic?.metadata;
     if path.is_empty() {
         out.push_str(&object(metadata.get(namespace)?).to_string());
         return Some(());
@@ -37,9 +37,15 @@ pub(super) fn state(record: &Record<'_>, key: &str, plain: bool, out: &mut Strin
 
 /// The same for JSON formats, where values keep their types. None: this operator is of another kind.
 pub fn json(operator: &Operator, record: &Record<'_>) -> Option<Option<serde_json::Value>> {
-    let Operator::DynamicMetadata(namespace, path) = operator else { return None };
+    let (metadata, namespace, path) = match operator {
+        Operator::DynamicMetadata(namespace, path) => {
+            (record.dynamic.map(|noted| &noted.metadata), namespace, path)
+        }
+        Operator::UpstreamMetadata(namespace, path) => (record.upstream_metadata, namespace, path),
+        _ => return None,
+    };
     let found = || {
-        let metadata = &record.dynamic?.metadata;
+        let metadata = metadata?;
         match path.as_slice() {
             [] => metadata.get(namespace).map(object),
             path => find(metadata, namespace, path).map(value),

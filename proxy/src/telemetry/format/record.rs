@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use http::HeaderMap;
 
 use crate::model::dynamic::Dynamic;
+use crate::model::metadata::Metadata;
 use crate::telemetry::trace::Span;
 
 /// What is known. What is not known is written as `-`.
@@ -62,6 +63,8 @@ pub struct Record<'a> {
     pub bytes_sent: u64,
     /// Bytes on the wire between the client and us. None: not known of one stream of several.
     pub wire: Option<WireBytes>,
+    /// What the configuration says of the endpoint.
+    pub upstream_metadata: Option<&'a Metadata>,
     /// Address of the endpoint.
     pub upstream_host: Option<&'a str>,
     /// Host name of the endpoint, if it has one.

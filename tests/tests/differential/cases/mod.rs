@@ -2,6 +2,7 @@
 //! its own in its file; what needs none of these is one part together.
 
 mod access_log;
+mod access_log_shapes;
 mod balancing;
 mod chains;
 mod compressor;
