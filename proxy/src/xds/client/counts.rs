@@ -169,9 +169,9 @@ impl Counts {
     pub(super) fn follow(&mut self, kind: Kind, wanted: &BTreeMap<Name, Reference>, store: &Store) {
         self.subscriptions.retain(|(of, key), _| *of != kind || wanted.contains_key(key));
         let users = store.users(kind);
+        let nobody = BTreeSet::from([Name::from(ALL)]);
         for (key, reference) in wanted {
             let known = self.subscriptions.entry((kind, Arc::clone(key))).or_default();
-            let nobody = BTreeSet::from([Name::from("")]);
             let users = users.get(key).unwrap_or(&nobody);
             // Clusters share endpoints, and each counts; what connection managers share is counted
             // for the first of them, as in Envoy.
