@@ -203,6 +203,7 @@ async fn jobs_end_and_crashes_are_shown() -> anyhow::Result<()> {
     let up = Up::start(&file)?;
     up.says("everything is up").await?;
     up.says("done").await?;
+    up.says("job-1 ended: exit status: 0").await?;
     let stopped = || async {
         let rows = up.rows().await.ok()?;
         (rows[0]["state"] == "stopped" && rows[0]["restarts"] == 0).then_some(())

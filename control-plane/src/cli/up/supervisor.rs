@@ -270,6 +270,7 @@ impl Supervisor {
     pub(super) async fn stop(&self) {
         let members: Vec<_> = self.groups().drain(..).flat_map(|group| group.members).collect();
         let ends = members.iter().map(|member| async move {
+            member.attended.stop();
             member.app.end().await;
             member.sidecar.end().await;
         });

@@ -76,18 +76,27 @@ struct End {
     restart: Restart,
     /// How often it had ended when somebody was told the last time.
     deaths: u32,
+    /// It ended well, and that was told.
+    done: bool,
 }
 
 impl End {
     fn of(process: &Process, restart: Restart) -> Self {
-        Self { name: process.name.clone(), status: process.watch(), restart, deaths: 0 }
+        Self {
+            name: process.name.clone(),
+            status: process.watch(),
+            restart,
+            deaths: 0,
+            done: false,
+        }
     }
 
     /// How it ended since the last time.
     fn news(&mut self) -> Option<String> {
         let status = self.status.borrow_and_update().clone();
         if status.deaths == self.deaths {
-            return None;
+            let done = status.phase == Phase::Stopped && !std::mem::replace(&mut self.done, true);
+            return done.then(|| Some(format!("{} {}", self.name, status.last_end?))).flatten();
         }
         self.deaths = status.deaths;
         let again = if self.restart == Restart::Never { "" } else { ", and is started again" };
