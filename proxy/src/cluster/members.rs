@@ -69,19 +69,21 @@ impl Cluster {
     /// Makes the set anew from the assignment, with the hosts that live.
     pub(super) fn lay_out(&self, state: &State) {
         let before = self.set.load();
-        let mut builder = Builder {
-            cluster: self,
-            known: before.endpoints.iter().map(|at| (&at.address, at)).collect(),
-            seen: HashSet::new(),
-            changed: false,
-        };
+        let mut builder =
+            Builder { cluster: self, known: HashMap::new(), seen: HashSet::new(), changed: false };
+        for endpoint in &before.endpoints {
+            builder.known.entry(&endpoint.address).or_default().push(endpoint);
+        }
         let locality = |at| builder.locality(at, state);
         let mut localities: Vec<Locality> =
             state.assignment.localities.iter().map(locality).collect();
         let removed = std::mem::take(&mut builder.known);
         let mut changed = builder.changed;
         // In the order that they had.
-        for endpoint in before.endpoints.iter().filter(|at| removed.contains_key(&at.address)) {
+        let is_removed = |at: &&Arc<Endpoint>| {
+            removed.get(&at.address).is_some_and(|left| left.iter().any(|one| one.is_same(at)))
+        };
+        for endpoint in before.endpoints.iter().filter(is_removed) {
             changed |= !self.keep_while_healthy(endpoint, &mut localities);
         }
         self.publish(&state.assignment, &localities, changed);
@@ -235,22 +237,43 @@ fn hostname(config: &endpoint::Endpoint) -> Name {
 /// Turns configured endpoints into live ones.
 struct Builder<'a> {
     cluster: &'a Cluster,
-    /// Endpoints of the version before that were not met again yet.
-    known: HashMap<&'a Address, &'a Arc<Endpoint>>,
+    /// Endpoints of the version before that were not met again yet. An address may stand for several.
+    known: HashMap<&'a Address, Vec<&'a Arc<Endpoint>>>,
     seen: HashSet<Address>,
     /// There is an address that was not there before.
     changed: bool,
 }
 
-impl Builder<'_> {
+impl<'a> Builder<'a> {
+    /// Whether an address counts once, wherever it stands again. As in Envoy: over EDS, and where one goes where
+    /// connections were going. Otherwise each place is an endpoint of its own.
+    fn is_once(&self) -> bool {
+        matches!(self.cluster.config.discovery, Discovery::Eds(_)) || self.cluster.goes_anywhere()
+    }
+
+    /// The endpoint that was at this address before: at best the one in the same place.
+    fn take_known(
+        &mut self,
+        address: &Address,
+        place: &endpoint::Locality,
+        priority: u32,
+    ) -> Option<&'a Arc<Endpoint>> {
+        let all = self.known.get_mut(address)?;
+        let same = all.iter().position(|one| one.priority == priority && *one.locality == *place);
+        (!all.is_empty()).then(|| all.remove(same.unwrap_or(0)))
+    }
+
     fn locality(&mut self, configured: &LocalityEndpoints, state: &State) -> Locality {
         let place = Arc::new(configured.locality.clone());
         let mut endpoints = Vec::new();
         for config in &configured.endpoints {
+            if !self.is_once() {
+                // A name that stands for an address twice stands for it once.
+                self.seen.clear();
+            }
             for address in self.addresses(config, state) {
-                // The same address twice: the first one counts.
                 if self.seen.insert(address.clone()) {
-                    let old = self.known.remove(&address);
+                    let old = self.take_known(&address, &place, configured.priority);
                     self.changed |= old.is_none();
                     let cluster = &self.cluster.config;
                     let socket = cluster.socket_for(&config.metadata, &configured.metadata);

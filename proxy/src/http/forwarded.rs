@@ -130,13 +130,13 @@ fn sanitise(headers: &mut HeaderMap, edge: bool) {
         "x-envoy-expected-rq-timeout-ms",
         "x-envoy-force-trace",
         "x-envoy-ip-tags",
-        "x-envoy-original-path",
-        "x-envoy-decorator-operation",
         "x-envoy-hedge-on-per-try-timeout",
     ] {
         headers.remove(name);
     }
     if edge {
+        headers.remove("x-envoy-decorator-operation");
+        headers.remove("x-envoy-original-path");
         headers.remove("x-envoy-downstream-service-cluster");
         headers.remove("x-envoy-downstream-service-node");
     }

@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use regex::Regex;
 
 use super::balancing::SubsetMatch;
+use super::dynamic::{MetadataMatcher, StateMatcher};
 use super::filter::Overrides;
 use super::headers::HeaderOps;
 use super::kept::Kept;
@@ -35,8 +36,10 @@ pub struct RouteTable {
     pub response_headers: HeaderOps,
     /// `;key=value` at the end of a path is not looked at.
     pub ignore_path_parameters: bool,
-    /// A route has sampling of its own.
+    /// A route has sampling of its own, or names its spans.
     pub traces: bool,
+    /// Headers that only requests from inside may have (`internal_only_headers`).
+    pub internal_only: Vec<HeaderName>,
     /// Apply the table's header changes first and the route's last, so that the route's win.
     pub most_specific_header_mutations_wins: bool,
     /// What it changes about HTTP filters.
@@ -144,8 +147,8 @@ pub struct Route {
     pub request_headers: HeaderOps,
     /// Header changes towards the downstream.
     pub response_headers: HeaderOps,
-    /// Name of the span (`decorator.operation`).
-    pub operation: Option<Name>,
+    /// What spans call it, and who else is told so.
+    pub decorator: Option<Arc<Decorator>>,
     /// Sampling and tags of its own. None: the connection manager's.
     pub tracing: Option<Arc<RouteTracing>>,
     /// Metrics of its own.
@@ -154,6 +157,15 @@ pub struct Route {
     pub filters: Overrides,
     /// Its changes of answers, or those of its weighted clusters, tell something about the request.
     pub tells_request: bool,
+}
+
+/// `Decorator`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decorator {
+    /// Name of the span. Not empty.
+    pub operation: Name,
+    /// The other side is told, in `x-envoy-decorator-operation`. Default true.
+    pub propagate: bool,
 }
 
 /// `RouteMatch`
@@ -171,6 +183,10 @@ pub struct RouteMatch {
     pub client: ClientMatch,
     /// Only gRPC requests (by content type).
     pub grpc: bool,
+    /// What filters must have noted. All must match.
+    pub metadata: Vec<MetadataMatcher>,
+    /// Objects of the filter state. All must match.
+    pub state: Vec<StateMatcher>,
     /// Share of requests, out of a million; the rest goes on to the next route. None: all.
     pub fraction: Option<u32>,
 }
@@ -312,6 +328,8 @@ pub struct Weighted {
     pub total: u32,
     /// Header whose number picks instead of chance (`header_name`).
     pub header: Option<HeaderName>,
+    /// The hash of the route's policies picks instead of chance, where there is one (`use_hash_policy`).
+    pub by_hash: bool,
 }
 
 /// `WeightedCluster.ClusterWeight`

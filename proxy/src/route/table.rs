@@ -1,10 +1,12 @@
 //! Matching: authority to virtual host, then the first route that fits.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
 
+use crate::model::dynamic::Dynamic;
 use crate::model::matcher::{QueryMatcher, RequestView};
 use crate::model::route::{Case, Domains, PathMatch, Route, RouteMatch, RouteTable, VirtualHost};
 
@@ -19,20 +21,24 @@ pub struct Match<'a> {
 
 /// What routes look at beside the request itself.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Given {
+pub struct Given<'a> {
     /// Decides `runtime_fraction`.
     pub random: u64,
     /// The client showed a certificate.
     pub presented: bool,
     /// It was verified.
     pub validated: bool,
+    /// What filters noted so far.
+    pub dynamic: Option<&'a Dynamic>,
+    /// The client's address, for hashes.
+    pub source: Option<IpAddr>,
 }
 
 /// Find the virtual host and route for a request. None: no virtual host serves this authority.
 pub fn select<'a>(
     table: &'a RouteTable,
     request: &RequestView<'_>,
-    given: Given,
+    given: Given<'_>,
 ) -> Option<Match<'a>> {
     let authority = if table.ignore_port_in_host_matching {
         without_port(request.authority)
@@ -87,14 +93,14 @@ fn find_host(domains: &Domains, authority: &str) -> Option<usize> {
 }
 
 /// Whether a request fits.
-pub fn fits(matches: &RouteMatch, request: &RequestView<'_>, given: Given) -> bool {
+pub fn fits(matches: &RouteMatch, request: &RequestView<'_>, given: Given<'_>) -> bool {
     fits_at(matches, (request, split_query(request.path)), given)
 }
 
 fn fits_at(
     matches: &RouteMatch,
     (request, (path, query)): (&RequestView<'_>, (&str, &str)),
-    given: Given,
+    given: Given<'_>,
 ) -> bool {
     path_fits(&matches.path, path, request.method)
         && (!matches.grpc || is_grpc(request))
@@ -103,6 +109,8 @@ fn fits_at(
         && matches.cookies.iter().all(|cookie| cookie.matches(request.headers))
         && matches.client.presented.is_none_or(|wanted| wanted == given.presented)
         && matches.client.validated.is_none_or(|wanted| wanted == given.validated)
+        && matches.metadata.iter().all(|wanted| wanted.matches(given.dynamic))
+        && matches.state.iter().all(|wanted| wanted.matches(given.dynamic))
         && matches.fraction.is_none_or(|share| given.random % 1_000_000 < u64::from(share))
 }
 

@@ -16,6 +16,8 @@ fn route(name: &str, path: PathMatch) -> Route {
             cookies: vec![],
             client: ClientMatch::default(),
             grpc: false,
+            metadata: vec![],
+            state: vec![],
             fraction: None,
         },
         action: Action::Direct(DirectResponse {
@@ -25,7 +27,7 @@ fn route(name: &str, path: PathMatch) -> Route {
         }),
         request_headers: Default::default(),
         response_headers: Default::default(),
-        operation: None,
+        decorator: None,
         tracing: None,
         counted: None,
         filters: Vec::new(),

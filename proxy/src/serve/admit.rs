@@ -19,13 +19,13 @@ use crate::model::http::RouteSource;
 use crate::model::matcher::RequestView;
 use crate::model::names;
 use crate::model::route::{
-    Forward, HostRewrite, RequireTls, RetryPolicy, Route, RouteTable, Target, VirtualCluster,
-    VirtualHost, Weighted, WeightedCluster,
+    Forward, HashPolicy, HostRewrite, RequireTls, RetryPolicy, Route, RouteTable, Target,
+    VirtualCluster, VirtualHost, Weighted, WeightedCluster,
 };
 use crate::policy::hash::{self, Hashed};
 use crate::policy::retry::Retries;
 use crate::policy::timeout::{self, Timeouts};
-use crate::route::{replace_all, rewrite_path};
+use crate::route::{Given, replace_all, rewrite_path};
 use crate::telemetry::reason::{Reason, Refusal};
 
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
@@ -228,7 +228,10 @@ fn target_cluster<'a: 'r, 'r>(
         Target::Cluster(name) => Ok((name, None)),
         Target::Header(header) => named_by(header, forward, request).map(|name| (name, None)),
         Target::Weighted(weighted) => {
-            let drawn = drawn.unwrap_or_else(|| draw(weighted, request, fastrand::u64(..)));
+            let drawn = drawn.unwrap_or_else(|| {
+                let given = Given { random: fastrand::u64(..), ..Given::default() };
+                draw(weighted, request, (given, &forward.hash))
+            });
             let name = match &drawn.header {
                 Some(header) => named_by(header, forward, request)?,
                 None => &drawn.cluster,
@@ -254,13 +257,23 @@ fn named_by<'r>(
 pub(super) fn draw<'a>(
     weighted: &'a Weighted,
     request: &RequestView<'_>,
-    random: u64,
+    (given, policies): (Given<'_>, &[HashPolicy]),
 ) -> &'a WeightedCluster {
     let by_header = weighted
         .header
         .as_ref()
         .and_then(|header| request.headers.get(header)?.to_str().ok()?.parse::<u64>().ok());
-    let mut at = by_header.unwrap_or(random) % u64::from(weighted.total.max(1));
+    let by_hash = || {
+        let hashed =
+            Hashed { headers: request.headers, target: request.path, source: given.source };
+        // A cookie that has to be made first says nothing yet.
+        let (hash, made) = hash::hash(policies, &hashed, given.random);
+        hash.filter(|_| made.is_empty())
+    };
+    let number = by_header.or_else(|| if weighted.by_hash { by_hash() } else { None });
+    // Another part of the number than shares of routes look at.
+    let number = number.unwrap_or_else(|| given.random.rotate_left(32));
+    let mut at = number % u64::from(weighted.total.max(1));
     for entry in &weighted.clusters {
         match at.checked_sub(u64::from(entry.weight)) {
             Some(rest) => at = rest,

@@ -172,6 +172,11 @@ impl Exchange {
         let table = admit::route_table(&live, &connection.http.manager.routes);
         self.begin_trace(table.as_ref().ok().copied(), &mut request);
         let table = table?;
+        if !self.facts.internal {
+            for name in &table.internal_only {
+                request.headers_mut().remove(name);
+            }
+        }
         let mut followed = Followed::default();
         loop {
             match self.pass(table, request, &mut followed).await? {
@@ -223,7 +228,7 @@ impl Exchange {
             Action::Redirect(redirect) => {
                 return Ok(Pass::Answer(reply::redirect(redirect, route, &view)));
             }
-            Action::Direct(direct) => return Ok(Pass::Answer(reply::direct(direct))),
+            Action::Direct(direct) => return Ok(Pass::Answer(reply::direct(direct, &view))),
             Action::NonForwarding => return Err(self.no_route("the route does not forward")),
         };
         // admit
@@ -262,8 +267,9 @@ impl Exchange {
                 let routed = Routed::choose(table, &read::view(request), self.given());
                 routed.matched?.route
             });
+            let decorator = route.and_then(|route| route.decorator.clone());
             let tracing = route.and_then(|route| route.tracing.clone());
-            super::record::start_span(self, tracing, request);
+            super::record::start_span(self, (tracing, decorator), request);
         }
         if self.connection.http.manager.always_set_request_id_in_response {
             self.echo_request_id = request.headers().get(names::X_REQUEST_ID).cloned();
@@ -272,9 +278,15 @@ impl Exchange {
     }
 
     /// What routes look at beside the request itself.
-    pub(super) fn given(&self) -> Given {
+    pub(super) fn given(&self) -> Given<'_> {
         let verified = self.connection.is_mutual_tls();
-        Given { random: self.random, presented: verified, validated: verified }
+        Given {
+            random: self.random,
+            presented: verified,
+            validated: verified,
+            dynamic: self.facts.dynamic.as_deref(),
+            source: self.connection.remote_ip(),
+        }
     }
 
     /// Count in the metrics of the virtual cluster and of the route, if they have some.

@@ -18,7 +18,7 @@ use crate::http::request_id;
 use crate::http::target;
 use crate::model::listener::{Address, Direction};
 use crate::model::names;
-use crate::model::route::VirtualCluster;
+use crate::model::route::{Decorator, VirtualCluster};
 use crate::model::tracing::RouteTracing;
 use crate::telemetry::format::{self, LogKind, Record, Times};
 use crate::telemetry::reason::Reason;
@@ -28,7 +28,7 @@ use crate::telemetry::trace::{Outcome, Span, TraceReason, Wants, Why};
 /// hop to hop why it is traced, and a number that all hops draw the same from.
 pub(super) fn start_span(
     exchange: &mut Exchange,
-    of_route: Option<Arc<RouteTracing>>,
+    (of_route, decorator): (Option<Arc<RouteTracing>>, Option<Arc<Decorator>>),
     request: &mut Request<RequestBody>,
 ) {
     let http = Arc::clone(&exchange.connection.http);
@@ -44,15 +44,21 @@ pub(super) fn start_span(
     {
         headers.insert(names::X_REQUEST_ID, packed);
     }
+    if headers.contains_key(names::X_ENVOY_FORCE_TRACE) {
+        // Who asks for a trace wants to find it.
+        exchange.echo_request_id = headers.get(names::X_REQUEST_ID).cloned();
+    }
     let inbound = http.direction != Direction::Outbound;
-    let decision = (reason != TraceReason::No, inbound);
-    let span = tracer.start(headers, &mut || fastrand::u64(..), exchange.wall, decision);
+    let bound = tracer.allows(of_route.as_deref(), number);
+    let decision = (reason != TraceReason::No, bound, inbound);
+    let mut span = tracer.start(headers, &mut || fastrand::u64(..), exchange.wall, decision);
+    span.decorate(decorator, headers);
     let stats = &http.stats;
     match reason {
-        _ if !span.is_sampled() => &stats.tracing_not_sampled,
+        TraceReason::No => &stats.tracing_not_sampled,
         TraceReason::Client => &stats.tracing_client_enabled,
         TraceReason::Forced => &stats.tracing_service_forced,
-        _ => &stats.tracing_sampled,
+        TraceReason::Sampled => &stats.tracing_sampled,
     }
     .inc();
     exchange.span = Some(span.of_route(of_route));
@@ -289,7 +295,6 @@ fn outcome(facts: &Facts) -> Record<'_> {
         route: facts.route.as_ref().map(|route| &*route.name),
         virtual_cluster: facts.virtual_cluster.as_deref().and_then(VirtualCluster::told),
         virtual_host: facts.host.as_ref().map(|host| &*host.name),
-        operation: facts.route.as_ref().and_then(|route| route.operation.as_deref()),
         ..Record::default()
     }
 }

@@ -167,6 +167,9 @@ pub(super) async fn dress(
         ServerHeader::PassThrough => {}
     }
     echo_request_id(exchange, map);
+    if let Some(span) = &mut exchange.span {
+        span.answered(map);
+    }
     if let Some(via) = &manager.via {
         map.append(http::header::VIA, via.clone());
     }
@@ -179,10 +182,15 @@ pub(super) fn redirect(redirect: &Redirect, route: &Route, request: &RequestView
     found(redirect.status, &location)
 }
 
-/// `direct_response` of a route.
-pub(super) fn direct(direct: &DirectResponse) -> Answer {
+/// `direct_response` of a route. What was made, and what is elsewhere, is where the request was going.
+pub(super) fn direct(direct: &DirectResponse, request: &RequestView<'_>) -> Answer {
     let mut response = Response::new(direct.body.clone());
     *response.status_mut() = direct.status;
+    if direct.status == StatusCode::CREATED || direct.status.is_redirection() {
+        let (authority, path) = (request.authority, request.path);
+        let location = HeaderValue::from_str(&format!("{}://{authority}{path}", request.scheme));
+        response.headers_mut().extend(location.ok().map(|location| (LOCATION, location)));
+    }
     Answer::Local(Reason::DirectResponse, response)
 }
 
@@ -250,8 +258,11 @@ async fn local(
     let response = if exchange.grpc && !health && reason != Reason::Preflight {
         in_grpc(&exchange, reason, response)
     } else {
-        let length = HeaderValue::from(response.body().len());
-        response.headers_mut().insert(CONTENT_LENGTH, length);
+        // In HTTP/2 the head itself says that there is nothing more.
+        if !response.body().is_empty() || !exchange.connection.is_http2() {
+            let length = HeaderValue::from(response.body().len());
+            response.headers_mut().insert(CONTENT_LENGTH, length);
+        }
         response
     };
     let response = response.map(AnswerBody::from);
@@ -260,6 +271,9 @@ async fn local(
     let (mut head, body) = response.into_parts();
     head.headers.insert(SERVER, exchange.connection.http.manager.server_name.clone());
     echo_request_id(&exchange, &mut head.headers);
+    if let Some(span) = &mut exchange.span {
+        span.answered(&mut head.headers);
+    }
     // Rather than read a body that nobody wants, HTTP/1 begins anew.
     let unread = exchange.meter.as_ref().is_some_and(|meter| meter.ended().is_none());
     if unread && !exchange.connection.is_http2() {

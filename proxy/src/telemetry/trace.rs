@@ -2,6 +2,7 @@
 
 mod attributes;
 mod context;
+mod operation;
 mod tail;
 
 use std::fmt;
@@ -94,6 +95,7 @@ pub struct Span {
     of_route: Option<Arc<RouteTracing>>,
     /// Headers to keep for the second look. None: everything, if there is such a look at all.
     tail_head: Option<Arc<[HeaderName]>>,
+    operation: operation::Operation,
 }
 
 /// A span that is over, ready to be sent.
@@ -172,17 +174,23 @@ impl Tracer {
         if within(overall_share) { reason } else { TraceReason::No }
     }
 
-    /// Begin the span of a request. Where it is not sampled it is not recorded either (but for a second look), and
+    /// Whether the share of all that may be traced (`overall_sampling`) leaves room for a request.
+    pub fn allows(&self, of_route: Option<&RouteTracing>, number: u64) -> bool {
+        let overall = of_route.map_or(self.config.overall_sampling, |route| route.overall_sampling);
+        ((number % 10_000) as f64) < overall * 100.0
+    }
+
+    /// Begin the span of a request. `traced`: by the percentages; `allowed`: by their upper bound. Where it is not sampled it is not recorded either (but for a second look), and
     /// the decision is passed on, so that the hops behind this one do not draw again.
     pub fn start(
         &self,
         headers: &HeaderMap,
         random: &mut dyn FnMut() -> u64,
         start: SystemTime,
-        (traced, inbound): (bool, bool),
+        (traced, allowed, inbound): (bool, bool, bool),
     ) -> Span {
         let parent = TraceContext::extract(headers);
-        let sampled = self.samples(parent.as_ref(), traced, random);
+        let sampled = self.samples(parent.as_ref(), (traced, allowed), random);
         let span_id = nonzero(random);
         let context = match &parent {
             Some(parent) => parent.child(span_id, sampled),
@@ -197,17 +205,18 @@ impl Tracer {
             inbound,
             of_route: None,
             tail_head: self.tail_head.clone(),
+            operation: operation::Operation::default(),
         }
     }
 
     fn samples(
         &self,
         parent: Option<&TraceContext>,
-        traced: bool,
+        (traced, allowed): (bool, bool),
         random: &mut dyn FnMut() -> u64,
     ) -> bool {
         match (&self.config.sampler, parent) {
-            (Sampler::Manager, Some(parent)) => parent.sampled,
+            (Sampler::Manager, Some(parent)) => parent.sampled && allowed,
             (Sampler::Manager, None) => traced,
             (sampler, parent) => decide(sampler, parent, random),
         }
@@ -312,6 +321,7 @@ impl Span {
             inbound: false,
             of_route: self.of_route.clone(),
             tail_head: None,
+            operation: operation::Operation::default(),
         })
     }
 
@@ -333,7 +343,7 @@ impl Span {
         let limit = self.config.max_path_tag_length as usize;
         let mut attributes = attributes::of_request(record, limit);
         attributes.extend(kept.map(|why| ("pillion.tail", why.as_str().to_owned())));
-        let name = name(record, self.inbound);
+        let name = self.name(record);
         self.queue_as(name, attributes, (record, end));
     }
 
@@ -370,16 +380,6 @@ impl Span {
 impl fmt::Debug for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Span").field("context", &self.context).finish_non_exhaustive()
-    }
-}
-
-/// Envoy's names: what comes in is just that, what goes out says where to.
-fn name(record: &Record<'_>, inbound: bool) -> String {
-    match (record.operation, record.authority) {
-        (Some(operation), _) if !operation.is_empty() => operation.to_owned(),
-        (_, Some(authority)) if !inbound => format!("egress {authority}"),
-        _ if !inbound => "egress".to_owned(),
-        _ => "ingress".to_owned(),
     }
 }
 

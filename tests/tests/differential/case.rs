@@ -123,6 +123,25 @@ pub(crate) fn request(method: Method, path: &str) -> Request {
     }
 }
 
+/// A `GET` with headers that only those inside may send.
+pub(crate) fn pretends(path: &str) -> Request {
+    [
+        "x-envoy-internal",
+        "x-envoy-original-path",
+        "x-envoy-original-host",
+        "x-envoy-decorator-operation",
+        "x-envoy-ip-tags",
+        "x-envoy-downstream-service-cluster",
+        "x-envoy-downstream-service-node",
+        "x-envoy-upstream-alt-stat-name",
+        "x-envoy-expected-rq-timeout-ms",
+        "x-envoy-external-address",
+        "x-envoy-attempt-count",
+    ]
+    .into_iter()
+    .fold(get(path), |request, name| request.header(name, "1"))
+}
+
 /// Exactly these bytes.
 pub(crate) fn raw(text: &'static str) -> Request {
     Request { raw: Some(text), ..get("/") }

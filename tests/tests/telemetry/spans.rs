@@ -30,6 +30,7 @@ const KNOWN: &[&str] = &[
     "header",
     "default",
     "gone",
+    "of_route",
 ];
 
 fn tracing(more: &str) -> String {
@@ -65,6 +66,29 @@ fn told(span: &Span) -> Value {
         "failed": span.status.as_ref().map_or(0, |status| status.code),
         "attributes": known,
     })
+}
+
+/// Names and tags of routes.
+const ROUTES: &str = "route_config: {virtual_hosts: [{name: v, domains: ['*'], routes: [
+    {name: named, match: {prefix: /named}, route: {cluster: a}, decorator: {operation: buy}},
+    {name: tagged, match: {prefix: /tagged}, route: {cluster: a}, tracing: {custom_tags: [
+        {tag: of_route, literal: {value: mine}}, {tag: literal, literal: {value: other}},
+        {tag: default, request_header: {name: x-b, default_value: e}}]}},
+    {name: never, match: {prefix: /never}, route: {cluster: a}, tracing: {overall_sampling: {numerator: 0}}},
+    {name: r, match: {prefix: /}, route: {cluster: a}}]}]}";
+
+#[tokio::test]
+async fn routes_name_and_tag_their_spans() -> anyhow::Result<()> {
+    let mut said = Vec::new();
+    for kind in kinds()? {
+        let world = World::start(kind, &tracing(&format!("stat_prefix: http, {ROUTES}"))).await?;
+        world.get("/a/named", &[("x-envoy-decorator-operation", "theirs")]).await?;
+        world.get("/never", &[]).await?;
+        world.get("/named", &[]).await?;
+        world.get("/tagged", &[("x-b", "b")]).await?;
+        said.push(arrived(&world, 3).await?);
+    }
+    same(&said)
 }
 
 /// Spans of these requests, in the order of their URLs and names.

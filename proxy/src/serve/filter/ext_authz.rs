@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -27,7 +28,7 @@ use crate::model::ext_authz::{
 use crate::model::filter::{FilterKind, Override};
 use crate::model::headers::HeaderAppend;
 use crate::model::matcher::StringMatcher;
-use crate::model::metadata::Fields;
+use crate::model::metadata::{Fields, Value};
 use crate::telemetry::reason::{Reason, Refusal};
 use crate::telemetry::stats::{Counter, Scope};
 
@@ -48,6 +49,7 @@ pub(super) struct ExtAuthzStats {
     disabled: Counter,
     failure_mode_allowed: Counter,
     invalid: Counter,
+    ignored_dynamic_metadata: Counter,
 }
 
 impl ExtAuthzStats {
@@ -61,6 +63,7 @@ impl ExtAuthzStats {
             disabled: counter("disabled"),
             failure_mode_allowed: counter("failure_mode_allowed"),
             invalid: counter("invalid"),
+            ignored_dynamic_metadata: counter("ignored_dynamic_metadata"),
         }
     }
 }
@@ -98,6 +101,7 @@ pub(super) async fn check(
         },
         None => None,
     };
+    let asked = Instant::now();
     let decision = match &config.service {
         Service::Grpc(service, limit, wire) => {
             let question = (wire.encode)(&question(exchange, &settings, request, body.as_ref()));
@@ -114,7 +118,7 @@ pub(super) async fn check(
             answer.map_err(|refusal| refusal.to_string()).map(|answer| read_http(service, &answer))
         }
     };
-    Ok(decide(exchange, config, stats, (request, decision)))
+    Ok(decide(exchange, (config, stats), (request, decision), asked.elapsed()))
 }
 
 /// None: nobody is asked here.
@@ -359,12 +363,19 @@ fn read_http(service: &HttpAuthz, answer: &Response<Bytes>) -> Decision {
 
 fn decide(
     exchange: &mut Exchange,
-    config: &ExtAuthz,
-    stats: &ExtAuthzStats,
+    (config, stats): (&ExtAuthz, &ExtAuthzStats),
     (request, decision): (&mut Request<RequestBody>, Result<Decision, String>),
+    took: Duration,
 ) -> Option<Answer> {
     let failed = match decision {
-        Ok(Decision::Allowed(allowed)) => {
+        Ok(Decision::Allowed(mut allowed)) => {
+            // As in Envoy, only where the service notes something itself.
+            if !allowed.metadata.is_empty() {
+                let millis =
+                    Value::Number(f64::from(u32::try_from(took.as_millis()).unwrap_or(u32::MAX)));
+                allowed.metadata.insert("ext_authz_duration".to_owned(), millis);
+            }
+            note(exchange, (config, stats), &allowed.metadata);
             if config.validate && !is_valid(&allowed) {
                 stats.invalid.inc();
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
@@ -372,17 +383,19 @@ fn decide(
                 return Some(denial.answer(exchange, "ext_authz_invalid".to_owned()));
             }
             stats.ok.inc();
-            note(exchange, config, &allowed.metadata);
             allow(exchange, config, *allowed, request);
             return None;
         }
         Ok(Decision::Denied(said)) => {
             stats.denied.inc();
-            note(exchange, config, &said.metadata);
+            note(exchange, (config, stats), &said.metadata);
             let status = said.status.unwrap_or(StatusCode::FORBIDDEN);
             return Some(say(said, status).answer(exchange, "ext_authz_denied".to_owned()));
         }
-        Ok(Decision::Failed(said)) => said,
+        Ok(Decision::Failed(said)) => {
+            note(exchange, (config, stats), &said.metadata);
+            said
+        }
         Err(why) => {
             tracing::debug!(why, "the authorization service did not answer");
             Said::default()
@@ -400,9 +413,14 @@ fn decide(
     Some(say(failed, status).answer(exchange, "ext_authz_error".to_owned()))
 }
 
-fn note(exchange: &mut Exchange, config: &ExtAuthz, fields: &Fields) {
-    if config.notes && !fields.is_empty() {
+fn note(exchange: &mut Exchange, (config, stats): (&ExtAuthz, &ExtAuthzStats), fields: &Fields) {
+    if fields.is_empty() {
+        return;
+    }
+    if config.notes {
         exchange.facts.dynamic_mut().note(NAMESPACE, fields.clone());
+    } else {
+        stats.ignored_dynamic_metadata.inc();
     }
 }
 

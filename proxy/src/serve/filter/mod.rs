@@ -178,12 +178,12 @@ impl<'a> Routed<'a> {
     }
 
     /// Choose. The same luck chooses the same for the same request.
-    pub(super) fn choose(table: &'a RouteTable, view: &RequestView<'_>, given: Given) -> Self {
+    pub(super) fn choose(table: &'a RouteTable, view: &RequestView<'_>, given: Given<'_>) -> Self {
         let matched = route::select(table, view, given);
         let weighted = match matched.and_then(|matched| Some(&matched.route?.action)) {
             Some(Action::Forward(forward)) => match &forward.target {
                 // Another part of the number than shares of routes look at.
-                Target::Weighted(all) => Some(admit::draw(all, view, given.random.rotate_left(32))),
+                Target::Weighted(all) => Some(admit::draw(all, view, (given, &forward.hash))),
                 _ => None,
             },
             _ => None,

@@ -113,8 +113,6 @@ pub struct Record<'a> {
     pub unique: u128,
     /// What filters noted. None: nothing.
     pub dynamic: Option<&'a Dynamic>,
-    /// Name that the route gives to spans.
-    pub operation: Option<&'a str>,
     /// The span.
     pub span: Option<&'a Span>,
 }

@@ -275,6 +275,18 @@ mod tests {
             ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1", "too short"),
             ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x", "too long"),
             ("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01x", "later, no dash"),
+            ("", "empty"),
+            ("junk", "something else"),
+            ("00", "the version alone"),
+            ("0-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-001", "a short version"),
+            ("FF-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "an upper-case version"),
+            ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331", "no flags"),
+            ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0g", "flags that are no number"),
+            ("00-0af7651916cd43dd8448eb211c80319-cb7ad6b7169203331-01", "dashes elsewhere"),
+            ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333-011", "a short span id"),
+            ("00_0af7651916cd43dd8448eb211c80319c_b7ad6b7169203331_01", "no dashes"),
+            (" 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "a space before it"),
+            ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01,", "a list"),
         ] {
             assert_eq!(TraceContext::extract(&with(&[("traceparent", bad)])), None, "{why}");
         }
@@ -282,6 +294,14 @@ mod tests {
         assert!(
             TraceContext::extract(&with(&[("traceparent", later)])).is_some_and(|c| !c.sampled)
         );
+        let long =
+            format!("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-{}", "x".repeat(4000));
+        let long = with(&[("traceparent", long.leak() as &str)]);
+        assert!(TraceContext::extract(&long).is_some_and(|c| c.sampled), "a long later version");
+        let flags = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-ff";
+        assert!(TraceContext::extract(&with(&[("traceparent", flags)])).is_some_and(|c| c.sampled));
+        let other = [("traceparent", GOOD), ("traceparent", later)];
+        assert_eq!(TraceContext::extract(&with(&other)), None, "two that differ");
         let twice = with(&[("traceparent", GOOD), ("traceparent", GOOD)]);
         assert_eq!(TraceContext::extract(&twice), None);
     }
@@ -325,6 +345,10 @@ mod tests {
     #[test]
     fn a_state_with_something_wrong_is_dropped_as_a_whole() {
         let long = "k".repeat(257) + "=v";
+        let wide = "k=".to_owned() + &"v".repeat(257);
+        // 32 members of the largest size, which is far more than the 512 characters that must be passed on.
+        let member = |at: usize| format!("{at:0>256}={}", "v".repeat(256));
+        let full = (0..32).map(member).collect::<Vec<_>>().join(",");
         for (state, want) in [
             ("a=1,b=2", "a=1,b=2"),
             ("t@sys=1, rojo=00f067aa0ba902b7", "t@sys=1,rojo=00f067aa0ba902b7"),
@@ -336,6 +360,17 @@ mod tests {
             ("a=x=y", ""),
             ("t@much-too-long-a-system=1", ""),
             (long.as_str(), ""),
+            (wide.as_str(), ""),
+            (full.as_str(), full.as_str()),
+            ("a=1;b=2", ""),
+            ("a=1=2", ""),
+            ("a b=1", ""),
+            ("1a=1", "1a=1"),
+            ("@s=1", ""),
+            ("t@=1", ""),
+            ("a@b@c=1", ""),
+            (",", ""),
+            ("", ""),
         ] {
             let lines = [("traceparent", GOOD), ("tracestate", state)];
             assert_eq!(TraceContext::extract(&with(&lines)).unwrap().state, want, "{state}");

@@ -96,16 +96,19 @@ fn decode(bytes: &[u8]) -> Result<Decision, String> {
     use pb::check_response::HttpResponse as Kind;
     let answer = pb::CheckResponse::decode(bytes).map_err(|error| error.to_string())?;
     let code = answer.status.as_ref().map_or(0, |status| status.code);
-    // The older place of it is in the answer that allows.
     let noted = answer.dynamic_metadata.as_ref().map(common::fields).unwrap_or_default();
     Ok(match (code, answer.http_response) {
         (0, Some(Kind::OkResponse(ok))) => {
-            let mut may = allowed(ok);
-            may.metadata.extend(noted);
-            Decision::Allowed(Box::new(may))
+            // The older place of it, in the answer that allows, counts alone where there is something.
+            let older = ok.dynamic_metadata.is_some();
+            let may = allowed(ok);
+            let metadata = if older { may.metadata } else { noted };
+            Decision::Allowed(Box::new(Allowed { metadata, ..may }))
         }
         (0, _) => Decision::Allowed(Box::new(Allowed { metadata: noted, ..Allowed::default() })),
-        (_, Some(Kind::ErrorResponse(said))) => Decision::Failed(self::said(said)),
+        (_, Some(Kind::ErrorResponse(said))) => {
+            Decision::Failed(Said { metadata: noted, ..self::said(said) })
+        }
         (_, Some(Kind::DeniedResponse(said))) => {
             Decision::Denied(Said { metadata: noted, ..self::said(said) })
         }

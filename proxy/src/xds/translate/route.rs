@@ -16,7 +16,8 @@ use super::route_match;
 use super::tracing;
 use crate::model::kept::Kept;
 use crate::model::route::{
-    Action, Counted, Domains, Mirror, RequireTls, Route, RouteTable, VirtualCluster, VirtualHost,
+    Action, Counted, Decorator, Domains, Mirror, RequireTls, Route, RouteTable, VirtualCluster,
+    VirtualHost,
 };
 use crate::model::tracing::RouteTracing;
 
@@ -43,7 +44,8 @@ pub(super) fn table(at: &At<'_>, config: &pb::RouteConfiguration) -> Option<Rout
         ("response_headers_to_remove", &config.response_headers_to_remove),
     );
     let routes = hosts.iter().flat_map(|host| &host.routes);
-    let traces = routes.into_iter().any(|route| route.tracing.is_some());
+    let traces =
+        routes.into_iter().any(|route| route.tracing.is_some() || route.decorator.is_some());
     Some(RouteTable {
         name: config.name.as_str().into(),
         domains: domains(&hosts_at, &config.virtual_hosts)?,
@@ -58,6 +60,9 @@ pub(super) fn table(at: &At<'_>, config: &pb::RouteConfiguration) -> Option<Rout
         response_headers,
         ignore_path_parameters: config.ignore_path_parameters_in_path_matching,
         traces,
+        internal_only: at
+            .field("internal_only_headers")
+            .each(&config.internal_only_headers, |at, name| headers::name_of(at, name)),
         most_specific_header_mutations_wins: config.most_specific_header_mutations_wins,
         filters,
     })
@@ -187,6 +192,12 @@ fn virtual_clusters(at: &At<'_>, clusters: &[pb::VirtualCluster]) -> Vec<Arc<Vir
     all
 }
 
+fn decorator(at: &At<'_>, config: &pb::Decorator) -> Option<Decorator> {
+    at.field("operation").expect(!config.operation.is_empty(), "is empty")?;
+    let operation = config.operation.as_str().into();
+    Some(Decorator { operation, propagate: config.propagate != Some(false) })
+}
+
 /// Sampling and tags.
 fn route_tracing(at: &At<'_>, config: &pb::Tracing) -> RouteTracing {
     let percent = |share: Option<&FractionalPercent>| {
@@ -229,7 +240,10 @@ fn one(at: &At<'_>, route: &pb::Route, given: &Inherited<'_>) -> Option<Route> {
         tells_request: headers::tell_request(&response_headers, &filters) || action.tells_request(),
         action,
         response_headers,
-        operation: route.decorator.as_ref().map(|decorator| decorator.operation.as_str().into()),
+        decorator: match &route.decorator {
+            Some(wanted) => Some(Arc::new(decorator(&at.field("decorator"), wanted)?)),
+            None => None,
+        },
         tracing: route
             .tracing
             .as_ref()

@@ -193,7 +193,8 @@ fn weighted(
         Some(Random::HeaderName(name)) => Some(headers::name_of(&at.field("header_name"), name)?),
         _ => None,
     };
-    Some(Weighted { clusters, total, header })
+    let by_hash = matches!(weighted.random_value_specifier, Some(Random::UseHashPolicy(true)));
+    Some(Weighted { clusters, total, header, by_hash })
 }
 
 fn path_rewrite(at: &At<'_>, route: &pb::RouteAction) -> Option<PathRewrite> {

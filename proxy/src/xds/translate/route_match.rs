@@ -23,6 +23,8 @@ pub(super) fn matches(at: &At<'_>, route: &pb::RouteMatch) -> Option<RouteMatch>
             None => ClientMatch::default(),
         },
         grpc: route.grpc.is_some(),
+        metadata: at.field("dynamic_metadata").each(&route.dynamic_metadata, matcher::metadata),
+        state: at.field("filter_state").each(&route.filter_state, matcher::state),
         fraction: route.runtime_fraction.as_ref().map(common::runtime_fraction),
     })
 }

@@ -23,6 +23,7 @@ mod jwt;
 mod local_replies;
 mod metadata;
 mod names;
+mod noted_routes;
 mod overload;
 mod protection;
 mod protocols;
@@ -34,6 +35,7 @@ mod retry_policies;
 mod route_details;
 mod routing;
 mod tls;
+mod tracing;
 
 use super::part::{OnPurpose, Part};
 

@@ -1,6 +1,6 @@
 //! What routes match beside paths and headers, what they are counted by, and where copies go.
 
-use crate::differential::case::{Case, Client, get, post};
+use crate::differential::case::{Case, Client, get, post, pretends};
 use crate::differential::part::Part;
 
 const LISTENERS: &str = "
@@ -105,6 +105,9 @@ fn counted() -> Vec<Case> {
             .ask(get("/two").does("status=500 times=1"), "500 UO two no-retries")
             .ask(get("/two").does("hang"), "504 UT two no-retries")
             .ask(get("/direct"), "200 - direct -"),
+        Case::new("who pretends to be inside, behind the edge", "{routes: [{name: r, match: {prefix: /}, route: {cluster: a}}]}")
+            .ask(pretends("/"), "200 - r a")
+            .ask(pretends("/").header("x-forwarded-for", "10.0.0.1"), "200 - r a"),
         Case::new("weighted by header", "{routes: [{name: r, match: {prefix: /}, route: {weighted_clusters: {clusters: [{cluster_header: x-to, weight: 1}]}}}]}")
             .ask(get("/").header("x-to", "a"), "200 - r a")
             .ask(get("/").header("x-to", "b"), "200 - r b")

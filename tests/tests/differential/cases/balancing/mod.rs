@@ -4,6 +4,7 @@ mod affinity;
 mod hashing;
 mod places;
 mod subsets;
+mod twice;
 
 use std::net::SocketAddr;
 use std::sync::{LazyLock, mpsc};
