@@ -137,6 +137,7 @@ fn sanitise(headers: &mut HeaderMap, edge: bool) {
     if edge {
         headers.remove("x-envoy-decorator-operation");
         headers.remove("x-envoy-original-path");
+        headers.remove("x-envoy-original-host");
         headers.remove("x-envoy-downstream-service-cluster");
         headers.remove("x-envoy-downstream-service-node");
     }

@@ -296,6 +296,10 @@ pub(super) fn prepare(
     for name in TIMEOUT_HEADERS {
         request.headers_mut().remove(name);
     }
+    // Nobody else has it by now, and nothing is counted under that name here.
+    if exchange.facts.internal {
+        request.headers_mut().remove("x-envoy-upstream-alt-stat-name");
+    }
     headers::to_upstream(exchange, plan, &mut request);
     // After the route's changes: those may ask for retries too.
     if RETRY_HEADERS.iter().any(|name| request.headers().contains_key(name)) {
