@@ -1,14 +1,18 @@
 //! Descriptors of all messages, for what has to work on any of them: JSON, support marks, dumps.
 
+use std::io::Read as _;
 use std::sync::LazyLock;
 
+use flate2::read::ZlibDecoder;
 use prost::Name;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 
-static BYTES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+static PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin.z"));
 
-static POOL: LazyLock<DescriptorPool> =
-    LazyLock::new(|| DescriptorPool::decode(BYTES).expect("build.rs wrote a valid descriptor set"));
+static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+    DescriptorPool::decode(file_descriptor_set().as_slice())
+        .expect("build.rs wrote a valid descriptor set")
+});
 
 /// The descriptors of every message and service of this crate. Decoded at the first use.
 pub fn pool() -> &'static DescriptorPool {
@@ -16,8 +20,11 @@ pub fn pool() -> &'static DescriptorPool {
 }
 
 /// The serialized `FileDescriptorSet` behind [`pool`], with our field options, without comments.
-pub fn file_descriptor_set() -> &'static [u8] {
-    BYTES
+pub fn file_descriptor_set() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let unpacked = ZlibDecoder::new(PACKED).read_to_end(&mut bytes);
+    unpacked.expect("build.rs packed it");
+    bytes
 }
 
 /// The descriptor of the message that a type URL names, if it is one of ours or well-known.

@@ -34,7 +34,7 @@ const NEWER: &[&str] = &[
 ];
 
 fn ours() -> FileDescriptorSet {
-    let mut set = FileDescriptorSet::decode(pillion_xds::descriptors::file_descriptor_set())
+    let mut set = FileDescriptorSet::decode(&*pillion_xds::descriptors::file_descriptor_set())
         .expect("the embedded descriptors decode");
     // Peak EWMA is contrib in Envoy, and not in the package.
     let elsewhere =

@@ -10,7 +10,8 @@ use anyhow::Context;
 use pillion_proxy::app::systemd::{Activated, Notifier};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::prelude::*;
 
 use crate::app::files::{write_atomically, write_ports};
 use crate::app::kubernetes::InCluster;
@@ -279,13 +280,15 @@ async fn attend(manager: &Notifier, control_plane: &ControlPlane) {
 }
 
 fn start_logging(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // Fails only if a logger was set before: then that one stays.
-    let _ = match format {
+    let asked = std::env::var("RUST_LOG").ok().and_then(|levels| levels.parse().ok());
+    let filter = asked.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
         LogFormat::Text => {
-            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
+            lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed()
         }
-        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Json => lines.json().boxed(),
     };
+    // Fails only if a logger was set before: then that one stays.
+    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 use super::Logs;
 
@@ -68,7 +68,7 @@ impl Loggers {
         let mut levels = self.lock();
         let mut wanted = levels.clone();
         wanted.set(logger, level)?;
-        let filter = EnvFilter::try_new(wanted.directives()).map_err(|error| error.to_string())?;
+        let filter: Targets = wanted.directives().parse().map_err(|error| format!("{error}"))?;
         logs.reload(filter).map_err(|error| error.to_string())?;
         *levels = wanted;
         Ok(())
@@ -91,7 +91,7 @@ impl Levels {
         Ok(())
     }
 
-    /// As `tracing_subscriber::EnvFilter` reads it; the longest name that fits decides there.
+    /// As `tracing_subscriber`'s `Targets` reads it; the longest name that fits decides there.
     fn directives(&self) -> String {
         let mut all = self.rest.to_string();
         for (name, level) in &self.own {

@@ -33,9 +33,10 @@ use pillion_xds::json::{self, UnknownFields};
 use proxy::Proxy;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{oneshot, watch};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, reload};
 
 use crate::cluster;
 use crate::model::Map;
@@ -126,11 +127,12 @@ fn code(served: Result<(), String>) -> ExitCode {
 }
 
 /// Changes what is logged while the proxy runs.
-type Logs = reload::Handle<EnvFilter, tracing_subscriber::Registry>;
+type Logs = reload::Handle<Targets, tracing_subscriber::Registry>;
 
 /// None: there is a logger already (`pillion proxy`).
 fn start_logging(flags: &Flags) -> Option<Logs> {
-    let filter = EnvFilter::try_new(&flags.log_level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let info = |_| Targets::new().with_default(LevelFilter::INFO);
+    let filter = flags.log_level.parse().unwrap_or_else(info);
     let (filter, handle) = reload::Layer::new(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     tracing_subscriber::registry().with(filter).with(lines).try_init().ok().map(|()| handle)
