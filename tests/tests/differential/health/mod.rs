@@ -134,6 +134,9 @@ impl World {
             statuses.insert(answer.status.to_string());
             who.extend(answer.header("x-index").map(str::to_owned));
         }
+        // Whom an answer ejects is decided by the main thread, which Envoy's workers tell later: an answer of the same
+        // thread comes after that.
+        client::get(self.proxy.admin, "/ready").await?;
         let join = |all: BTreeSet<String>| all.into_iter().collect::<Vec<_>>().join("+");
         Ok(format!("{}@{}", join(statuses), join(who)))
     }
