@@ -165,8 +165,10 @@ pub(super) async fn attend(path: PathBuf, heritage: Heritage, state: Arc<State>,
         if let Some(link) = predecessor {
             take_over(&link, &inherited);
         }
+        // First the door, then the word: whoever hears that this process is in charge may send the next one at once.
+        let door = Door::open(&path).map_err(|error| error.to_string());
         state.in_charge.cancel();
-        if let Err(error) = await_successor(&path, epoch, &state, &own) {
+        if let Err(error) = door.and_then(|door| await_successor(&door, epoch, &state, &own)) {
             let path = path.display();
             tracing::error!(%path, %error, "this proxy cannot be succeeded by a hot restart");
         }
@@ -204,8 +206,7 @@ fn take_over(link: &Link, inherited: &Inherited) {
 }
 
 /// Wait for successors until one has taken over.
-fn await_successor(path: &Path, epoch: u32, state: &State, own: &Own) -> Result<(), String> {
-    let door = Door::open(path).map_err(|error| error.to_string())?;
+fn await_successor(door: &Door, epoch: u32, state: &State, own: &Own) -> Result<(), String> {
     loop {
         let link = door.accept().map_err(|error| error.to_string())?;
         match converse(&link, epoch, state, own) {
