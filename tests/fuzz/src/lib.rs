@@ -5,9 +5,11 @@
 //! with small changes of each.
 
 mod bootstrap;
+mod headers;
 mod jwt;
 mod log_format;
 mod path;
+mod proxy_protocol;
 mod resource;
 mod routes;
 mod sniff;
@@ -19,9 +21,11 @@ pub type Target = fn(&[u8]);
 /// Every target, by the name of its folder in `seeds/`.
 pub const TARGETS: &[(&str, Target)] = &[
     ("bootstrap", bootstrap::target),
+    ("headers", headers::target),
     ("jwt", jwt::target),
     ("log_format", log_format::target),
     ("path", path::target),
+    ("proxy_protocol", proxy_protocol::target),
     ("resource", resource::target),
     ("routes", routes::target),
     ("sniff", sniff::target),
