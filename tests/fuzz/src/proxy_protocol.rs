@@ -15,6 +15,8 @@ pub(super) fn target(bytes: &[u8]) {
     let Found::Whole(read) = whole else { return };
     assert!(read.length <= bytes.len(), "{read:?} of {} bytes", bytes.len());
     let written = write(&Header { version: read.version, tlvs: Vec::new() }, read.ends);
-    let Found::Whole(again) = parse(&written) else { panic!("{read:?} was written as {written:?}") };
+    let Found::Whole(again) = parse(&written) else {
+        panic!("{read:?} was written as {written:?}")
+    };
     assert_eq!((again.ends, again.length), (read.ends, written.len()));
 }
