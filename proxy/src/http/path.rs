@@ -105,27 +105,41 @@ fn remove_dots(path: &str) -> Option<String> {
     Some(out)
 }
 
-/// `%7E` and its like as the characters that they stand for (RFC 3986 section 6.2.2.2).
+/// `%7E` and its like as the characters that they stand for (RFC 3986 section 6.2.2.2). Where that would complete another
+/// escape, the `%` of that one is `%25`, as in Envoy: whoever decodes after us must not find what we did not see.
 fn decode_unreserved(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
+    // Where a `%` stands that begins no escape.
+    let mut stray = Vec::new();
     let mut rest = path;
     while let Some(at) = rest.find('%') {
         let (before, escape) = rest.split_at(at);
         out.push_str(before);
-        let code = escape.get(1..3).and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match code.map(char::from) {
+        let hex = escape.get(1..3).filter(|hex| is_hex(hex.as_bytes()));
+        let code = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()).map(char::from);
+        match code {
             Some(c) if c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~') => {
                 out.push(c);
                 rest = escape.get(3..).unwrap_or("");
+                continue;
             }
-            _ => {
-                out.push('%');
-                rest = escape.get(1..).unwrap_or("");
-            }
+            Some(_) => {}
+            None => stray.push(out.len()),
         }
+        out.push('%');
+        rest = escape.get(1..).unwrap_or("");
     }
     out.push_str(rest);
+    for at in stray.into_iter().rev() {
+        if out.as_bytes().get(at + 1..at + 3).is_some_and(is_hex) {
+            out.insert_str(at + 1, "25");
+        }
+    }
     out
+}
+
+fn is_hex(bytes: &[u8]) -> bool {
+    bytes.iter().all(u8::is_ascii_hexdigit)
 }
 
 fn merge_slashes(path: &str) -> String {
@@ -168,6 +182,14 @@ mod tests {
             ("/a/b/.", "/a/b/"),
             ("/", "/"),
             ("/a%20b", "/a%20b"),
+            // What decoding would complete, as Envoy 1.39 has it.
+            ("/%%32e%%32e/b", "/%252e%252e/b"),
+            ("/a%4%3144F", "/a%254144F"),
+            ("/%2%35", "/%2525"),
+            ("/a%2%46b", "/a%252Fb"),
+            ("/%%35c", "/%255c"),
+            ("/a%zz%", "/a%zz%"),
+            ("/%%41", "/%A"),
         ] {
             assert_eq!(clean(target).as_deref(), Some(want), "{target}");
         }
@@ -187,13 +209,10 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn normalising_twice_changes_nothing(target in "/[a-c./%2Ff\\\\?=]{0,24}") {
-            if let Some(once) = clean(&target)
-                && let Some(twice) = clean(&once) {
-                    // A second round may only decode what the first one uncovered.
-                    let path = once.split('?').next().unwrap_or_default();
-                    proptest::prop_assert!(!path.contains("/../") && twice.len() <= once.len());
-                }
+        fn normalising_twice_changes_nothing(target in "/[a-c./%2Ff35e\\\\?=]{0,24}") {
+            if let Some(once) = clean(&target) {
+                proptest::prop_assert_eq!(clean(&once), Some(once));
+            }
         }
     }
 }

@@ -56,7 +56,9 @@ fn paths() -> Vec<Case> {
             .ask(get("/other"), "404 NR - -"),
         Case::plain("paths are normalised")
             .ask(get("/a/../b//c/./d").on("normal"), "200 - any a")
-            .ask(get("/%61/%2E%2e/b").on("normal"), "200 - any a"),
+            .ask(get("/%61/%2E%2e/b").on("normal"), "200 - any a")
+            .ask(get("/%%32e%%32e/b").on("normal"), "200 - any a")
+            .ask(get("/a%4%3144F/%2%35/%%41%zz%").on("normal"), "200 - any a"),
         Case::new("paths are left alone", "{routes: [{name: r, match: {prefix: /}, route: {cluster: a}}]}")
             .ask(get("/a/../b//c/%2F/./d?x=%20"), "200 - r a"),
     ]
