@@ -10,7 +10,6 @@ use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::ext::Protocol;
-use hyper::upgrade::OnUpgrade;
 
 use super::behalf::Behalf;
 use super::body::{ActiveRequest, ResponseBody};
@@ -19,7 +18,7 @@ use super::endpoint::Endpoint;
 use super::pool::{self, Connection, Job, Lease, SendFailure};
 use super::{clock, learn};
 use crate::http::body::RequestBody;
-use crate::http::{target, upgrade};
+use crate::http::{target, upgrade, upgraded};
 use crate::model::route::Priority;
 use crate::model::{Name, names};
 use crate::telemetry::reason::{Reason, Refusal, Sent, Side};
@@ -157,7 +156,7 @@ fn answered(
     {
         lease.connection().learn_keep_alive(promised);
     }
-    let stays = response.extensions().get::<OnUpgrade>().is_some();
+    let stays = upgraded::offered(response.extensions());
     response.map(|incoming| ResponseBody::new(incoming, lease, active, stays))
 }
 

@@ -9,8 +9,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::{Response, StatusCode};
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
@@ -28,6 +26,7 @@ use crate::cluster::{
 use crate::http::body::RequestBody;
 use crate::http::meter::Meter;
 use crate::http::target;
+use crate::http::upgraded::{OnUpgrade, Upgraded};
 use crate::model::cluster::Protocol;
 use crate::net::Io;
 use crate::net::copy::{self, CopyEnd, CopyOptions, Side};
@@ -143,7 +142,7 @@ async fn dial(
 async fn run(mut exchange: Box<Exchange>, tunnel: Tunnel) {
     let connection = Arc::clone(&exchange.connection);
     let _guard = connection.drain.guard();
-    let downstream = match tunnel.upgrade.await {
+    let mut downstream = match tunnel.upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => {
             tracing::debug!(%error, "a tunnel was not opened");
@@ -151,7 +150,6 @@ async fn run(mut exchange: Box<Exchange>, tunnel: Tunnel) {
             return;
         }
     };
-    let mut downstream = TokioIo::new(downstream);
     let stop = connection.drain.closing();
     record::tunnel_established(&mut exchange);
     match tunnel.inside {
@@ -161,8 +159,7 @@ async fn run(mut exchange: Box<Exchange>, tunnel: Tunnel) {
         }
         Inside::Switched(upstream, mut body) => {
             match upstream.await {
-                Ok(upstream) => {
-                    let mut upstream = TokioIo::new(upstream);
+                Ok(mut upstream) => {
                     let ends = (&mut downstream, &mut upstream);
                     copy_counted(&mut exchange, ends, tunnel.options, stop).await;
                 }
@@ -180,7 +177,7 @@ async fn run(mut exchange: Box<Exchange>, tunnel: Tunnel) {
 /// Copy until one side ends it, and note what the log tells about that.
 async fn copy_counted<U: AsyncRead + AsyncWrite + Unpin>(
     exchange: &mut Exchange,
-    (downstream, upstream): (&mut TokioIo<Upgraded>, &mut U),
+    (downstream, upstream): (&mut Upgraded, &mut U),
     options: CopyOptions,
     stop: impl Future<Output = ()>,
 ) {
@@ -208,7 +205,7 @@ async fn copy_counted<U: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Serve what comes through the tunnel as if it had come on a connection of its own.
-async fn inside(exchange: &Exchange, mut downstream: TokioIo<Upgraded>) -> u64 {
+async fn inside(exchange: &Exchange, mut downstream: Upgraded) -> u64 {
     let connection = &exchange.connection;
     let Ok((mut near, far)) = UnixStream::pair() else { return 0 };
     let (http, ends) = (Arc::clone(&connection.http), connection.ends.clone());

@@ -3,7 +3,6 @@
 
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::{Method, Request, Response, StatusCode};
-use hyper::upgrade::OnUpgrade;
 
 use super::admit::Plan;
 use super::body::AnswerBody;
@@ -12,6 +11,7 @@ use super::reply::{self, Answer};
 use super::tunnel::{Inside, Tunnel};
 use crate::cluster::ResponseBody;
 use crate::http::upgrade::Asked;
+use crate::http::upgraded::{self, OnUpgrade};
 use crate::model::route::{Action, Route};
 use crate::net::copy::CopyOptions;
 use crate::policy::timeout::Timeouts;
@@ -31,11 +31,11 @@ pub(crate) struct Upgrade {
 /// Takes what a request asks to become out of it.
 pub(super) fn take<B>(request: &mut Request<B>) -> Option<Upgrade> {
     let asked = crate::http::upgrade::take(request, fastrand::u128(..));
-    (asked.is_some() || request.method() == Method::CONNECT).then(|| Upgrade {
-        asked,
-        on: hyper::upgrade::on(request),
-        active: None,
-    })
+    if asked.is_none() && request.method() != Method::CONNECT {
+        return None;
+    }
+    let on = upgraded::take(request.extensions_mut())?;
+    Some(Upgrade { asked, on, active: None })
 }
 
 impl Upgrade {
@@ -100,8 +100,10 @@ pub(super) async fn answered(
     plan: Plan<'_>,
     mut response: Response<ResponseBody>,
 ) -> Result<Answer, Refusal> {
-    let agreed = response.extensions().get::<OnUpgrade>().is_some();
-    let Some(upgrade) = exchange.upgrade.take_if(|_| agreed) else {
+    let agreed = exchange.upgrade.is_some();
+    let agreed = if agreed { upgraded::take(response.extensions_mut()) } else { None };
+    let Some((upgrade, upstream)) = agreed.and_then(|on| Some((exchange.upgrade.take()?, on)))
+    else {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let detail = "the upstream switches protocols without being asked";
             let refusal = Refusal::upstream(Reason::UpstreamProtocolError, Sent::Maybe, detail);
@@ -110,7 +112,6 @@ pub(super) async fn answered(
         return Ok(reply::from_upstream(exchange, plan, response).await);
     };
     let options = options(exchange, &plan);
-    let upstream = hyper::upgrade::on(&mut response);
     // Logs say the same whatever versions are spoken.
     let connect = upgrade.asked.is_none();
     if !connect {

@@ -1,0 +1,43 @@
+//! `date` (RFC 9110 section 6.6.1), worked out once a second.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The last date that was written.
+#[derive(Clone, Debug)]
+pub struct Date {
+    second: Duration,
+    text: String,
+}
+
+impl Default for Date {
+    fn default() -> Self {
+        Self { second: Duration::MAX, text: String::new() }
+    }
+}
+
+impl Date {
+    /// `Sun, 06 Nov 1994 08:49:37 GMT`
+    pub fn at(&mut self, now: SystemTime) -> &[u8] {
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let second = Duration::from_secs(since.as_secs());
+        if second != self.second {
+            self.second = second;
+            self.text = httpdate::fmt_http_date(now);
+        }
+        self.text.as_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_holds_for_its_second() {
+        let mut date = Date::default();
+        let then = UNIX_EPOCH + Duration::from_millis(784_111_777_900);
+        assert_eq!(date.at(then), b"Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(date.at(then + Duration::from_millis(99)), b"Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(date.at(then + Duration::from_millis(100)), b"Sun, 06 Nov 1994 08:49:38 GMT");
+    }
+}
