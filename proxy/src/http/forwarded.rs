@@ -112,34 +112,39 @@ fn is_inside(headers: &HeaderMap, manager: &HttpManager, hop: &Hop<'_>, of: &Ins
 /// Header names that only clients inside may set (Envoy: "External request sanitising").
 /// At the edge more of them than behind it.
 fn sanitise(headers: &mut HeaderMap, edge: bool) {
-    // Most requests have none of them, and sixteen searches are a tenth of what a request costs.
-    if !headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
-        return;
-    }
-    for name in [
-        "x-envoy-internal",
-        "x-envoy-retry-on",
-        "x-envoy-retry-grpc-on",
-        "x-envoy-max-retries",
-        "x-envoy-retriable-status-codes",
-        "x-envoy-retriable-header-names",
-        "x-envoy-upstream-rq-timeout-ms",
-        "x-envoy-upstream-rq-per-try-timeout-ms",
-        "x-envoy-upstream-rq-timeout-alt-response",
-        "x-envoy-upstream-alt-stat-name",
-        "x-envoy-expected-rq-timeout-ms",
-        "x-envoy-force-trace",
-        "x-envoy-ip-tags",
-        "x-envoy-hedge-on-per-try-timeout",
-    ] {
+    // Most requests have none of them: one look at the names is cheaper than twenty searches.
+    let inside = |name: &&HeaderName| {
+        name.as_str().strip_prefix("x-envoy-").is_some_and(|rest| is_for_inside(rest, edge))
+    };
+    let gone: Vec<HeaderName> = headers.keys().filter(inside).cloned().collect();
+    for name in gone {
         headers.remove(name);
     }
-    if edge {
-        headers.remove("x-envoy-decorator-operation");
-        headers.remove("x-envoy-original-path");
-        headers.remove("x-envoy-original-host");
-        headers.remove("x-envoy-downstream-service-cluster");
-        headers.remove("x-envoy-downstream-service-node");
+}
+
+/// By what follows `x-envoy-`.
+fn is_for_inside(name: &str, edge: bool) -> bool {
+    match name {
+        "internal"
+        | "retry-on"
+        | "retry-grpc-on"
+        | "max-retries"
+        | "retriable-status-codes"
+        | "retriable-header-names"
+        | "upstream-rq-timeout-ms"
+        | "upstream-rq-per-try-timeout-ms"
+        | "upstream-rq-timeout-alt-response"
+        | "upstream-alt-stat-name"
+        | "expected-rq-timeout-ms"
+        | "force-trace"
+        | "ip-tags"
+        | "hedge-on-per-try-timeout" => true,
+        "decorator-operation"
+        | "original-path"
+        | "original-host"
+        | "downstream-service-cluster"
+        | "downstream-service-node" => edge,
+        _ => false,
     }
 }
 

@@ -1,7 +1,9 @@
 //! String and header matchers (`envoy.type.matcher.v3`, `envoy.config.route.v3.HeaderMatcher`).
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use regex::Regex;
+
+use super::names;
 
 /// `StringMatcher`
 #[derive(Clone, Debug)]
@@ -131,10 +133,23 @@ pub struct RequestView<'a> {
     pub path: &'a str,
     /// `:authority`
     pub authority: &'a str,
-    /// `:scheme`
-    pub scheme: &'a str,
+    /// `:scheme`. None: as `x-forwarded-proto` says.
+    pub scheme: Option<&'a str>,
     /// Everything else.
     pub headers: &'a HeaderMap,
+}
+
+impl RequestView<'_> {
+    /// `:scheme`: looked up only by those who ask.
+    pub fn scheme(&self) -> &str {
+        self.scheme.unwrap_or_else(|| {
+            let forwarded = self.headers.get(names::X_FORWARDED_PROTO);
+            match forwarded.map(HeaderValue::as_bytes) {
+                Some(b"https") => "https",
+                _ => "http",
+            }
+        })
+    }
 }
 
 impl HeaderMatcher {
@@ -144,7 +159,7 @@ impl HeaderMatcher {
             HeaderKey::Method => self.test(Some(request.method)),
             HeaderKey::Path => self.test(Some(request.path)),
             HeaderKey::Authority => self.test(Some(request.authority)),
-            HeaderKey::Scheme => self.test(Some(request.scheme)),
+            HeaderKey::Scheme => self.test(Some(request.scheme())),
             HeaderKey::Name(name) => self.matches_header(request.headers, name),
         }
     }

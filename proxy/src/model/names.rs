@@ -1,6 +1,8 @@
 //! Header names that are looked up for every request: parsed once, by the compiler.
 
-use http::HeaderName;
+use std::sync::LazyLock;
+
+use http::{HeaderMap, HeaderName};
 
 /// gRPC over HTTP/2: how it ended.
 pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -39,3 +41,11 @@ pub const X_ENVOY_PER_TRY_TIMEOUT: HeaderName =
     HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms");
 /// Envoy, router filter: whether the next try begins while the last one is still under way.
 pub const X_ENVOY_HEDGE: HeaderName = HeaderName::from_static("x-envoy-hedge-on-per-try-timeout");
+
+/// The same headers if one of them is Envoy's, else none: most requests have no such header, and a look-up in an
+/// empty map costs nothing.
+pub fn envoy(headers: &HeaderMap) -> &HeaderMap {
+    static NONE: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
+    let any = headers.keys().any(|name| name.as_str().starts_with("x-envoy-"));
+    if any { headers } else { &NONE }
+}

@@ -62,7 +62,7 @@ pub struct Domains {
 }
 
 /// `VirtualHost`
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct VirtualHost {
     /// Its name.
     pub name: Name,
@@ -93,6 +93,8 @@ pub struct VirtualHost {
     pub filters: Overrides,
     /// Its changes of answers tell something about the request.
     pub tells_request: bool,
+    /// What finds its routes faster, made of them at the first request.
+    pub index: Kept,
 }
 
 /// `VirtualCluster`: requests that are counted together.

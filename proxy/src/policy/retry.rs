@@ -55,20 +55,24 @@ impl Wait {
 
 impl<'a> Retries<'a> {
     /// What the route allows, with what the client's `x-envoy-retry-on`,
-    /// `x-envoy-retry-grpc-on` and `x-envoy-max-retries` add.
-    pub fn new(policy: Option<&'a RetryPolicy>, request: &RequestView<'_>) -> Self {
+    /// `x-envoy-retry-grpc-on` and `x-envoy-max-retries` add (`asked`: [`names::envoy`] of its headers).
+    pub fn new(
+        policy: Option<&'a RetryPolicy>,
+        request: &RequestView<'_>,
+        asked: &HeaderMap,
+    ) -> Self {
         let mut on = policy.map(|policy| policy.on).unwrap_or_default();
         let mut left = policy.map_or(1, |policy| policy.num_retries);
         for name in [names::X_ENVOY_RETRY_ON, names::X_ENVOY_RETRY_GRPC_ON] {
-            if let Some(text) = request.headers.get(name).and_then(|value| value.to_str().ok()) {
+            if let Some(text) = asked.get(name).and_then(|value| value.to_str().ok()) {
                 for condition in text.split(',') {
                     on.enable(condition.trim());
                 }
             }
         }
-        let asked = request.headers.get(names::X_ENVOY_MAX_RETRIES).and_then(|v| v.to_str().ok());
-        if let Some(asked) = asked.and_then(|text| text.parse().ok()) {
-            left = asked;
+        let most = asked.get(names::X_ENVOY_MAX_RETRIES).and_then(|v| v.to_str().ok());
+        if let Some(most) = most.and_then(|text| text.parse().ok()) {
+            left = most;
         }
         let wanted = policy.is_none_or(|policy| {
             policy.request_headers.is_empty()
@@ -78,11 +82,11 @@ impl<'a> Retries<'a> {
             left = 0;
         }
         let codes = match left > 0 && on.retriable_status_codes {
-            true => listed(request.headers, names::X_ENVOY_RETRIABLE_STATUS_CODES),
+            true => listed(asked, names::X_ENVOY_RETRIABLE_STATUS_CODES),
             false => Vec::new(),
         };
         let headers = match left > 0 && on.retriable_headers {
-            true => listed(request.headers, names::X_ENVOY_RETRIABLE_HEADER_NAMES),
+            true => listed(asked, names::X_ENVOY_RETRIABLE_HEADER_NAMES),
             false => Vec::new(),
         };
         Self { policy, on, left, done: 0, codes, headers }
@@ -146,9 +150,6 @@ impl<'a> Retries<'a> {
     fn wants_response(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         let on = &self.on;
         let code = status.as_u16();
-        if headers.contains_key(names::X_ENVOY_RATELIMITED) {
-            return on.rate_limited;
-        }
         let listed = || {
             self.policy.is_some_and(|policy| policy.status_codes.contains(&code))
                 || self.codes.contains(&code)
@@ -158,17 +159,29 @@ impl<'a> Retries<'a> {
             wanted.iter().any(|header| header.matches_headers(headers))
                 || self.headers.iter().any(|name| headers.contains_key(name))
         };
-        (on.server_error && status.is_server_error())
+        let wanted = (on.server_error && status.is_server_error())
             || (on.gateway_error && matches!(code, 502..=504))
             || (on.retriable_4xx && status == StatusCode::CONFLICT)
             || (on.retriable_status_codes && listed())
             || (on.retriable_headers && headers_match())
-            || self.wants_grpc(headers)
+            || self.wants_grpc(headers);
+        // A limit that was hit decides alone; where it cannot change anything it is not looked for.
+        if wanted != on.rate_limited && headers.contains_key(names::X_ENVOY_RATELIMITED) {
+            return on.rate_limited;
+        }
+        wanted
     }
 
     /// Only a trailers-only answer has its status in the headers; later is too late to retry.
     fn wants_grpc(&self, headers: &HeaderMap) -> bool {
-        let Some(status) = headers.get(names::GRPC_STATUS) else { return false };
+        let on = &self.on;
+        let any = on.grpc_cancelled
+            || on.grpc_deadline_exceeded
+            || on.grpc_resource_exhausted
+            || on.grpc_internal
+            || on.grpc_unavailable;
+        let status = if any { headers.get(names::GRPC_STATUS) } else { None };
+        let Some(status) = status else { return false };
         match status.as_bytes() {
             b"1" => self.on.grpc_cancelled,
             b"4" => self.on.grpc_deadline_exceeded,

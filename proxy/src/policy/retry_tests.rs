@@ -4,7 +4,11 @@ use proptest::prelude::*;
 use super::*;
 
 fn view(headers: &HeaderMap) -> RequestView<'_> {
-    RequestView { method: "GET", path: "/", authority: "a", scheme: "http", headers }
+    RequestView { method: "GET", path: "/", authority: "a", scheme: None, headers }
+}
+
+fn retries<'a>(policy: Option<&'a RetryPolicy>, headers: &HeaderMap) -> Retries<'a> {
+    Retries::new(policy, &view(headers), names::envoy(headers))
 }
 
 fn policy(on: &[&str], num_retries: u32) -> RetryPolicy {
@@ -16,7 +20,7 @@ fn policy(on: &[&str], num_retries: u32) -> RetryPolicy {
 }
 
 fn wants(on: &[&str], outcome: Outcome<'_>) -> bool {
-    Retries::new(Some(&policy(on, 1)), &view(&HeaderMap::new())).wants(&outcome)
+    retries(Some(&policy(on, 1)), &HeaderMap::new()).wants(&outcome)
 }
 
 #[test]
@@ -53,17 +57,17 @@ fn failures_are_retried_only_where_the_condition_says_so() {
 #[test]
 fn clients_may_ask_by_header() {
     let mut headers = HeaderMap::new();
-    assert!(!Retries::new(None, &view(&headers)).possible());
+    assert!(!retries(None, &headers).possible());
     headers.insert("x-envoy-retry-on", HeaderValue::from_static("5xx, nonsense"));
     headers.insert("x-envoy-max-retries", HeaderValue::from_static("3"));
-    let mut retries = Retries::new(None, &view(&headers));
+    let mut state = retries(None, &headers);
     let failed = HeaderMap::new();
-    assert!(retries.wants(&Outcome::Response(StatusCode::BAD_GATEWAY, &failed)));
+    assert!(state.wants(&Outcome::Response(StatusCode::BAD_GATEWAY, &failed)));
     for _ in 0..3 {
-        assert!(retries.take(1, None).is_some());
+        assert!(state.take(1, None).is_some());
     }
-    assert!(retries.take(1, None).is_none());
-    assert!(retries.exhausted());
+    assert!(state.take(1, None).is_none());
+    assert!(state.exhausted());
 }
 
 #[test]
@@ -77,21 +81,21 @@ fn an_endpoint_may_ask_to_be_left_alone_for_a_while() {
         ],
         max_interval: Duration::from_secs(100),
     });
-    let mut retries = Retries::new(Some(&policy), &view(&HeaderMap::new()));
+    let mut state = retries(Some(&policy), &HeaderMap::new());
     let now = UNIX_EPOCH + Duration::from_secs(1000);
     let asked = |after: &'static str, reset: &'static str| {
         let mut headers = HeaderMap::new();
         headers.insert("retry-after", HeaderValue::from_static(after));
         headers.insert("x-reset", HeaderValue::from_static(reset));
         let answer = Outcome::Response(StatusCode::SERVICE_UNAVAILABLE, &headers);
-        retries.asked(&answer, now).map(|time| time.as_secs())
+        state.asked(&answer, now).map(|time| time.as_secs())
     };
     assert_eq!(asked("7", "1050"), Some(7));
     assert_eq!(asked("soon", "1050"), Some(50));
     assert_eq!(asked("101", "999"), None);
     let ten = Duration::from_secs(10);
-    assert_eq!(retries.take(0, Some(ten)), Some(Wait::AsAsked(ten)));
-    let most = retries.take(4_999_999_999, Some(ten)).expect("one is left").time();
+    assert_eq!(state.take(0, Some(ten)), Some(Wait::AsAsked(ten)));
+    let most = state.take(4_999_999_999, Some(ten)).expect("one is left").time();
     assert_eq!(most, Duration::from_nanos(14_999_999_999));
 }
 
@@ -110,24 +114,24 @@ fn codes_and_headers_that_the_request_names_count_too() {
     asked.insert("x-envoy-retriable-status-codes", HeaderValue::from_static("418, x,429"));
     asked.insert("x-envoy-retriable-header-names", HeaderValue::from_static("x-again"));
     let policy = policy(&["retriable-status-codes", "retriable-headers"], 1);
-    let retries = Retries::new(Some(&policy), &view(&asked));
+    let state = retries(Some(&policy), &asked);
     let mut again = HeaderMap::new();
     let answer = |code| StatusCode::from_u16(code).unwrap();
-    assert!(retries.wants(&Outcome::Response(answer(429), &again)));
-    assert!(!retries.wants(&Outcome::Response(answer(500), &again)));
+    assert!(state.wants(&Outcome::Response(answer(429), &again)));
+    assert!(!state.wants(&Outcome::Response(answer(500), &again)));
     again.insert("x-again", HeaderValue::from_static("1"));
-    assert!(retries.wants(&Outcome::Response(answer(200), &again)));
+    assert!(state.wants(&Outcome::Response(answer(200), &again)));
 }
 
 proptest! {
     #[test]
-    fn back_off_doubles_up_to_its_maximum(random: u64, base in 1_u64..1000, retries in 1_u32..12) {
-        let mut policy = policy(&["5xx"], retries);
+    fn back_off_doubles_up_to_its_maximum(random: u64, base in 1_u64..1000, count in 1_u32..12) {
+        let mut policy = policy(&["5xx"], count);
         policy.base_interval = Duration::from_millis(base);
         policy.max_interval = Duration::from_millis(base * 10);
         let headers = HeaderMap::new();
-        let mut state = Retries::new(Some(&policy), &view(&headers));
-        for n in 0..retries {
+        let mut state = retries(Some(&policy), &headers);
+        for n in 0..count {
             let wait = state.take(random, None).expect("one is left").time();
             let ceiling = Duration::from_millis((base << n).min(base * 10));
             prop_assert!(wait < ceiling, "{wait:?} {ceiling:?}");

@@ -21,14 +21,21 @@ pub struct Timeouts {
 }
 
 /// The route's timeouts, with what the client's `x-envoy-upstream-rq-*` and `grpc-timeout`
-/// headers change (Envoy: router filter, "HTTP headers (consumed)").
-pub fn timeouts(route: &Forward, retry: Option<&RetryPolicy>, headers: &HeaderMap) -> Timeouts {
+/// headers change (Envoy: router filter, "HTTP headers (consumed)"). `envoys`: [`names::envoy`] of the headers.
+pub fn timeouts(
+    route: &Forward,
+    retry: Option<&RetryPolicy>,
+    headers: &HeaderMap,
+    envoys: &HeaderMap,
+) -> Timeouts {
     let mut global = route.timeout;
-    if let Some(asked) = header_millis(headers, names::X_ENVOY_TIMEOUT) {
+    if let Some(asked) = header_millis(envoys, names::X_ENVOY_TIMEOUT) {
         global = (!asked.is_zero()).then_some(asked);
     }
     let mut max_stream = route.max_stream_duration;
-    let asked = headers.get(names::GRPC_TIMEOUT).and_then(|value| value.to_str().ok());
+    let listens = route.max_grpc_timeout.is_some() || route.grpc_timeout_header_max.is_some();
+    let asked = if listens { headers.get(names::GRPC_TIMEOUT) } else { None };
+    let asked = asked.and_then(|value| value.to_str().ok());
     let asked = asked.and_then(parse_grpc_timeout).map(|asked| {
         // An offset that leaves nothing is none.
         asked.checked_sub(route.grpc_timeout_offset).filter(|left| !left.is_zero()).unwrap_or(asked)
@@ -44,7 +51,7 @@ pub fn timeouts(route: &Forward, retry: Option<&RetryPolicy>, headers: &HeaderMa
     {
         max_stream = Some(if limit.is_zero() { asked } else { asked.min(limit) });
     }
-    let per_try = header_millis(headers, names::X_ENVOY_PER_TRY_TIMEOUT)
+    let per_try = header_millis(envoys, names::X_ENVOY_PER_TRY_TIMEOUT)
         .or_else(|| retry.and_then(|retry| retry.per_try_timeout));
     // A try that may take longer than the whole is no limit.
     let per_try = per_try.filter(|t| !t.is_zero() && global.is_none_or(|whole| *t < whole));

@@ -1,5 +1,6 @@
 //! Which route a request takes, and what the route makes of its path. Pure.
 
+mod index;
 mod rewrite;
 mod table;
 mod template;

@@ -32,14 +32,14 @@ pub fn redirect_location(
     matched: &PathMatch,
     request: &RequestView<'_>,
 ) -> String {
-    let scheme = redirect.scheme.as_deref().unwrap_or(request.scheme);
+    let scheme = redirect.scheme.as_deref().unwrap_or_else(|| request.scheme());
     let (host, port) = split_port(request.authority);
     let authority = match (&redirect.host, redirect.port) {
         (Some(new), Some(port)) => format!("{new}:{port}"),
         (Some(new), None) => new.to_string(),
         (None, Some(port)) => format!("{host}:{port}"),
         // A default port that belonged to the old scheme would be wrong for the new one.
-        (None, None) if redirect.scheme.is_some() && is_default(request.scheme, port) => {
+        (None, None) if redirect.scheme.is_some() && is_default(request.scheme(), port) => {
             host.to_owned()
         }
         (None, None) => request.authority.to_owned(),
@@ -143,7 +143,7 @@ mod tests {
             method: "GET",
             path: "/old/a?q=1",
             authority: "shop.example:80",
-            scheme: "http",
+            scheme: Some("http"),
             headers: &headers,
         };
         let plain = Redirect {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
 
+use super::index::Index;
 use crate::model::dynamic::Dynamic;
 use crate::model::matcher::{QueryMatcher, RequestView};
 use crate::model::route::{Case, Domains, PathMatch, Route, RouteMatch, RouteTable, VirtualHost};
@@ -50,7 +51,9 @@ pub fn select<'a>(
     if table.ignore_path_parameters {
         path.0 = path.0.split_once(';').map_or(path.0, |(before, _)| before);
     }
-    let route = host.routes.iter().find(|route| fits_at(&route.matches, (request, path), given));
+    let index = host.index.get(|| Index::new(&host.routes));
+    let mut candidates = index.candidates(path.0).filter_map(|at| host.routes.get(at));
+    let route = candidates.find(|route| fits_at(&route.matches, (request, path), given));
     Some(Match { host, route })
 }
 
@@ -166,4 +169,4 @@ pub fn query_fits(want: &QueryMatcher, query: &str) -> bool {
 
 #[cfg(test)]
 #[path = "table_tests.rs"]
-mod tests;
+pub(super) mod tests;

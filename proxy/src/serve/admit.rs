@@ -104,7 +104,7 @@ pub(super) fn tls_required(
         RequireTls::All => true,
         RequireTls::ExternalOnly => !request.headers.contains_key(names::X_ENVOY_INTERNAL),
     };
-    (required && !connection.is_tls() && request.scheme != "https")
+    (required && !connection.is_tls() && request.scheme() != "https")
         .then(|| reply::to_https(request.authority, request.path))
 }
 
@@ -121,7 +121,8 @@ impl<'a> Plan<'a> {
         request: &RequestView<'_>,
     ) -> Result<Self, Refusal> {
         let (name, weighted) = target_cluster(forward, routed.weighted, request)?;
-        let Some(cluster) = exchange.live.cluster(name).cloned() else {
+        let noted = exchange.facts.cluster.take().filter(|noted| *noted.config.name == *name);
+        let Some(cluster) = noted.or_else(|| exchange.live.cluster(name).cloned()) else {
             exchange.connection.http.stats.no_cluster.inc();
             let detail = format!("cluster `{name}` does not exist");
             return Err(Refusal::local(Reason::NoCluster, forward.cluster_not_found, detail));
@@ -144,6 +145,7 @@ impl<'a> Plan<'a> {
             hash::hash(&forward.hash, &hashed, fastrand::u64(..))
         };
         exchange.facts.cookies = cookies;
+        let envoys = names::envoy(request.headers);
         let named = exchange.notes.named.take().or_else(|| named_hosts(&cluster, request.headers));
         Ok(Self {
             table: routed.table,
@@ -154,9 +156,9 @@ impl<'a> Plan<'a> {
             leaf: (Arc::clone(&cluster), None),
             cluster,
             policy,
-            retries: Retries::new(policy, request),
-            hedge: hedges(forward, host, request.headers),
-            timeouts: timeout::timeouts(forward, policy, request.headers),
+            retries: Retries::new(policy, request, envoys),
+            hedge: hedges(forward, host, envoys),
+            timeouts: timeout::timeouts(forward, policy, request.headers, envoys),
             hash,
             named,
             subset: weighted.map_or(forward.subset.as_ref(), |entry| entry.subset.as_ref()),
@@ -293,17 +295,21 @@ pub(super) fn prepare(
     plan: &mut Plan<'_>,
     mut request: Request<RequestBody>,
 ) -> Result<Request<RequestBody>, Refusal> {
-    for name in TIMEOUT_HEADERS {
-        request.headers_mut().remove(name);
-    }
-    // Nobody else has it by now, and nothing is counted under that name here.
-    if exchange.facts.internal {
-        request.headers_mut().remove("x-envoy-upstream-alt-stat-name");
+    if !names::envoy(request.headers()).is_empty() {
+        for name in TIMEOUT_HEADERS {
+            request.headers_mut().remove(name);
+        }
+        // Nobody else has it by now, and nothing is counted under that name here.
+        if exchange.facts.internal {
+            request.headers_mut().remove("x-envoy-upstream-alt-stat-name");
+        }
     }
     headers::to_upstream(exchange, plan, &mut request);
     // After the route's changes: those may ask for retries too.
-    if RETRY_HEADERS.iter().any(|name| request.headers().contains_key(name)) {
-        plan.retries = Retries::new(policy(plan.forward, plan.host), &read::view(&request));
+    let envoys = names::envoy(request.headers());
+    if RETRY_HEADERS.iter().any(|name| envoys.contains_key(name)) {
+        let view = read::view(&request);
+        plan.retries = Retries::new(policy(plan.forward, plan.host), &view, envoys);
         for name in RETRY_HEADERS {
             request.headers_mut().remove(name);
         }

@@ -38,15 +38,11 @@ pub(super) enum Accepted {
 
 /// The parts of a request that matchers see.
 pub(super) fn view<B>(request: &Request<B>) -> RequestView<'_> {
-    let forwarded = request.headers().get(names::X_FORWARDED_PROTO);
     RequestView {
         method: request.method().as_str(),
         path: target::path(request.uri()),
         authority: target::authority(request.uri(), request.headers()),
-        scheme: match forwarded.map(HeaderValue::as_bytes) {
-            Some(b"https") => "https",
-            _ => "http",
-        },
+        scheme: None,
         headers: request.headers(),
     }
 }

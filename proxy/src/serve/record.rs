@@ -36,7 +36,10 @@ pub(super) fn start_span(
     let headers = request.headers_mut();
     let found = headers.get(names::X_REQUEST_ID).and_then(request_id::read);
     let (found, number) = found.unwrap_or((TraceReason::No, exchange.random));
-    let reason = tracer.reason(of_route.as_deref(), headers, (found, number), fastrand::u64(..));
+    let forced = names::envoy(headers).contains_key(names::X_ENVOY_FORCE_TRACE);
+    let random = fastrand::u64(..);
+    let asks = (found, forced);
+    let reason = tracer.reason(of_route.as_deref(), headers, asks, (number, random));
     if reason != found
         && let Some(packed) =
             headers.get(names::X_REQUEST_ID).filter(|id| request_id::read(id).is_some())
@@ -44,7 +47,7 @@ pub(super) fn start_span(
     {
         headers.insert(names::X_REQUEST_ID, packed);
     }
-    if headers.contains_key(names::X_ENVOY_FORCE_TRACE) {
+    if forced {
         // Who asks for a trace wants to find it.
         exchange.echo_request_id = headers.get(names::X_REQUEST_ID).cloned();
     }

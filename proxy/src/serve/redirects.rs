@@ -106,7 +106,7 @@ fn next(
         None => return Err(Why::BadLocation),
     };
     let mut request = rebuild(kept, response.status())?;
-    let was_https = read::view(&request).scheme == "https";
+    let was_https = read::view(&request).scheme() == "https";
     if https != was_https && !policy.cross_scheme {
         return Err(Why::UnsafeScheme);
     }

@@ -188,7 +188,7 @@ pub(super) fn direct(direct: &DirectResponse, request: &RequestView<'_>) -> Answ
     *response.status_mut() = direct.status;
     if direct.status == StatusCode::CREATED || direct.status.is_redirection() {
         let (authority, path) = (request.authority, request.path);
-        let location = HeaderValue::from_str(&format!("{}://{authority}{path}", request.scheme));
+        let location = HeaderValue::from_str(&format!("{}://{authority}{path}", request.scheme()));
         response.headers_mut().extend(location.ok().map(|location| (LOCATION, location)));
     }
     Answer::Local(Reason::DirectResponse, response)

@@ -65,9 +65,14 @@ impl SpanQueue {
 
 /// Makes the spans of one connection manager.
 #[derive(Debug)]
-pub struct Tracer {
+pub struct Tracer(Arc<Shared>);
+
+/// What all spans of a connection manager have in common.
+#[derive(Debug)]
+struct Shared {
     config: Arc<Tracing>,
     queue: SpanQueue,
+    /// Headers to keep for the second look. None: everything, if there is such a look at all.
     tail_head: Option<Arc<[HeaderName]>>,
 }
 
@@ -85,16 +90,13 @@ pub enum Wants<'a> {
 /// A request that is part of a trace. One that is not sampled only passes the context on, unless there is to be a
 /// second look at its end.
 pub struct Span {
-    config: Arc<Tracing>,
-    queue: SpanQueue,
+    of: Arc<Shared>,
     context: TraceContext,
     parent: Option<u64>,
     start: SystemTime,
     inbound: bool,
     /// What the route says about it.
     of_route: Option<Arc<RouteTracing>>,
-    /// Headers to keep for the second look. None: everything, if there is such a look at all.
-    tail_head: Option<Arc<[HeaderName]>>,
     operation: operation::Operation,
 }
 
@@ -140,21 +142,22 @@ impl Tracer {
     /// A tracer by this configuration.
     pub fn new(config: Arc<Tracing>, queue: SpanQueue) -> Self {
         let tail_head = attributes::tail_head(&config);
-        Self { config, queue, tail_head }
+        Self(Arc::new(Shared { config, queue, tail_head }))
     }
 
     /// Why a request is traced, if it begins a trace here: what its id says already, else the
-    /// client's word, ours, or chance. `number` is the same at every hop, and so is the outcome.
+    /// client's word, ours (`forced`: `x-envoy-force-trace`), or chance. `number` is the same at every hop, and so is
+    /// the outcome.
     pub fn reason(
         &self,
         of_route: Option<&RouteTracing>,
         headers: &HeaderMap,
-        (found, number): (TraceReason, u64),
-        random: u64,
+        (found, forced): (TraceReason, bool),
+        (number, random): (u64, u64),
     ) -> TraceReason {
         let share = number % 10_000;
         let within = |percent: f64| (share as f64) < percent * 100.0;
-        let config = &self.config;
+        let config = &self.0.config;
         let (client_share, random_share, overall_share) = match of_route {
             Some(route) => (route.client_sampling, route.random_sampling, route.overall_sampling),
             None => (config.client_sampling, config.random_sampling, config.overall_sampling),
@@ -165,9 +168,7 @@ impl Tracer {
             TraceReason::No if headers.contains_key(names::X_CLIENT_TRACE_ID) && client() => {
                 TraceReason::Client
             }
-            TraceReason::No if headers.contains_key(names::X_ENVOY_FORCE_TRACE) && internal() => {
-                TraceReason::Forced
-            }
+            TraceReason::No if forced && internal() => TraceReason::Forced,
             TraceReason::No if within(random_share) => TraceReason::Sampled,
             found => found,
         };
@@ -176,7 +177,8 @@ impl Tracer {
 
     /// Whether the share of all that may be traced (`overall_sampling`) leaves room for a request.
     pub fn allows(&self, of_route: Option<&RouteTracing>, number: u64) -> bool {
-        let overall = of_route.map_or(self.config.overall_sampling, |route| route.overall_sampling);
+        let overall =
+            of_route.map_or(self.0.config.overall_sampling, |route| route.overall_sampling);
         ((number % 10_000) as f64) < overall * 100.0
     }
 
@@ -197,14 +199,12 @@ impl Tracer {
             None => TraceContext::root(fresh_trace_id(random), span_id, sampled),
         };
         Span {
-            config: Arc::clone(&self.config),
-            queue: self.queue.clone(),
+            of: Arc::clone(&self.0),
             context,
             parent: parent.map(|parent| parent.span_id),
             start,
             inbound,
             of_route: None,
-            tail_head: self.tail_head.clone(),
             operation: operation::Operation::default(),
         }
     }
@@ -215,7 +215,7 @@ impl Tracer {
         (traced, allowed): (bool, bool),
         random: &mut dyn FnMut() -> u64,
     ) -> bool {
-        match (&self.config.sampler, parent) {
+        match (&self.0.config.sampler, parent) {
             (Sampler::Manager, Some(parent)) => parent.sampled && allowed,
             (Sampler::Manager, None) => traced,
             (sampler, parent) => decide(sampler, parent, random),
@@ -264,9 +264,9 @@ impl Span {
     /// What is to be kept for its end.
     pub fn wants(&self) -> Wants<'_> {
         let tagged = self.of_route.as_ref().is_some_and(|route| !route.custom_tags.is_empty());
-        match &self.tail_head {
+        match &self.of.tail_head {
             _ if self.context.sampled => Wants::All,
-            _ if self.config.tail.is_none() => Wants::Nothing,
+            _ if self.of.config.tail.is_none() => Wants::Nothing,
             Some(names) if !tagged => Wants::Head(names),
             _ => Wants::All,
         }
@@ -275,11 +275,11 @@ impl Span {
     /// The second look at a span that the head decision left out: whether it is sent nevertheless. `now` is the wall
     /// clock's.
     pub fn look_again(&self, outcome: &Outcome<'_>, now: SystemTime) -> Option<Why> {
-        let tail = self.config.tail.as_ref().filter(|_| !self.context.sampled)?;
+        let tail = self.of.config.tail.as_ref().filter(|_| !self.context.sampled)?;
         let why = tail::look(tail, outcome)?;
         let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let (kept, over_limit) = &self.queue.tail;
-        let room = self.queue.tail_cap.take(second, tail.per_second);
+        let (kept, over_limit) = &self.of.queue.tail;
+        let room = self.of.queue.tail_cap.take(second, tail.per_second);
         if room { kept } else { over_limit }.inc();
         room.then_some(why)
     }
@@ -311,16 +311,14 @@ impl Span {
 
     /// The span of one try, if the tracer wants such and this one is recorded.
     pub fn of_try(&self, random: u64) -> Option<Self> {
-        let wanted = self.config.spawn_upstream_span && self.context.sampled;
+        let wanted = self.of.config.spawn_upstream_span && self.context.sampled;
         wanted.then(|| Self {
-            config: Arc::clone(&self.config),
-            queue: self.queue.clone(),
+            of: Arc::clone(&self.of),
             context: self.context.child(random.max(1), true),
             parent: Some(self.context.span_id),
             start: SystemTime::now(),
             inbound: false,
             of_route: self.of_route.clone(),
-            tail_head: None,
             operation: operation::Operation::default(),
         })
     }
@@ -340,7 +338,7 @@ impl Span {
         if !self.context.sampled && kept.is_none() {
             return;
         }
-        let limit = self.config.max_path_tag_length as usize;
+        let limit = self.of.config.max_path_tag_length as usize;
         let mut attributes = attributes::of_request(record, limit);
         attributes.extend(kept.map(|why| ("pillion.tail", why.as_str().to_owned())));
         let name = self.name(record);
@@ -355,18 +353,18 @@ impl Span {
     ) {
         let own = self.of_route.as_ref().map(|of_route| &*of_route.custom_tags);
         let own = own.unwrap_or_default();
-        let shared = self.config.custom_tags.iter();
+        let shared = self.of.config.custom_tags.iter();
         let shared = shared.filter(|(name, _)| own.iter().all(|(other, _)| other != name));
         let tags = shared.chain(own).map(|(name, template)| {
             let mut text = String::new();
             format::write(template, record, &mut text);
             (name.to_string(), text)
         });
-        self.queue.put(FinishedSpan {
+        self.of.queue.put(FinishedSpan {
             name,
             tags: tags.filter(|(_, text)| !text.is_empty() && text != "-").collect(),
             attributes,
-            config: Arc::clone(&self.config),
+            config: Arc::clone(&self.of.config),
             context: self.context.clone(),
             parent: self.parent,
             inbound: self.inbound,

@@ -103,7 +103,7 @@ fn header<'a>(key: &HeaderKey, subject: &'a Subject<'_>) -> Option<Cow<'a, str>>
         HeaderKey::Method => request.method.into(),
         HeaderKey::Path => request.path.into(),
         HeaderKey::Authority => request.authority.into(),
-        HeaderKey::Scheme => request.scheme.into(),
+        HeaderKey::Scheme => request.scheme().into(),
         HeaderKey::Name(name) => {
             let lines = request.headers.get_all(name).iter();
             let lines: Vec<_> =
@@ -141,7 +141,7 @@ mod tests {
             headers.insert("x-user", user.parse().unwrap());
         }
         let request =
-            RequestView { method: "GET", path, authority: "a", scheme: "http", headers: &headers };
+            RequestView { method: "GET", path, authority: "a", scheme: None, headers: &headers };
         let subject = Subject { request: Some(request), ..Subject::default() };
         let rules = Rbac { matcher: Some(Arc::new(matcher.clone())), ..Rbac::default() };
         let decision = super::super::decide(&rules, &subject);

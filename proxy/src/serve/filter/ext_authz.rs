@@ -29,6 +29,7 @@ use crate::model::filter::{FilterKind, Override};
 use crate::model::headers::HeaderAppend;
 use crate::model::matcher::StringMatcher;
 use crate::model::metadata::{Fields, Value};
+use crate::model::names;
 use crate::telemetry::reason::{Reason, Refusal};
 use crate::telemetry::stats::{Counter, Scope};
 
@@ -204,6 +205,11 @@ fn too_large(exchange: &mut Exchange) -> Answer {
     denial.answer(exchange, reason.details().to_owned())
 }
 
+fn is_https(request: &Request<RequestBody>) -> bool {
+    let forwarded = request.headers().get(names::X_FORWARDED_PROTO);
+    forwarded.is_some_and(|value| value.as_bytes() == b"https")
+}
+
 fn question<'a>(
     exchange: &'a Exchange,
     settings: &Settings<'a>,
@@ -214,11 +220,12 @@ fn question<'a>(
     let connection = &exchange.connection;
     let ends = &connection.ends;
     let view = read::view(request);
+    let scheme = if is_https(request) { "https" } else { "http" };
     let pseudo = [
         (":authority", view.authority),
         (":method", view.method),
         (":path", view.path),
-        (":scheme", view.scheme),
+        (":scheme", scheme),
     ];
     let mut headers: Vec<(&str, &[u8])> =
         pseudo.into_iter().map(|(name, value)| (name, value.as_bytes())).collect();
@@ -258,7 +265,7 @@ fn question<'a>(
         method: view.method,
         path: view.path,
         host: view.authority,
-        scheme: view.scheme,
+        scheme,
         protocol: if connection.is_http2() { "HTTP/2" } else { "HTTP/1.1" },
         headers,
         raw_headers: config.raw_headers,

@@ -26,7 +26,7 @@ pub(super) fn passes(filter: &LogFilter, record: &Record<'_>) -> bool {
                 method: record.method.unwrap_or(""),
                 path: record.path.unwrap_or(""),
                 authority: record.authority.unwrap_or(""),
-                scheme: record.scheme.unwrap_or(""),
+                scheme: Some(record.scheme.unwrap_or("")),
                 headers,
             })
         }),

@@ -71,8 +71,10 @@ fn why_a_request_is_traced() {
         headers
     };
     let (tracer, _spans) = tracer(25.0);
-    let reason =
-        |headers: &HeaderMap, found, number| tracer.reason(None, headers, (found, number), 0);
+    let reason = |headers: &HeaderMap, found, number| {
+        let forced = headers.contains_key(names::X_ENVOY_FORCE_TRACE);
+        tracer.reason(None, headers, (found, forced), (number, 0))
+    };
     let none = HeaderMap::new();
     assert_eq!(reason(&none, TraceReason::No, 2499), TraceReason::Sampled);
     assert_eq!(reason(&none, TraceReason::No, 2500), TraceReason::No);
@@ -90,9 +92,9 @@ fn with_tail(per_second: u32, tags: &[&str]) -> (Tracer, mpsc::Receiver<Finished
     let config = Tracing {
         tail: Some(Tail { slower_than: Some(Duration::from_secs(1)), failed: true, per_second }),
         custom_tags: tags.iter().map(tag).collect(),
-        ..(*tracer.config).clone()
+        ..(*tracer.0.config).clone()
     };
-    (Tracer::new(Arc::new(config), tracer.queue), spans)
+    (Tracer::new(Arc::new(config), tracer.0.queue.clone()), spans)
 }
 
 #[test]
@@ -118,7 +120,7 @@ fn what_failed_is_sent_though_the_next_hop_was_told_that_it_is_not_sampled() {
     assert!(finished.attributes.contains(&("pillion.tail", "failed".to_owned())));
     // Two in a second, and no more.
     assert_eq!((end(503), end(503)), (Some(Why::Failed), None));
-    let (kept, over_limit) = &tracer.queue.tail;
+    let (kept, over_limit) = &tracer.0.queue.tail;
     assert_eq!((kept.get(), over_limit.get()), (2, 1));
 }
 

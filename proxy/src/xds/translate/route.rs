@@ -172,6 +172,7 @@ fn virtual_host(
         include_attempt_count_in_response: host.include_attempt_count_in_response,
         rate_limits: at.field("rate_limits").each(&host.rate_limits, filter::describe::rule),
         filters,
+        index: Kept::default(),
     }))
 }
 
