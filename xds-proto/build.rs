@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
+use prost_reflect::DescriptorPool;
+
+#[path = "build/schema.rs"]
+mod schema;
 
 /// Messages that may hold keys or tokens; `src/debug.rs` has their `Debug`.
 const SECRETIVE: [&str; 6] = [
@@ -23,6 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new("proto");
     println!("cargo::rerun-if-changed=proto");
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
 
     let mut compiler = protox::Compiler::new([root])?;
@@ -34,6 +39,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut packed = ZlibEncoder::new(Vec::new(), Compression::best());
     packed.write_all(&compiler.encode_file_descriptor_set())?;
     fs::write(out.join("descriptors.bin.z"), packed.finish()?)?;
+    let pool = DescriptorPool::decode(compiler.encode_file_descriptor_set().as_slice())?;
+    fs::write(out.join("schema.rs"), schema::written(&pool)?)?;
 
     let mut config = prost_build::Config::new();
     config.enable_type_names().type_name_domain(["."], "type.googleapis.com");

@@ -1,7 +1,7 @@
 //! Descriptors of all messages, for what has to work on any of them: JSON, support marks, dumps.
 
 use std::io::Read as _;
-use std::sync::LazyLock;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use flate2::read::ZlibDecoder;
 use prost::Name;
@@ -9,14 +9,25 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 
 static PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin.z"));
 
-static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
-    DescriptorPool::decode(file_descriptor_set().as_slice())
-        .expect("build.rs wrote a valid descriptor set")
-});
+static POOL: Mutex<Option<DescriptorPool>> = Mutex::new(None);
 
-/// The descriptors of every message and service of this crate. Decoded at the first use.
-pub fn pool() -> &'static DescriptorPool {
-    &POOL
+fn kept() -> MutexGuard<'static, Option<DescriptorPool>> {
+    POOL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The descriptors of every message and service of this crate. Decoded at the first use, in about 10 ms, and kept
+/// until [`forget`].
+pub fn pool() -> DescriptorPool {
+    let decode = || {
+        DescriptorPool::decode(file_descriptor_set().as_slice())
+            .expect("build.rs wrote a valid descriptor set")
+    };
+    kept().get_or_insert_with(decode).clone()
+}
+
+/// Give back the 8 MiB that descriptors take. Who needs them again has them decoded again.
+pub fn forget() {
+    *kept() = None;
 }
 
 /// The serialized `FileDescriptorSet` behind [`pool`], with our field options, without comments.

@@ -45,7 +45,7 @@ use crate::xds::status::Status;
 use crate::xds::store::Store;
 use crate::xds::translate::Resource;
 use crate::xds::translate::bootstrap::Bootstrap;
-use crate::xds::{identity, keep, register};
+use crate::xds::{dump, identity, keep, register};
 
 /// How long giving the lease back may take.
 const DEREGISTER: Duration = Duration::from_millis(2500);
@@ -121,7 +121,7 @@ impl Proxy {
             clusters,
             sinks,
             status: Arc::new(Status::default()),
-            node: bootstrap.node.clone(),
+            node: dump::node(&bootstrap.node),
             bootstrap: bootstrap.source.clone(),
             started: Instant::now(),
             published: AtomicBool::new(false),
@@ -138,6 +138,8 @@ impl Proxy {
             fixed: publish::static_listeners(bootstrap),
             fatal: Mutex::default(),
         };
+        // Whatever comes from now on is bytes.
+        dump::forget();
         let (state, leaving) = (Arc::new(state), Drain::new());
         let facts = server_stats::show(&state, concurrency);
         Self {

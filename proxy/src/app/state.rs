@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use pillion_xds::envoy::config::core::v3::Node;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -34,7 +33,8 @@ pub(super) struct State {
     pub(super) server: Arc<Server>,
     pub(super) sinks: Sinks,
     pub(super) status: Arc<Status>,
-    pub(super) node: Node,
+    /// As `/server_info` tells it.
+    pub(super) node: Value,
     /// The bootstrap, encoded.
     pub(super) bootstrap: Bytes,
     pub(super) started: Instant,
@@ -143,6 +143,7 @@ impl Source for State {
         let live = self.clusters.load();
         dump::add_endpoints(&mut configs, &self.status, &live);
         dump::add_secrets(&mut configs, &live.snapshot);
+        dump::forget();
         json!({"configs": configs})
     }
 
@@ -155,7 +156,7 @@ impl Source for State {
             version: concat!("pillion-proxy/", env!("CARGO_PKG_VERSION")).to_owned(),
             state: self.readiness().state,
             uptime: self.started.elapsed(),
-            node: dump::node(&self.node),
+            node: self.node.clone(),
             command_line_options: self.options.clone(),
         }
     }

@@ -88,6 +88,11 @@ pub fn configs(status: &Status, bootstrap: &Bytes, started: SystemTime) -> Vec<V
     all
 }
 
+/// Give back the memory that only dumps need.
+pub fn forget() {
+    pillion_xds::descriptors::forget();
+}
+
 /// Names of the clusters that a server told of.
 pub fn discovered_clusters(status: &Status) -> HashSet<String> {
     status.held(Kind::Cluster).iter().map(|held| held.name.to_string()).collect()

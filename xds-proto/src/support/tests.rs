@@ -184,3 +184,38 @@ fn the_table_lists_marks() {
     assert_eq!(per_filter.map(|f| f.type_name.as_str()), Some("map<string, google.protobuf.Any>"));
     assert!(table.iter().all(|m| !m.name.starts_with("pillion.")));
 }
+
+/// The tables and the descriptors are made of the same files; so they agree, also about what is no message.
+#[test]
+fn bytes_are_taken_for_a_message_where_the_descriptors_take_them_for_one() {
+    let listener = listener("", "stat_prefix: x").encode_to_vec();
+    let of = schema::Message::by_name("envoy.config.listener.v3.Listener").unwrap();
+    let descriptor = descriptors::of::<Listener>();
+    let mut refused = 0;
+    let mut hold = |bytes: &[u8]| {
+        let read = prost_reflect::DynamicMessage::decode(descriptor.clone(), bytes);
+        assert_eq!(wire::check(of, bytes).is_ok(), read.is_ok(), "{bytes:?}");
+        refused += usize::from(read.is_err());
+    };
+    hold(&listener);
+    for end in 0..listener.len() {
+        hold(&listener[..end]);
+    }
+    let mut bytes = listener.clone();
+    for at in 0..bytes.len() {
+        let before = bytes[at];
+        for change in [1, 2, 4, 8, 0x55, 0x80, 0xff] {
+            bytes[at] = before ^ change;
+            hold(&bytes);
+        }
+        bytes[at] = before;
+    }
+    assert!(refused > 100, "{refused}");
+    for message in descriptors::pool().all_messages() {
+        let known = schema::Message::by_name(message.full_name()).unwrap();
+        let fields: Vec<_> = message.fields().map(|f| (f.number(), f.name().to_owned())).collect();
+        let told: Vec<_> = known.fields().map(|f| (f.number(), f.name().to_owned())).collect();
+        assert_eq!(told.len(), fields.len());
+        assert!(fields.iter().all(|one| told.contains(one)), "{}", message.full_name());
+    }
+}
