@@ -23,8 +23,10 @@ pub enum RequestBody {
     Empty,
     /// All of it, known in advance.
     Full(Option<Bytes>),
-    /// As it arrives from the downstream, metered.
+    /// As it arrives from the downstream in HTTP/2, metered.
     Incoming(Incoming, Meter),
+    /// The same in HTTP/1.
+    Arriving(BoxBody, Meter),
     /// Anything else: replayed for retries, or made by this proxy.
     Boxed(BoxBody),
 }
@@ -45,6 +47,7 @@ impl fmt::Debug for RequestBody {
             Self::Empty => "Empty",
             Self::Full(_) => "Full",
             Self::Incoming(..) => "Incoming",
+            Self::Arriving(..) => "Arriving",
             Self::Boxed(_) => "Boxed",
         })
     }
@@ -62,6 +65,7 @@ impl Body for RequestBody {
             Self::Empty => Poll::Ready(None),
             Self::Full(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
             Self::Incoming(body, meter) => poll_metered(body, meter, cx),
+            Self::Arriving(body, meter) => poll_metered(body, meter, cx),
             Self::Boxed(body) => body.as_mut().poll_frame(cx),
         }
     }
@@ -71,7 +75,7 @@ impl Body for RequestBody {
             Self::Empty => true,
             Self::Full(data) => data.is_none(),
             Self::Incoming(body, _) => body.is_end_stream(),
-            Self::Boxed(body) => body.is_end_stream(),
+            Self::Arriving(body, _) | Self::Boxed(body) => body.is_end_stream(),
         }
     }
 
@@ -80,13 +84,13 @@ impl Body for RequestBody {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(data) => SizeHint::with_exact(data.as_ref().map_or(0, Bytes::len) as u64),
             Self::Incoming(body, _) => body.size_hint(),
-            Self::Boxed(body) => body.size_hint(),
+            Self::Arriving(body, _) | Self::Boxed(body) => body.size_hint(),
         }
     }
 }
 
-fn poll_metered(
-    body: &mut Incoming,
+fn poll_metered<B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin>(
+    body: &mut B,
     meter: &Meter,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {

@@ -1,15 +1,16 @@
-//! What is looked at in HTTP/1 requests before the parser sees them: everything about which two
-//! parsers could disagree (RFC 9112 section 11.2, request smuggling), and limits.
-//!
-//! A state machine over bytes, without a socket: it follows heads and bodies, and says of each
-//! head whether it may pass.
+//! What is looked at in the heads of HTTP/1 requests before they are parsed: everything about which
+//! two parsers could disagree (RFC 9112 section 11.2, request smuggling), and limits. What it finds
+//! on the way is not looked for again: where the body ends, and what the client wants of the
+//! connection.
 
 use http::StatusCode;
+
+use super::h1::Framing;
 
 /// Limits and tolerances.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// Bytes of a head.
+    /// Bytes of a head, and of what is beside the data of a chunked body.
     pub max_head: usize,
     /// Lines of a head after the first.
     pub max_lines: usize,
@@ -28,196 +29,51 @@ pub struct Verdict {
     pub why: &'static str,
 }
 
-/// Where in a connection's bytes it stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Head,
-    Length(u64),
-    Chunk(Chunk),
-    /// Upgrades and CONNECT: whatever follows is not HTTP, or the connection ends.
-    Through,
-    /// The body is no body: the parser shall see no more than that.
-    Broken,
-}
-
-/// Within a chunked body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Chunk {
-    /// In a line with a size; so far.
-    Size(u64),
-    /// In an extension of that size.
-    Extension(u64),
-    /// In its data.
-    Data(u64),
-    /// In the end of the line after data.
-    End,
-    /// At the beginning of a trailer line.
-    Trailer,
-    /// Within one.
-    Line,
-}
-
-/// Follows one connection.
-#[derive(Debug)]
-pub struct Guard {
-    rules: Rules,
-    state: State,
-    /// Bytes of trailers, or of chunk extensions: both could go on for ever.
-    idle_bytes: usize,
-}
-
-/// What may be passed on of some bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// So many bytes may pass, and after them more is needed to say anything.
-    Pass(usize),
-    /// So many bytes may pass; what follows is a head that may not.
-    Refuse(usize, Verdict),
-    /// So many bytes may pass, and then nothing any more.
-    End(usize),
-}
-
-impl Guard {
-    /// At the beginning of a connection.
-    pub fn new(rules: Rules) -> Self {
-        Self { rules, state: State::Head, idle_bytes: 0 }
-    }
-
-    /// Nothing more will be looked at.
-    pub fn is_through(&self) -> bool {
-        self.state == State::Through
-    }
-
-    /// Waiting for a head, or in the middle of one.
-    pub fn is_in_head(&self) -> bool {
-        self.state == State::Head
-    }
-
-    /// Look at `bytes`, that follow what passed before. Heads are only passed whole.
-    pub fn look(&mut self, bytes: &[u8]) -> Step {
-        let mut at = 0;
-        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-            match self.state {
-                State::Through => return Step::Pass(bytes.len()),
-                State::Broken => return Step::End(at),
-                State::Head => match self.head(rest) {
-                    Ok(Some(length)) => at += length,
-                    Ok(None) => return Step::Pass(at),
-                    Err(verdict) => return Step::Refuse(at, verdict),
-                },
-                State::Length(left) => {
-                    let passed = left.min(rest.len() as u64);
-                    let after = left - passed;
-                    self.state = if after == 0 { State::Head } else { State::Length(after) };
-                    at += usize::try_from(passed).unwrap_or(rest.len());
-                }
-                State::Chunk(chunk) => at += self.chunk(chunk, rest),
-            }
-        }
-        Step::Pass(at)
-    }
-
-    /// The length of the head at the beginning, once it is whole.
-    fn head(&mut self, bytes: &[u8]) -> Result<Option<usize>, Verdict> {
-        let blank = bytes.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
-        let whole = end_of_head(bytes.get(blank..).unwrap_or_default());
-        let length = whole.map(|length| blank + length);
-        if length.unwrap_or(bytes.len()) > self.rules.max_head {
-            return Err(TOO_LARGE);
-        }
-        let Some(length) = length else { return Ok(None) };
-        let head = bytes.get(blank..length).unwrap_or_default();
-        self.state = check(head, &self.rules)?;
-        self.idle_bytes = 0;
-        Ok(Some(length))
-    }
-
-    /// How many bytes of a chunked body were looked at.
-    fn chunk(&mut self, chunk: Chunk, bytes: &[u8]) -> usize {
-        if let Chunk::Data(left) = chunk {
-            let passed = left.min(bytes.len() as u64);
-            let after = left - passed;
-            self.state = State::Chunk(if after == 0 { Chunk::End } else { Chunk::Data(after) });
-            return usize::try_from(passed).unwrap_or(bytes.len());
-        }
-        let Some(byte) = bytes.first().copied() else { return 0 };
-        self.state = match self.next(chunk, byte) {
-            Some(state) => state,
-            None => State::Broken,
-        };
-        1
-    }
-
-    fn next(&mut self, chunk: Chunk, byte: u8) -> Option<State> {
-        let after = |size| State::Chunk(if size == 0 { Chunk::Trailer } else { Chunk::Data(size) });
-        Some(match (chunk, byte) {
-            (Chunk::Size(size) | Chunk::Extension(size), b'\n') => after(size),
-            (Chunk::Size(size), b'\r' | b';' | b' ' | b'\t') => {
-                State::Chunk(Chunk::Extension(size))
-            }
-            (Chunk::Size(size), digit) => {
-                let digit = u64::from((digit as char).to_digit(16)?);
-                let size = size.checked_mul(16)?.checked_add(digit)?;
-                State::Chunk(Chunk::Size(size))
-            }
-            (Chunk::Extension(size), _) => {
-                self.count()?;
-                State::Chunk(Chunk::Extension(size))
-            }
-            (Chunk::End, b'\r') => State::Chunk(Chunk::End),
-            (Chunk::End, b'\n') => State::Chunk(Chunk::Size(0)),
-            (Chunk::End | Chunk::Data(_), _) => return None,
-            (Chunk::Trailer, b'\r') => State::Chunk(Chunk::Trailer),
-            (Chunk::Trailer, b'\n') => State::Head,
-            (Chunk::Line, b'\n') => State::Chunk(Chunk::Trailer),
-            (Chunk::Trailer | Chunk::Line, _) => {
-                self.count()?;
-                State::Chunk(Chunk::Line)
-            }
-        })
-    }
-
-    /// A byte that brings nothing on.
-    fn count(&mut self) -> Option<()> {
-        self.idle_bytes += 1;
-        (self.idle_bytes <= self.rules.max_head).then_some(())
-    }
-}
-
-const TOO_LARGE: Verdict = Verdict {
+/// A head that is larger than [`Rules::max_head`].
+pub const TOO_LARGE: Verdict = Verdict {
     status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
     why: "the head is larger than max_request_headers_kb",
 };
 
-fn bad(why: &'static str) -> Verdict {
+/// A head that does not become whole in time.
+pub const TOO_SLOW: Verdict = Verdict {
+    status: StatusCode::REQUEST_TIMEOUT,
+    why: "the head took longer than request_headers_timeout",
+};
+
+/// A request that is none.
+pub fn bad(why: &'static str) -> Verdict {
     Verdict { status: StatusCode::BAD_REQUEST, why }
 }
 
-/// Where a head ends, its empty line included.
-fn end_of_head(bytes: &[u8]) -> Option<usize> {
-    memchr::memchr_iter(b'\n', bytes).find_map(|at| match bytes.get(at + 1..)? {
-        [b'\n', ..] => Some(at + 2),
-        [b'\r', b'\n', ..] => Some(at + 3),
-        _ => None,
-    })
+/// What a head says about its body and its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Follows {
+    /// Its body. `transfer-encoding` counts where there is a `content-length` too.
+    pub body: Framing,
+    /// It has both.
+    pub two_lengths: bool,
+    /// Upgrades and CONNECT: what follows may not be HTTP.
+    pub through: bool,
+    /// It is HTTP/1.0.
+    pub http_10: bool,
+    /// Another request may follow (RFC 9112 section 9.3).
+    pub keep_alive: bool,
+    /// The client waits for `100 Continue` (RFC 9110 section 10.1.1).
+    pub expects: bool,
+    /// The client reads trailers (`te: trailers`).
+    pub trailers: bool,
 }
 
-/// The fields that decide where a request ends.
-#[derive(Default)]
-struct Framing {
-    length: Option<u64>,
-    chunked: bool,
-    host: bool,
-    upgrade: bool,
-    asks_upgrade: bool,
-}
-
-/// What follows a head.
-fn check(head: &[u8], rules: &Rules) -> Result<State, Verdict> {
+/// Look at a whole head, without blank lines before it.
+///
+/// # Errors
+/// It may not pass.
+pub fn check(head: &[u8], rules: &Rules) -> Result<Follows, Verdict> {
     let mut lines = lines(head);
     let first = lines.next().unwrap_or_default();
-    let connect = check_first(first, rules)?;
-    let mut framing = Framing::default();
+    let First { connect, http_10 } = check_first(first, rules)?;
+    let mut found = Found::default();
     let mut count = 0;
     for line in lines.take_while(|line| !line.is_empty()) {
         count += 1;
@@ -227,21 +83,42 @@ fn check(head: &[u8], rules: &Rules) -> Result<State, Verdict> {
                 ..TOO_LARGE
             });
         }
-        check_line(line, &mut framing)?;
+        check_line(line, &mut found)?;
     }
-    if framing.chunked && framing.length.is_some() && !rules.allow_chunked_length {
+    let two_lengths = found.chunked && found.length.is_some();
+    if two_lengths && !rules.allow_chunked_length {
         return Err(bad("content-length and transfer-encoding contradict each other"));
     }
-    Ok(if connect || (framing.upgrade && framing.asks_upgrade) {
-        State::Through
-    } else if framing.chunked {
-        State::Chunk(Chunk::Size(0))
-    } else {
-        match framing.length {
-            Some(length @ 1..) => State::Length(length),
-            _ => State::Head,
-        }
+    if found.chunked && http_10 {
+        return Err(bad("HTTP/1.0 knows no transfer-encoding"));
+    }
+    Ok(Follows {
+        body: match found.length {
+            _ if found.chunked => Framing::Chunked,
+            Some(length @ 1..) => Framing::Length(length),
+            _ => Framing::None,
+        },
+        two_lengths,
+        through: connect || (found.upgrade && found.asks_upgrade && !http_10),
+        http_10,
+        keep_alive: !two_lengths && !found.close && (!http_10 || found.keep_alive),
+        expects: found.expects && !http_10,
+        trailers: found.trailers,
     })
+}
+
+/// What header lines say.
+#[derive(Default)]
+struct Found {
+    length: Option<u64>,
+    chunked: bool,
+    host: bool,
+    upgrade: bool,
+    asks_upgrade: bool,
+    close: bool,
+    keep_alive: bool,
+    expects: bool,
+    trailers: bool,
 }
 
 /// Its lines, without what ends them.
@@ -254,8 +131,14 @@ fn lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// `METHOD target HTTP/1.1`. Returns whether it is CONNECT.
-fn check_first(line: &[u8], rules: &Rules) -> Result<bool, Verdict> {
+/// What the first line says.
+struct First {
+    connect: bool,
+    http_10: bool,
+}
+
+/// `METHOD target HTTP/1.1`
+fn check_first(line: &[u8], rules: &Rules) -> Result<First, Verdict> {
     let mut words = line.split(|b| *b == b' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let version = words.next();
@@ -289,10 +172,10 @@ fn check_first(line: &[u8], rules: &Rules) -> Result<bool, Verdict> {
     if words.next().is_some() {
         return Err(bad("the request target has a space"));
     }
-    Ok(method == b"CONNECT")
+    Ok(First { connect: method == b"CONNECT", http_10: version == Some(b"HTTP/1.0") })
 }
 
-fn check_line(line: &[u8], framing: &mut Framing) -> Result<(), Verdict> {
+fn check_line(line: &[u8], found: &mut Found) -> Result<(), Verdict> {
     if line.first().is_some_and(|b| matches!(b, b' ' | b'\t')) {
         return Err(bad("a header line is folded (RFC 9112 section 5.2)"));
     }
@@ -308,39 +191,53 @@ fn check_line(line: &[u8], framing: &mut Framing) -> Result<(), Verdict> {
         return Err(bad("a header value has control characters"));
     }
     match name.len() {
+        2 if name.eq_ignore_ascii_case(b"te") => {
+            found.trailers |= words(value).any(|word| word.eq_ignore_ascii_case(b"trailers"));
+        }
         4 if name.eq_ignore_ascii_case(b"host") => {
-            if std::mem::replace(&mut framing.host, true) {
+            if std::mem::replace(&mut found.host, true) {
                 return Err(bad("there is more than one `host` header"));
             }
             if value.iter().any(|b| matches!(b, b' ' | b'\t' | b'/' | b'?' | b'#' | b'\\')) {
                 return Err(bad("`host` is no host"));
             }
         }
+        6 if name.eq_ignore_ascii_case(b"expect") => {
+            found.expects |= value.eq_ignore_ascii_case(b"100-continue");
+        }
         7 if name.eq_ignore_ascii_case(b"upgrade") => {
-            framing.upgrade = !value.eq_ignore_ascii_case(b"h2c");
+            found.upgrade |= !value.eq_ignore_ascii_case(b"h2c");
         }
         10 if name.eq_ignore_ascii_case(b"connection") => {
-            let mut words = value.split(|b| *b == b',').map(<[u8]>::trim_ascii);
-            framing.asks_upgrade |= words.any(|word| word.eq_ignore_ascii_case(b"upgrade"));
+            for word in words(value) {
+                found.close |= word.eq_ignore_ascii_case(b"close");
+                found.keep_alive |= word.eq_ignore_ascii_case(b"keep-alive");
+                found.asks_upgrade |= word.eq_ignore_ascii_case(b"upgrade");
+            }
         }
         14 if name.eq_ignore_ascii_case(b"content-length") => {
             let length = length(value).ok_or_else(|| bad("content-length is no length"))?;
-            if framing.length.replace(length).is_some() {
+            if found.length.replace(length).is_some() {
                 return Err(bad("there is more than one content-length"));
             }
         }
         17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-            if framing.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+            if found.chunked || !value.eq_ignore_ascii_case(b"chunked") {
                 return Err(Verdict {
                     status: StatusCode::NOT_IMPLEMENTED,
                     why: "`chunked` is the only transfer-encoding that is known",
                 });
             }
-            framing.chunked = true;
+            found.chunked = true;
         }
         _ => {}
     }
     Ok(())
+}
+
+/// The words of a list.
+fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|b| *b == b',').map(<[u8]>::trim_ascii)
 }
 
 fn length(value: &[u8]) -> Option<u64> {

@@ -5,12 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
-use super::exchange::Exchange;
+use super::body::ReplyBody;
+use super::exchange::{Arrived, Exchange};
 use super::framed::Framed;
-use super::guarded::{Guarded, Refused};
+use super::http1;
 use super::lifetime::{Graceful, Lifetime};
 use super::listener::Http;
 use super::meter::Metered;
@@ -42,8 +45,6 @@ pub(crate) struct Connection {
     pub(super) drain: Watch,
     /// Requests are served in HTTP/2.
     h2: bool,
-    /// A request that may not pass.
-    pub(super) refused: Refused,
     /// What decides when it ends.
     pub(super) lifetime: Lifetime,
     /// Buckets of local rate limits that are its alone, each with the settings that they belong to.
@@ -104,9 +105,7 @@ pub(super) async fn serve_http(http: Arc<Http>, ends: Ends, mut io: Io, drain: W
     let Some(h2) = speaks_h2(&http.manager, (&mut io, &mut early), &drain).await else { return };
     let tls = io.is_tls();
     let _active = http.stats.connection(h2, tls);
-    let refused = Refused::default();
     let connection = Arc::new(Connection {
-        refused: Arc::clone(&refused),
         id: http.context.next_connection_id(),
         h2,
         lifetime: Lifetime::new(&http.manager, h2),
@@ -115,32 +114,31 @@ pub(super) async fn serve_http(http: Arc<Http>, ends: Ends, mut io: Io, drain: W
         limits: Mutex::default(),
         http: Arc::clone(&http),
     });
-    let for_service = Arc::clone(&connection);
-    let service = service_fn(move |request| {
-        let connection = Arc::clone(&for_service);
-        async move {
-            connection.lifetime.request();
-            let mut response = Exchange::serve(Arc::clone(&connection), request).await;
-            connection.lifetime.say_goodbye(&mut response);
-            if connection.http.overload.ends_connections()
-                && connection.lifetime.end_soon(&mut response)
-            {
-                connection.http.stats.overload.downstream_cx_overload_disable_keepalive.inc();
-            }
-            Ok::<_, Infallible>(response)
-        }
-    });
     let io = Metered::new(io, early, Arc::clone(&connection));
-    let ended = if h2 {
-        let io = TokioIo::new(Framed::new(io, Arc::clone(&http)));
-        let serving = http2(&http.manager).serve_connection(io, service);
-        connection.watch_over(serving).await
+    if h2 {
+        serve_http2(&connection, io).await;
     } else {
-        let io = TokioIo::new(Guarded::new(io, &http.manager, refused));
-        let serving = http1(&http.manager).serve_connection(io, service).with_upgrades();
-        connection.watch_over(serving).await
-    };
-    if let Err(error) = ended {
+        let answer = |request| answer(Arc::clone(&connection), request);
+        let serving = http1::serve(io, http1::Settings::new(&http.manager), answer);
+        if let Err(error) = connection.watch_over(serving).await {
+            tracing::debug!(connection = connection.id, %error, "downstream connection ended");
+        }
+    }
+    http.stats.downstream_cx_destroy.inc();
+    let age = connection.lifetime.age();
+    http.stats.downstream_cx_length_ms.record(age.as_secs_f64() * 1000.0);
+}
+
+async fn serve_http2(connection: &Arc<Connection>, io: Metered) {
+    let http = &connection.http;
+    let for_service = Arc::clone(connection);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let answered = answer(Arc::clone(&for_service), request.map(Arrived::Http2));
+        async move { Ok::<_, Infallible>(answered.await) }
+    });
+    let io = TokioIo::new(Framed::new(io, Arc::clone(http)));
+    let serving = http2(&http.manager).serve_connection(io, service);
+    if let Err(error) = connection.watch_over(serving).await {
         if is_abuse(&error) {
             http.stats.downstream_rq_too_many_premature_resets.inc();
         }
@@ -149,9 +147,17 @@ pub(super) async fn serve_http(http: Arc<Http>, ends: Ends, mut io: Io, drain: W
         }
         tracing::debug!(connection = connection.id, %error, "downstream connection ended");
     }
-    http.stats.downstream_cx_destroy.inc();
-    let age = connection.lifetime.age();
-    http.stats.downstream_cx_length_ms.record(age.as_secs_f64() * 1000.0);
+}
+
+/// Serve one request, and see whether the connection is to end.
+async fn answer(connection: Arc<Connection>, request: Request<Arrived>) -> Response<ReplyBody> {
+    connection.lifetime.request();
+    let mut response = Exchange::serve(Arc::clone(&connection), request).await;
+    connection.lifetime.say_goodbye(&mut response);
+    if connection.http.overload.ends_connections() && connection.lifetime.end_soon(&mut response) {
+        connection.http.stats.overload.downstream_cx_overload_disable_keepalive.inc();
+    }
+    response
 }
 
 /// The h2 crate ended it, because too many streams were reset before anybody could look at them.
@@ -188,20 +194,6 @@ async fn speaks_h2(
     }
 }
 
-fn http1(manager: &HttpManager) -> hyper::server::conn::http1::Builder {
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    builder
-        .preserve_header_case(true)
-        // The guard sees to slow heads, and an idle connection is no slow head.
-        .header_read_timeout(None)
-        .title_case_headers(manager.title_case_headers)
-        .half_close(false)
-        .max_headers(manager.limits.max_headers_count as usize + 1)
-        // hyper asks for at least 8 KiB.
-        .max_buf_size((manager.limits.max_request_headers_kb as usize * 1024).max(8192));
-    builder
-}
-
 fn http2(manager: &HttpManager) -> hyper::server::conn::http2::Builder<TokioExecutor> {
     const STREAM_WINDOW: u32 = 1 << 20;
     const CONNECTION_WINDOW: u32 = 4 << 20;
@@ -227,7 +219,7 @@ fn http2(manager: &HttpManager) -> hyper::server::conn::http2::Builder<TokioExec
 }
 
 impl Connection {
-    async fn watch_over(&self, serving: impl Graceful) -> hyper::Result<()> {
+    async fn watch_over<E>(&self, serving: impl Graceful<Output = Result<(), E>>) -> Result<(), E> {
         self.lifetime.watch_over(serving, &self.drain, &self.http).await
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::admit::{self, Plan};
@@ -19,7 +20,8 @@ use super::route_stats::RequestStats;
 use super::tunnel;
 use super::upgrade::{self, Upgrade};
 use crate::cluster::{Cluster, Endpoint, Live, SentOn};
-use crate::http::body::RequestBody;
+use crate::http::body::{BoxBody, RequestBody};
+use crate::http::guard::Verdict;
 use crate::http::meter::Meter;
 use crate::model::dynamic::Dynamic;
 use crate::model::names;
@@ -68,6 +70,18 @@ pub(crate) struct Exchange {
     pub(super) random: u64,
     /// What filters remember of it. Mostly empty.
     pub(super) notes: Notes,
+}
+
+/// What a request's head is followed by.
+pub(crate) enum Arrived {
+    /// Nothing.
+    Nothing,
+    /// A body in HTTP/1.
+    Http1(BoxBody),
+    /// A stream of HTTP/2, which may have ended.
+    Http2(Incoming),
+    /// The head itself may not pass: only this is known of it.
+    Refused(Verdict),
 }
 
 /// What the access log tells about an exchange.
@@ -147,7 +161,7 @@ impl Exchange {
     /// Serve one request. Never fails: whatever goes wrong becomes an answer.
     pub(crate) async fn serve(
         connection: Arc<Connection>,
-        request: Request<Incoming>,
+        request: Request<Arrived>,
     ) -> Response<ReplyBody> {
         let http2 = connection.is_http2();
         let mut exchange = Box::new(Self::begin(connection, &request));
@@ -161,7 +175,7 @@ impl Exchange {
     }
 
     /// Steps three to seven; the eighth, the reply, is made of what this returns.
-    async fn answer(&mut self, request: Request<Incoming>) -> Result<Answer, Refusal> {
+    async fn answer(&mut self, request: Request<Arrived>) -> Result<Answer, Refusal> {
         // read
         let mut request = match read::accept(self, request)? {
             read::Accepted::Request(request) => request,
@@ -330,7 +344,7 @@ impl Exchange {
         self.facts.cluster = routed.cluster().and_then(|name| self.live.cluster(name).cloned());
     }
 
-    fn begin(connection: Arc<Connection>, request: &Request<Incoming>) -> Self {
+    fn begin(connection: Arc<Connection>, request: &Request<Arrived>) -> Self {
         let stats = &connection.http.stats;
         stats.begin(request.version(), connection.is_mutual_tls());
         Self {
@@ -355,13 +369,23 @@ impl Exchange {
     }
 
     /// The request's body, metered.
-    pub(crate) fn take_body(&mut self, body: Incoming) -> RequestBody {
-        if http_body::Body::is_end_stream(&body) {
-            return RequestBody::Empty;
-        }
-        let meter = Meter::new(self.started);
-        self.meter = Some(meter.clone());
-        RequestBody::Incoming(body, meter)
+    pub(crate) fn take_body(&mut self, body: Arrived) -> RequestBody {
+        let meter = || Meter::new(self.started);
+        let (body, meter) = match body {
+            Arrived::Http2(body) if !body.is_end_stream() => {
+                let meter = meter();
+                (RequestBody::Incoming(body, meter.clone()), meter)
+            }
+            Arrived::Http1(body) => {
+                let meter = meter();
+                (RequestBody::Arriving(body, meter.clone()), meter)
+            }
+            Arrived::Http2(_) | Arrived::Nothing | Arrived::Refused(_) => {
+                return RequestBody::Empty;
+            }
+        };
+        self.meter = Some(meter);
+        body
     }
 
     /// Whether anybody will want to read about this request's headers afterwards.

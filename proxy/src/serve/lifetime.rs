@@ -11,7 +11,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::Notify;
 
 use super::framed::Framed;
-use super::guarded::Guarded;
 use super::listener::Http;
 use super::overload::Overload;
 use super::stats::HttpStats;
@@ -33,8 +32,8 @@ const PREMATURE: Duration = Duration::from_secs(1);
 /// How long GOAWAY has to be written.
 const FAREWELL: Duration = Duration::from_millis(200);
 
-/// What both kinds of hyper connection can do.
-pub(super) trait Graceful: Future<Output = hyper::Result<()>> {
+/// What connections can do, whatever version of HTTP they speak.
+pub(super) trait Graceful: Future {
     /// Finish what is under way, then close.
     fn finish(self: Pin<&mut Self>);
 }
@@ -151,12 +150,12 @@ impl Lifetime {
     }
 
     /// Drive a connection until it ends.
-    pub(super) async fn watch_over(
+    pub(super) async fn watch_over<E>(
         &self,
-        serving: impl Graceful,
+        serving: impl Graceful<Output = Result<(), E>>,
         drain: &Watch,
         http: &Http,
-    ) -> hyper::Result<()> {
+    ) -> Result<(), E> {
         let (stats, overload) = (&http.stats, &*http.overload);
         let mut serving = std::pin::pin!(serving);
         let mut finishing = false;
@@ -238,18 +237,6 @@ impl Lifetime {
             stats.downstream_cx_idle_timeout.inc();
         }
         passed
-    }
-}
-
-impl<S, B> Graceful for hyper::server::conn::http1::UpgradeableConnection<TokioIo<Guarded>, S>
-where
-    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: http_body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
     }
 }
 

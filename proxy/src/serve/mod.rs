@@ -7,7 +7,7 @@
 //! | step | where |
 //! |---|---|
 //! | accept | [`server`], [`listener`] |
-//! | identify | [`identify`], [`connection`] |
+//! | identify | [`identify`], [`connection`], [`http1`] |
 //! | read | [`read`] |
 //! | route, admit | [`exchange`], [`filter`], [`admit`] |
 //! | pick, forward | [`attempt`] |
@@ -22,10 +22,10 @@ mod connection;
 mod exchange;
 mod filter;
 mod framed;
-mod guarded;
 mod handover;
 mod headers;
 mod hedge;
+mod http1;
 mod identify;
 mod lifetime;
 mod listener;

@@ -7,12 +7,10 @@ use std::sync::Arc;
 use http::header::{EXPECT, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
-use hyper::body::Incoming;
 
 use super::connection::Connection;
-use super::exchange::Exchange;
+use super::exchange::{Arrived, Exchange};
 use super::filter;
-use super::guarded;
 use super::reply::{self, Answer};
 use super::stats::HttpStats;
 use super::upgrade;
@@ -65,13 +63,13 @@ pub(super) fn head_of<B>(request: &Request<B>) -> Parts {
 /// The request breaks HTTP or a limit; the refusal says which.
 pub(super) fn accept(
     exchange: &mut Exchange,
-    request: Request<Incoming>,
+    request: Request<Arrived>,
 ) -> Result<Accepted, Refusal> {
     let connection = Arc::clone(&exchange.connection);
     let manager = &*connection.http.manager;
     let mut request = request;
-    if let Some(verdict) = guarded::verdict(&connection.refused, &request) {
-        return Err(refused(&verdict, &connection.http.stats));
+    if let Arrived::Refused(verdict) = request.body() {
+        return Err(refused(verdict, &connection.http.stats));
     }
     exchange.upgrade = upgrade::take(&mut request);
     let (parts, body) = request.into_parts();
@@ -106,7 +104,7 @@ pub(super) fn accept(
         upgrade.restore(&mut request);
     }
     let headers = request.headers_mut();
-    // Answered here: hyper sends `100 Continue` when the body is first read.
+    // Answered here: whoever reads the connection sends `100 Continue` when the body is first read.
     if headers.get(EXPECT).is_some_and(|value| value == "100-continue") {
         headers.remove(EXPECT);
     }

@@ -1,0 +1,314 @@
+//! Answers on their way out: head and body in as few writes as there can be.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_TYPE, HOST, MAX_FORWARDS, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
+};
+use http::response::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http_body::Body;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::shared::{Inner, Shared, gone};
+use super::turn::Turn;
+use crate::http::body::BodyError;
+use crate::http::h1::Framing;
+use crate::http::h1::body::Encoder;
+use crate::http::h1::date::Date;
+use crate::http::h1::encode::{self, Reply};
+
+/// No more of an answer is fetched while so much of it waits to be written.
+const ENOUGH: usize = 64 << 10;
+
+thread_local! {
+    static DATE: RefCell<Date> = RefCell::default();
+}
+
+/// What becomes of the connection.
+pub(super) enum Then {
+    /// Another request may come.
+    Next,
+    /// Nothing follows.
+    Close {
+        /// The client may still be sending.
+        unread: bool,
+    },
+    /// It goes on in another protocol, elsewhere.
+    Granted,
+}
+
+/// Write an answer, and see to what becomes of the connection after it.
+///
+/// # Errors
+/// The client has left, or the answer broke off: then the connection is cut, for the client must not
+/// take what it has for the whole.
+pub(super) async fn write<T, B>(
+    shared: &Shared<T>,
+    answer: Response<B>,
+    mut turn: Turn,
+    title_case: bool,
+) -> io::Result<Then>
+where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    B: Body<Data = Bytes, Error = BodyError> + Unpin,
+{
+    let (mut parts, body) = answer.into_parts();
+    let plan = Plan::new(&mut parts, &body, &turn);
+    let goes_on = poll_fn(|cx| Poll::Ready(plan.begin(shared, &parts, &turn, title_case, cx)))
+        .await
+        .ok_or_else(gone)?;
+    let mut writing = Writing {
+        trailers: plan.trailers(&parts.headers, &turn),
+        encoder: Encoder::new(plan.framing),
+        body: plan.has_body.then_some(body),
+        broken: None,
+    };
+    drop(parts);
+    poll_fn(|cx| writing.poll(shared, cx)).await?;
+    if plan.tunnel
+        && let Some(granting) = turn.granting.take()
+    {
+        let wire = shared.lock().wire.take().ok_or_else(gone)?;
+        granting.grant(wire.io, wire.input.freeze());
+        return Ok(Then::Granted);
+    }
+    if goes_on && poll_fn(|cx| shared.poll_end_of_body(cx)).await && !shared.is_finishing() {
+        return Ok(Then::Next);
+    }
+    let inner = shared.lock();
+    let unread = inner.wire.as_ref().is_some_and(|wire| !wire.input.is_empty())
+        || inner.body.as_ref().is_some_and(|body| !body.decoder.is_done());
+    Ok(Then::Close { unread: unread || turn.is_refused() })
+}
+
+/// How an answer is written.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    framing: Framing,
+    /// Some answers have none, whatever they say (RFC 9110 section 6.4.1).
+    has_body: bool,
+    /// What follows is not HTTP.
+    tunnel: bool,
+    /// The connection may go on, as far as the answer goes.
+    goes_on: bool,
+}
+
+impl Plan {
+    fn new<B: Body>(parts: &mut Parts, body: &B, turn: &Turn) -> Self {
+        let tunnel = parts.status == StatusCode::SWITCHING_PROTOCOLS
+            || turn.connect && parts.status.is_success();
+        let mut goes_on = turn.may_go_on() && !says_close(&parts.headers);
+        if parts.status.is_informational() && !tunnel {
+            // There is nothing that could follow it.
+            parts.status = StatusCode::INTERNAL_SERVER_ERROR;
+            return Self { framing: Framing::Length(0), has_body: false, tunnel, goes_on: false };
+        }
+        if tunnel || parts.status == StatusCode::NO_CONTENT {
+            parts.headers.remove(CONTENT_LENGTH);
+        }
+        let bodiless =
+            tunnel || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if bodiless || turn.head {
+            if !bodiless
+                && !parts.headers.contains_key(CONTENT_LENGTH)
+                && let Some(length @ 1..) = body.size_hint().exact()
+            {
+                parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+            }
+            return Self { framing: Framing::None, has_body: false, tunnel, goes_on };
+        }
+        let framing = framing(&parts.headers, body, turn);
+        goes_on &= framing != Framing::UntilClose;
+        Self { framing, has_body: framing != Framing::Length(0), tunnel, goes_on }
+    }
+
+    /// Write the head. Whether the connection may go on, which it says too. None: it is gone.
+    fn begin<T: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        shared: &Shared<T>,
+        parts: &Parts,
+        turn: &Turn,
+        title_case: bool,
+        cx: &mut Context<'_>,
+    ) -> Option<bool> {
+        let mut inner = shared.lock();
+        if let Some(body) = &mut inner.body {
+            body.answering = true;
+        }
+        // A body that nobody reads, and that is not here yet, is not waited for.
+        let read = inner.drain(cx) || inner.body.as_ref().is_some_and(|body| body.held);
+        let goes_on = self.goes_on && read && !shared.is_finishing();
+        let connection = match (goes_on, turn.http_10()) {
+            (true, true) => Some("keep-alive"),
+            (false, false) if !self.tunnel => Some("close"),
+            _ => None,
+        };
+        let Inner { wire: Some(wire), .. } = &mut *inner else { return None };
+        DATE.with_borrow_mut(|date| {
+            let reply = Reply {
+                framing: self.framing,
+                http_10: turn.http_10(),
+                connection,
+                title_case,
+                date: Some(date.at(SystemTime::now())),
+            };
+            encode::response(parts, reply, wire.output.flat());
+        });
+        Some(goes_on)
+    }
+
+    /// The trailers that may follow: those that the head names, for a client that reads some.
+    fn trailers(&self, headers: &HeaderMap, turn: &Turn) -> Vec<HeaderName> {
+        if self.framing != Framing::Chunked || !turn.reads_trailers() {
+            return Vec::new();
+        }
+        let lines = headers.get_all(TRAILER).iter().filter_map(|line| line.to_str().ok());
+        let names =
+            lines.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse().ok());
+        names.filter(may_trail).collect()
+    }
+}
+
+/// What ends the body of an answer that may have one.
+fn framing<B: Body>(headers: &HeaderMap, body: &B, turn: &Turn) -> Framing {
+    if body.is_end_stream() {
+        return Framing::Length(0);
+    }
+    let told = || headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+    match body.size_hint().exact().or_else(told) {
+        Some(length) => Framing::Length(length),
+        None if turn.http_10() => Framing::UntilClose,
+        None => Framing::Chunked,
+    }
+}
+
+fn says_close(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|word| word.trim().eq_ignore_ascii_case("close"))
+}
+
+/// RFC 9110 section 6.5.1.
+fn may_trail(name: &HeaderName) -> bool {
+    ![
+        AUTHORIZATION,
+        CACHE_CONTROL,
+        CONTENT_ENCODING,
+        CONTENT_LENGTH,
+        CONTENT_RANGE,
+        CONTENT_TYPE,
+        HOST,
+        MAX_FORWARDS,
+        SET_COOKIE,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+    ]
+    .contains(name)
+}
+
+/// An answer that is being written.
+struct Writing<B> {
+    /// None: all of it was fetched.
+    body: Option<B>,
+    encoder: Encoder,
+    /// Trailers that may be written.
+    trailers: Vec<HeaderName>,
+    /// What it broke off with.
+    broken: Option<io::Error>,
+}
+
+impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Writing<B> {
+    fn poll<T: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        shared: &Shared<T>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let waits = self.fetch(shared, cx);
+            let flushed = shared.poll_flush(cx)?;
+            if flushed.is_ready() && self.body.is_none() {
+                return Poll::Ready(self.broken.take().map_or(Ok(()), Err));
+            }
+            if flushed.is_pending() || waits {
+                return shared.poll_left(cx).map(Err);
+            }
+        }
+    }
+
+    /// Fetch what there is, up to a limit. Whether there will be more later.
+    fn fetch<T: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        shared: &Shared<T>,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        while let Some(body) = &mut self.body {
+            if shared.lock().wire.as_ref().is_some_and(|wire| wire.output.len() >= ENOUGH) {
+                return false;
+            }
+            let polled = match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Ready(polled) => polled,
+                Poll::Pending => return true,
+            };
+            let (data, trailers, over) = match polled {
+                None => (None, None, true),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => (Some(data), None, body.is_end_stream()),
+                    Err(frame) => (None, frame.into_trailers().ok(), true),
+                },
+                Some(Err(error)) => {
+                    self.body = None;
+                    self.broken = Some(io::Error::other(error));
+                    return false;
+                }
+            };
+            if over {
+                self.body = None;
+            }
+            self.broken = self.encode(shared, data, trailers, over).err();
+            if self.broken.is_some() {
+                self.body = None;
+            }
+        }
+        false
+    }
+
+    fn encode<T>(
+        &mut self,
+        shared: &Shared<T>,
+        data: Option<Bytes>,
+        trailers: Option<HeaderMap>,
+        over: bool,
+    ) -> io::Result<()> {
+        let mut inner = shared.lock();
+        let out = &mut inner.wire.as_mut().ok_or_else(gone)?.output;
+        if let Some(data) = data {
+            self.encoder.data(data, out).map_err(io::Error::other)?;
+        }
+        if over {
+            let trailers = trailers.map(|all| allowed(all, &self.trailers));
+            self.encoder.end(trailers.as_ref(), out).map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+}
+
+fn allowed(mut all: HeaderMap, names: &[HeaderName]) -> HeaderMap {
+    let mut allowed = HeaderMap::new();
+    for name in names {
+        if let http::header::Entry::Occupied(entry) = all.entry(name) {
+            let (name, values) = entry.remove_entry_mult();
+            for value in values {
+                allowed.append(name.clone(), value);
+            }
+        }
+    }
+    allowed
+}
