@@ -241,8 +241,7 @@ impl Exchange {
         admit::prepare(self, &mut plan, request)?;
         if self.upgrade.is_some() {
             if forward.connect && request.method() == Method::CONNECT {
-                let to = target::authority(request.uri(), request.headers()).to_owned();
-                return tunnel::open(self, plan, to).await.map(Pass::Answer);
+                return tunnel::open(self, plan, authority(request)).await.map(Pass::Answer);
             }
             plan.timeouts = upgrade::unlimited(plan.timeouts);
         }
@@ -385,6 +384,10 @@ impl Exchange {
         self.connection.http.stats.no_route.inc();
         Refusal::local(Reason::NoRoute, StatusCode::NOT_FOUND, why)
     }
+}
+
+fn authority(request: &Request<RequestBody>) -> String {
+    target::authority(request.uri(), request.headers()).to_owned()
 }
 
 impl Drop for Exchange {

@@ -94,7 +94,7 @@ impl<'r> Source<'r> {
 
     /// Nothing is lost, and nothing is done twice, if it is sent again.
     pub(super) fn is_harmless(&self) -> bool {
-        let method = self.head.as_ref().map_or(self.request.method(), |head| &head.method);
+        let method = self.head.as_ref().map_or_else(|| self.request.method(), |head| &head.method);
         self.keep && method.is_idempotent() && !self.had_body && self.can_repeat()
     }
 }

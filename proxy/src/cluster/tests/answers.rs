@@ -373,6 +373,30 @@ async fn answers_that_may_mean_two_things_are_refused() {
 }
 
 #[tokio::test]
+async fn what_is_no_answer_is_told_from_half_of_one() {
+    let cases: [(&'static [u8], Reason); 5] = [
+        (b"220 mail.test ESMTP\r\n", Reason::UpstreamProtocolError),
+        (b"HTTP/2.0 200 OK\r\n", Reason::UpstreamProtocolError),
+        (b"HTTP/1.1 200 OK\r\nno header\r\nserv", Reason::UpstreamProtocolError),
+        (b"HTTP/1.1 200 OK\r\nserv", Reason::ConnectionTermination),
+        (b"HTTP/1", Reason::ConnectionTermination),
+    ];
+    for (answer, reason) in cases {
+        let backend = says(answer, true).await;
+        let error = Shop::one(config(), backend.address).get().await.unwrap_err();
+        assert_eq!((error.refusal.reason, error.refusal.sent), (reason, Sent::Maybe));
+    }
+    // Some speak before they are asked.
+    let backend = Backend::raw(async |mut stream| {
+        stream.write_all(b"220 mail.test ESMTP\r\n").await.unwrap();
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let error = Shop::one(config(), backend.address).get().await.unwrap_err();
+    assert_eq!(error.refusal.reason, Reason::UpstreamProtocolError);
+}
+
+#[tokio::test]
 async fn heads_are_limited() {
     let lines = move |count: usize| {
         let mut head = String::from("HTTP/1.1 200 OK\r\n");

@@ -128,7 +128,7 @@ struct Gone;
 
 impl Carrier {
     /// Whether there is room for another piece.
-    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+    fn poll_ready(&self, cx: &Context<'_>) -> Poll<Result<(), Gone>> {
         let mut shared = lock(&self.0);
         if shared.gone {
             return Poll::Ready(Err(Gone));
@@ -187,7 +187,7 @@ impl Carried {
     /// The next piece of the answer.
     pub(crate) fn poll_frame(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.over {
             return Poll::Ready(None);

@@ -33,6 +33,8 @@ pub(super) struct Http1 {
     sending: Option<Encoder>,
     /// Trailers that the request's head has announced: no others are sent.
     announced: Vec<HeaderName>,
+    /// No request was sent on it yet.
+    fresh: bool,
     /// A piece of the request's body was taken.
     pub(super) touched: bool,
     /// What is left of the answer.
@@ -72,6 +74,7 @@ impl Http1 {
             wire: Wire::new(io, BytesMut::new()),
             sending: None,
             announced: Vec::new(),
+            fresh: true,
             touched: false,
             decoder: Decoder::new(Framing::None, 0),
             ahead: None,

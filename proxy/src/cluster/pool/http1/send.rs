@@ -52,19 +52,33 @@ impl Http1 {
             begun = true;
             self.touched = false;
             // Whoever is woken by the answer is also the first to know that there will be none.
-            if self.wire.poll_fill(cx).is_ready() {
-                self.give_up();
-                return Poll::Ready(Err(Error::Closed));
-            }
+            let waits = match self.wire.poll_fill(cx) {
+                Poll::Pending => true,
+                // A new connection has nobody else's answers; what this is will be seen.
+                Poll::Ready(Ok(1..)) if self.fresh => false,
+                Poll::Ready(_) => {
+                    self.give_up();
+                    return Poll::Ready(Err(Error::Closed));
+                }
+            };
             self.begin(request);
-            self.poll_answer(cx, request, true)
+            self.poll_answer(cx, request, waits)
         })
         .await
+    }
+
+    /// The connection ended within a head, or before it: what is there may be none.
+    fn cut_off(&mut self) -> Error {
+        let Some(last) = memchr::memrchr(b'\n', &self.wire.input) else { return Error::Ended };
+        let mut lines = self.wire.input.split_to(last + 1);
+        lines.extend_from_slice(b"\r\n");
+        head::response(lines.freeze()).map_or_else(Error::from, |_| Error::Ended)
     }
 
     /// Puts the head into the output.
     fn begin(&mut self, request: &Request<RequestBody>) {
         let framing = framing(request);
+        self.fresh = false;
         self.keep = !lists(request.headers(), &CONNECTION, "close");
         let encoder = Encoder::new(framing);
         self.sending = Some(encoder).filter(|encoder| !encoder.is_done());
@@ -193,11 +207,20 @@ impl Http1 {
                 }
                 return Poll::Ready(self.answered(head, method));
             }
+            if !could_be_head(&self.wire.input) {
+                return Poll::Ready(Err(Malformed("it does not begin as HTTP/1 does").into()));
+            }
             if ready!(self.wire.poll_fill(cx))? == 0 {
-                return Poll::Ready(Err(Error::Ended));
+                return Poll::Ready(Err(self.cut_off()));
             }
         }
     }
+}
+
+/// Whether an answer may begin so. Servers of other protocols are told at once.
+fn could_be_head(bytes: &[u8]) -> bool {
+    const BEGINNING: &[u8] = b"HTTP/1.";
+    bytes.iter().zip(BEGINNING).all(|(one, wanted)| one == wanted)
 }
 
 const TOO_LARGE: Malformed = Malformed("the head is too large");
