@@ -90,6 +90,37 @@ async fn an_early_answer_does_not_end_the_request() {
 }
 
 #[tokio::test]
+async fn an_early_answer_without_a_body_does_not_end_the_request_either() {
+    let (heard, mut hearing) = mpsc::unbounded_channel();
+    let backend = Backend::raw(move |mut stream| {
+        let heard = heard.clone();
+        async move {
+            while read_head(&mut stream).await.is_some() {
+                stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+                let mut body = [0; 6];
+                stream.read_exact(&mut body).await.unwrap();
+                heard.send(body).unwrap();
+            }
+        }
+    })
+    .await;
+    let shop = Shop::one(config(), backend.address);
+    for _ in 0..2 {
+        let (sender, body) = pieces();
+        let mut request = post(body);
+        request.headers_mut().insert("content-length", "6".parse().unwrap());
+        drop(shop.send(request).await.unwrap());
+        sender.send(data("onetwo")).unwrap();
+        assert_eq!(&hearing.recv().await.unwrap(), b"onetwo");
+        drop(sender);
+        let cluster = shop.cluster();
+        eventually("free", || cluster.stats.upstream_rq_active.get() == 0).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(backend.accepted(), 1);
+}
+
+#[tokio::test]
 async fn bytes_go_both_ways_at_once() {
     let backend = Backend::raw(async |mut stream| {
         read_head(&mut stream).await;

@@ -97,6 +97,10 @@ impl Http1 {
     /// Ready: the answer is passed on. Error: it cannot be; true: because the connection broke.
     fn poll_pass_on(&mut self, cx: &mut Context<'_>, to: &Carrier) -> Poll<Result<(), bool>> {
         loop {
+            if self.is_over() {
+                to.end();
+                return Poll::Ready(Ok(()));
+            }
             if ready!(to.poll_ready(cx)).is_err() {
                 self.give_up();
                 return Poll::Ready(Err(false));
