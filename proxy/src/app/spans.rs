@@ -46,7 +46,7 @@ impl Sender {
         let context = PickContext { random: fastrand::u64(..), ..PickContext::default() };
         let endpoint = cluster.pick(&context).map_err(|refusal| refusal.to_string())?;
         let options = SendOptions { downstream_h2: true, ..SendOptions::default() };
-        let sent = cluster.send(&endpoint, request, options).await;
+        let sent = cluster.send(&endpoint, &mut request, options).await;
         let (head, body) = sent.map_err(|error| error.refusal.to_string())?.into_parts();
         let body = body.collect().await.map_err(|error| error.to_string())?;
         let status = head.headers.get("grpc-status").cloned();

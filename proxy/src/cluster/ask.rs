@@ -68,10 +68,10 @@ async fn asked(
     let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
     let options =
         SendOptions { sni: Some(Name::from(host)), downstream_h2: true, ..SendOptions::default() };
-    let request = request.map(|body| {
+    let mut request = request.map(|body| {
         if body.is_empty() { RequestBody::Empty } else { RequestBody::Full(Some(body)) }
     });
-    let sent = cluster.send(endpoint, request, options).await;
+    let sent = cluster.send(endpoint, &mut request, options).await;
     let (head, body) = sent.map_err(|error| error.refusal)?.into_parts();
     let body = whole(body, limit).await.map_err(|why| {
         let detail = format!("the answer of cluster {} {why}", cluster.name());

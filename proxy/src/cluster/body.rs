@@ -9,18 +9,17 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::endpoint::Endpoint;
 use super::learn;
-use super::pool::{Connection, Lease};
+use super::pool::{Connection, Content, Lease};
 use super::stats::ClusterStats;
 use crate::http::body::BodyError;
 
 /// What an endpoint answers. When it has been read to its end the connection serves others; when
 /// it is dropped before, an HTTP/1.1 connection is closed and an HTTP/2 stream is reset.
 pub struct ResponseBody {
-    incoming: Incoming,
+    content: Content,
     /// None: the end was reached, or there was nothing.
     lease: Option<Lease>,
     active: Option<ActiveRequest>,
@@ -37,15 +36,10 @@ pub(super) struct ActiveRequest {
 
 impl ResponseBody {
     /// `stays`: the connection goes on as a byte stream, and is held until [`Self::release`].
-    pub(super) fn new(
-        incoming: Incoming,
-        lease: Lease,
-        active: ActiveRequest,
-        stays: bool,
-    ) -> Self {
+    pub(super) fn new(content: Content, lease: Lease, active: ActiveRequest, stays: bool) -> Self {
         let connection = Arc::clone(lease.connection());
         let mut body =
-            Self { incoming, lease: Some(lease), active: Some(active), connection, received: 0 };
+            Self { content, lease: Some(lease), active: Some(active), connection, received: 0 };
         if !stays {
             body.release_at_end();
         }
@@ -63,7 +57,7 @@ impl ResponseBody {
     }
 
     fn release_at_end(&mut self) {
-        if self.incoming.is_end_stream() {
+        if self.is_end_stream() {
             self.release();
         }
     }
@@ -74,6 +68,23 @@ impl ResponseBody {
             lease.complete();
         }
         self.active = None;
+    }
+
+    fn poll_content(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.content {
+            Content::Http1 => match &mut self.lease {
+                Some(lease) => lease.poll_frame(cx),
+                None => Poll::Ready(None),
+            },
+            Content::Carried(carried) => carried.poll_frame(cx),
+            Content::Http2(incoming) => {
+                let frame = ready!(Pin::new(incoming).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
+        }
     }
 
     fn learn(&self, trailers: &HeaderMap) {
@@ -111,7 +122,7 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        Poll::Ready(match ready!(Pin::new(&mut this.incoming).poll_frame(cx)) {
+        Poll::Ready(match ready!(this.poll_content(cx)) {
             Some(Ok(frame)) => {
                 this.received += frame.data_ref().map_or(0, |data| data.len() as u64);
                 if let Some(trailers) = frame.trailers_ref() {
@@ -125,7 +136,7 @@ impl Body for ResponseBody {
             }
             Some(Err(error)) => {
                 this.fail();
-                Some(Err(error.into()))
+                Some(Err(error))
             }
             None => {
                 this.release();
@@ -135,11 +146,20 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match &self.content {
+            Content::Http1 => self.lease.as_ref().is_none_or(Lease::is_over),
+            Content::Carried(carried) => carried.is_over(),
+            Content::Http2(incoming) => incoming.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let left = match &self.content {
+            Content::Http1 => self.lease.as_ref().map_or(Some(0), Lease::left),
+            Content::Carried(carried) => carried.left(),
+            Content::Http2(incoming) => return incoming.size_hint(),
+        };
+        left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 

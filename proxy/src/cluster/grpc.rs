@@ -71,8 +71,8 @@ impl Channel {
             sni: Some(Name::from(self.authority.host())),
             ..SendOptions::default()
         };
-        let request = self.prepare(request)?;
-        match cluster.send(&endpoint, request, options).await {
+        let mut request = self.prepare(request)?;
+        match cluster.send(&endpoint, &mut request, options).await {
             Ok(response) => {
                 let status = response.status().as_u16();
                 cluster.record(&endpoint, Outcome::Status(status));

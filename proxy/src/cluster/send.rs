@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::ext::Protocol;
@@ -15,7 +15,7 @@ use super::behalf::Behalf;
 use super::body::{ActiveRequest, ResponseBody};
 use super::check::IMMEDIATE_FAIL;
 use super::endpoint::Endpoint;
-use super::pool::{self, Connection, Job, Lease, SendFailure};
+use super::pool::{self, Cause, Connection, Content, Http1Error, Job, Lease, SendFailure};
 use super::{clock, learn};
 use crate::http::body::RequestBody;
 use crate::http::{target, upgrade, upgraded};
@@ -35,6 +35,9 @@ pub struct SendOptions {
     pub sni: Option<Name>,
     /// For whom it is sent, as far as its connection has to tell that.
     pub behalf: Behalf,
+    /// The head of the request may be wanted again, whatever becomes of it: it is left, or a copy
+    /// of it, where the request was. Its body is gone in any case.
+    pub again: bool,
 }
 
 /// In the extensions of a request: where the connection that it is sent on is told, for those who
@@ -58,33 +61,33 @@ impl SentOn {
 pub struct SendError {
     /// Why, and whether it may have been processed.
     pub refusal: Refusal,
-    /// The request itself, if not a byte of it was sent: it can be sent again as it is.
-    pub request: Option<Request<RequestBody>>,
+    /// Not a byte of the request was sent: it can be sent again as it is.
+    pub unsent: bool,
 }
 
 /// A pooled connection that was closed while it was idle may bounce a request before a byte of it
 /// is sent. So many in a row are taken for bad luck.
 const BOUNCES: usize = 8;
 
-/// Sends `request` to `job`'s endpoint.
+/// Sends `request` to `job`'s endpoint. `again`: its head stays.
 ///
 /// # Errors
 /// No connection, or no answer on it.
 pub(super) async fn send(
     job: Job,
-    request: Request<RequestBody>,
+    request: &mut Request<RequestBody>,
+    again: bool,
 ) -> Result<Response<ResponseBody>, SendError> {
     let stats = &job.connector.stats;
     let active = ActiveRequest::new(&job.endpoint, stats);
     let counters = &job.endpoint.host.counters;
     let balancer = &job.connector.config.balancer;
     let sent = if balancer.learns() { clock::now() } else { Duration::ZERO };
-    let mut request = request;
     let mut bounces = 0;
     loop {
         let mut lease = match pool::acquire(&job).await {
             Ok(lease) => lease,
-            Err(refusal) => return Err(SendError { refusal, request: Some(request) }),
+            Err(refusal) => return Err(SendError { refusal, unsent: true }),
         };
         if bounces == 0 {
             stats.upstream_rq_total.inc();
@@ -93,61 +96,62 @@ pub(super) async fn send(
         if let Some(told) = request.extensions().get::<SentOn>() {
             told.set(lease.connection());
         }
-        let tls = job.connector.config.tls_of(job.endpoint.socket).is_some();
-        adapt(&mut request, lease.is_http2(), tls);
-        let failure = match lease.send(request).await {
-            Ok(response) if is_ambiguous(&response) => {
-                lease.failed();
-                stats.upstream_cx_protocol_error.inc();
-                stats.upstream_rq_rx_reset.inc();
-                return Err(SendError { refusal: ambiguous(&job), request: None });
-            }
+        let failure = match on(&job, &mut lease, request, again).await {
             Ok(response) => {
                 learn::answered(balancer, &job.endpoint, response.headers(), sent);
                 return Ok(answered(response, lease, active));
             }
             Err(failure) => failure,
         };
-        match failure.unsent {
-            Some(unsent) if failure.reused && bounces < BOUNCES => {
-                request = unsent;
-                bounces += 1;
-            }
-            _ => {
-                let refusal = refusal(&job, &failure);
-                if refusal.reason == Reason::UpstreamProtocolError {
-                    stats.upstream_cx_protocol_error.inc();
-                }
-                stats.upstream_rq_rx_reset.inc();
-                return Err(SendError { refusal, request: failure.unsent });
-            }
+        if failure.unsent && failure.reused && bounces < BOUNCES {
+            bounces += 1;
+            drop(lease);
+            // Where one was closed, others were.
+            job.sweep();
+            continue;
         }
+        let refusal = refusal(&job, &failure);
+        if refusal.reason == Reason::UpstreamProtocolError {
+            stats.upstream_cx_protocol_error.inc();
+        }
+        stats.upstream_rq_rx_reset.inc();
+        return Err(SendError { refusal, unsent: failure.unsent });
     }
+}
+
+/// Sends `request` on this connection.
+async fn on(
+    job: &Job,
+    lease: &mut Lease,
+    request: &mut Request<RequestBody>,
+    again: bool,
+) -> Result<Response<Content>, SendFailure> {
+    let http2 = lease.is_http2();
+    let tls = job.connector.config.tls_of(job.endpoint.socket).is_some();
+    if !(http2 && again) {
+        adapt(request, http2, tls);
+        return lease.send(request).await;
+    }
+    // HTTP/2 takes all of it. The copy is in its place before anything is waited for, since this
+    // may never be gone on with.
+    let taken = std::mem::replace(request, Request::new(RequestBody::Empty));
+    let (head, body) = taken.into_parts();
+    *request = Request::from_parts(head.clone(), RequestBody::Empty);
+    let mut taken = Request::from_parts(head, body);
+    adapt(&mut taken, http2, tls);
+    let sent = Box::pin(lease.send(&mut taken)).await;
+    if sent.as_ref().is_err_and(|failure| failure.unsent) {
+        *request = taken;
+    }
+    sent
 }
 
 fn is_ip(host: &str) -> bool {
     host.parse::<IpAddr>().is_ok()
 }
 
-/// An HTTP/1 answer of which nobody can be sure where it ends: two lengths, or a coding that is
-/// not taken off (RFC 9112 sections 6.1 and 6.3).
-fn is_ambiguous<B>(response: &Response<B>) -> bool {
-    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else { return false };
-    !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
-        || codings.next().is_some()
-        || response.headers().contains_key(CONTENT_LENGTH)
-}
-
-fn ambiguous(job: &Job) -> Refusal {
-    let (to, cluster) = (&job.endpoint.address_text, &job.connector.config.name);
-    let detail = format!("the answer of {to} of cluster {cluster} has no certain length");
-    let refusal = Refusal::upstream(Reason::UpstreamProtocolError, Sent::Maybe, detail);
-    Refusal { status: StatusCode::BAD_GATEWAY, ..refusal }
-}
-
 fn answered(
-    response: Response<hyper::body::Incoming>,
+    response: Response<Content>,
     lease: Lease,
     active: ActiveRequest,
 ) -> Response<ResponseBody> {
@@ -157,7 +161,7 @@ fn answered(
         lease.connection().learn_keep_alive(promised);
     }
     let stays = upgraded::offered(response.extensions());
-    response.map(|incoming| ResponseBody::new(incoming, lease, active, stays))
+    response.map(|content| ResponseBody::new(content, lease, active, stays))
 }
 
 /// `keep-alive: timeout=5`
@@ -228,8 +232,18 @@ fn to_http2(request: &mut Request<RequestBody>, tls: bool) {
 fn refusal(job: &Job, failure: &SendFailure) -> Refusal {
     let (reason, sent) = judge(failure);
     let (to, cluster) = (&job.endpoint.address_text, &job.connector.config.name);
-    let why = failure.alert.clone().unwrap_or_else(|| explain(&failure.error));
-    let detail = format!("{to} of cluster {cluster} did not answer: {why}");
+    let detail = match (&failure.alert, &failure.cause) {
+        (Some(alert), _) => format!("{to} of cluster {cluster} did not answer: {alert}"),
+        (None, Cause::Http1(Http1Error::Ambiguous)) => {
+            format!("the answer of {to} of cluster {cluster} has no certain length")
+        }
+        (None, Cause::Http1(error)) => {
+            format!("{to} of cluster {cluster} did not answer: {error}")
+        }
+        (None, Cause::Http2(error)) => {
+            format!("{to} of cluster {cluster} did not answer: {}", explain(error))
+        }
+    };
     let mut refusal = Refusal::upstream(reason, sent, detail);
     if reason == Reason::UpstreamProtocolError {
         refusal.status = StatusCode::BAD_GATEWAY;
@@ -242,23 +256,45 @@ fn refusal(job: &Job, failure: &SendFailure) -> Refusal {
 }
 
 fn judge(failure: &SendFailure) -> (Reason, Sent) {
-    let error = &failure.error;
     // With TLS 1.3 a server refuses our certificate after we think that the handshake is done.
     if failure.alert.is_some() {
         return (Reason::TlsFailure, Sent::No);
     }
-    if failure.unsent.is_some() {
+    if failure.unsent {
         return (Reason::ConnectionTermination, Sent::No);
     }
+    match &failure.cause {
+        Cause::Http1(error) => judge_http1(error, failure),
+        Cause::Http2(error) => judge_hyper(error, failure),
+    }
+}
+
+fn judge_http1(error: &Http1Error, failure: &SendFailure) -> (Reason, Sent) {
+    match error {
+        Http1Error::Closed | Http1Error::Ended | Http1Error::Io(_) => {
+            (Reason::ConnectionTermination, cut_off(failure))
+        }
+        Http1Error::Malformed(_) | Http1Error::Ambiguous => {
+            (Reason::UpstreamProtocolError, Sent::Maybe)
+        }
+        Http1Error::Request(error) => (broken_request(error.as_ref()), Sent::Maybe),
+    }
+}
+
+/// Our own request body broke off, or is not what it should be.
+fn broken_request(error: &(dyn StdError + 'static)) -> Reason {
+    match source::<std::io::Error>(error) {
+        Some(error) if is_malformed(error) => Reason::DownstreamProtocolError,
+        _ => Reason::DownstreamTermination,
+    }
+}
+
+fn judge_hyper(error: &hyper::Error, failure: &SendFailure) -> (Reason, Sent) {
     if let Some(http2) = source::<h2::Error>(error) {
         return judge_http2(http2);
     }
-    if error.is_user() && source::<std::io::Error>(error).is_some_and(is_malformed) {
-        return (Reason::DownstreamProtocolError, Sent::Maybe);
-    }
     if error.is_user() {
-        // Our own request body broke off.
-        return (Reason::DownstreamTermination, Sent::Maybe);
+        return (broken_request(error), Sent::Maybe);
     }
     if error.is_parse() {
         return (Reason::UpstreamProtocolError, Sent::Maybe);
@@ -304,8 +340,9 @@ fn explain(error: &hyper::Error) -> String {
     text
 }
 
-fn source<E: StdError + 'static>(error: &hyper::Error) -> Option<&E> {
-    let mut cause = error.source();
+/// The error of this kind among the causes.
+fn source<'e, E: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Option<&'e E> {
+    let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(found) = error.downcast_ref() {
             return Some(found);
@@ -321,6 +358,8 @@ impl super::Cluster {
     ///
     /// The request's authority may be in its URI or in `Host`; it is put where the connection's
     /// HTTP wants it. Extensions pass untouched, so header case survives from HTTP/1 to HTTP/1.
+    /// The request stays with the caller, though not its body; over HTTP/2 its head does not
+    /// either, unless [`SendOptions::again`] says so, or [`SendError::unsent`].
     ///
     /// # Errors
     /// No connection (circuit breaker, refused, timeout, TLS), or a connection or stream that
@@ -328,17 +367,18 @@ impl super::Cluster {
     pub fn send(
         self: &Arc<Self>,
         endpoint: &Arc<Endpoint>,
-        request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
         mut options: SendOptions,
     ) -> impl Future<Output = Result<Response<ResponseBody>, SendError>> {
         // Not in the future: a request that is looked at there is kept twice.
         if let Some(tls) = self.config.tls_of(endpoint.socket).filter(|tls| tls.by_request) {
-            let host = options.sni.take().or_else(|| self.host_of(&request));
+            let host = options.sni.take().or_else(|| self.host_of(request));
             // An IP address is no server name, but certificates may be asked for it.
             options.sni = host.filter(|host| tls.auto_sni_san_validation || !is_ip(host));
         }
         async move {
-            let sent = send(self.job(endpoint, options), request).await;
+            let again = options.again;
+            let sent = send(self.job(endpoint, options), request, again).await;
             if let Ok(response) = &sent
                 && response.headers().contains_key(IMMEDIATE_FAIL)
             {

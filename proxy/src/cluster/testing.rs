@@ -107,9 +107,9 @@ impl Shop {
 
     pub(super) async fn send(
         &self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> Result<Response<ResponseBody>, SendError> {
-        self.cluster().send(&self.pick(), request, SendOptions::default()).await
+        self.cluster().send(&self.pick(), &mut request, SendOptions::default()).await
     }
 
     /// `GET /`, with the whole answer read.

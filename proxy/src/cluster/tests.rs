@@ -1,5 +1,6 @@
 //! The parts together, over loopback sockets.
 
+mod answers;
 mod http1;
 mod http2;
 mod membership;

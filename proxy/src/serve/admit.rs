@@ -293,8 +293,8 @@ pub(super) fn draw<'a>(
 pub(super) fn prepare(
     exchange: &mut Exchange,
     plan: &mut Plan<'_>,
-    mut request: Request<RequestBody>,
-) -> Result<Request<RequestBody>, Refusal> {
+    request: &mut Request<RequestBody>,
+) -> Result<(), Refusal> {
     if !names::envoy(request.headers()).is_empty() {
         for name in TIMEOUT_HEADERS {
             request.headers_mut().remove(name);
@@ -304,25 +304,25 @@ pub(super) fn prepare(
             request.headers_mut().remove("x-envoy-upstream-alt-stat-name");
         }
     }
-    headers::to_upstream(exchange, plan, &mut request);
+    headers::to_upstream(exchange, plan, request);
     // After the route's changes: those may ask for retries too.
     let envoys = names::envoy(request.headers());
     if RETRY_HEADERS.iter().any(|name| envoys.contains_key(name)) {
-        let view = read::view(&request);
+        let view = read::view(request);
         plan.retries = Retries::new(policy(plan.forward, plan.host), &view, envoys);
         for name in RETRY_HEADERS {
             request.headers_mut().remove(name);
         }
     }
-    rewrite(plan, &mut request)?;
+    rewrite(plan, request)?;
     let timeout = plan.timeouts.per_try.or(plan.timeouts.global);
     if let Some(timeout) = timeout {
         let millis = crate::model::duration::millis(timeout);
         request.headers_mut().insert(EXPECTED_TIMEOUT, HeaderValue::from(millis));
     }
-    super::record::inject_span(exchange, &mut request);
-    super::record::keep_head(exchange, &request);
-    Ok(request)
+    super::record::inject_span(exchange, request);
+    super::record::keep_head(exchange, request);
+    Ok(())
 }
 
 fn rewrite(plan: &Plan<'_>, request: &mut Request<RequestBody>) -> Result<(), Refusal> {

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode};
 
 use super::admit::Plan;
 use super::clock::Clock;
 use super::exchange::Exchange;
 use super::source::Source;
 use crate::cluster::{Endpoint, ResponseBody, RetryPermit, SendError};
-use crate::http::body::RequestBody;
 use crate::policy::retry::{Outcome, Wait};
 use crate::telemetry::reason::{Reason, Refusal, Sent, Side};
 
@@ -40,15 +39,15 @@ pub(super) struct Tried {
 pub(super) fn after(
     exchange: &mut Exchange,
     plan: &mut Plan<'_>,
-    source: &mut Source,
+    source: &mut Source<'_>,
     tried: &mut Tried,
     outcome: Result<Response<ResponseBody>, SendError>,
 ) -> Result<Next, Refusal> {
     let repeated = tried.permit.take().is_some();
     let outcome = match outcome {
         Ok(response) => Ok(response),
-        Err(SendError { refusal, request }) => {
-            if let Some(next) = excuse(plan, source, tried, (&refusal, request)) {
+        Err(SendError { refusal, unsent }) => {
+            if let Some(next) = excuse(plan, source, tried, (&refusal, unsent)) {
                 return Ok(next);
             }
             Err(refusal)
@@ -93,15 +92,15 @@ fn is_timeout(reason: Reason) -> bool {
 /// lost.
 fn excuse(
     plan: &Plan<'_>,
-    source: &mut Source,
+    source: &mut Source<'_>,
     tried: &mut Tried,
-    (refusal, unsent): (&Refusal, Option<Request<RequestBody>>),
+    (refusal, unsent): (&Refusal, bool),
 ) -> Option<Next> {
     if tried.excused || refusal.sent != Sent::OnReusedConnection {
         return None;
     }
-    if let Some(request) = unsent {
-        source.give_back(request);
+    if unsent {
+        source.give_back();
     } else if !source.is_harmless() {
         return None;
     }

@@ -33,7 +33,7 @@ const IS_TIMEOUT_RETRY: HeaderName = HeaderName::from_static("x-envoy-is-timeout
 pub(super) async fn run(
     exchange: &mut Exchange,
     plan: &mut Plan<'_>,
-    request: Request<RequestBody>,
+    request: &mut Request<RequestBody>,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let authority = target::authority(request.uri(), request.headers()).to_owned();
     let to = destination(exchange, &plan.cluster, &authority).await?;
@@ -49,15 +49,17 @@ pub(super) async fn run(
     loop {
         exchange.facts.attempts += 1;
         let endpoint = pick(exchange, plan, (&tried, to))?;
-        let Some(mut request) = source.take() else {
+        let again = source.is_wanted_again();
+        let Some(request) = source.next() else {
             return Err(Refusal::local(
                 Reason::RetryLimitExceeded,
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the request body is too large to be sent again",
             ));
         };
-        dress(exchange, plan, (&tried, &endpoint), &mut request);
-        let outcome = one_try(exchange, plan, (&endpoint, &clock), request).await;
+        dress(exchange, plan, (&tried, &endpoint), request);
+        let options = options(exchange, plan, again);
+        let outcome = one_try(exchange, plan, (&endpoint, &clock), (request, options)).await;
         count(exchange, &outcome);
         observe(&plan.leaf.0, &endpoint, &outcome);
         let next = again::after(exchange, plan, &mut source, &mut tried, outcome)?;
@@ -171,12 +173,14 @@ fn named<'p>(plan: &'p Plan<'_>, attempt: usize) -> Option<Named<'p>> {
     Some(Named { addresses: &named.addresses, attempt, strict: named.strict })
 }
 
-pub(super) fn options(exchange: &Exchange, plan: &Plan<'_>) -> SendOptions {
+/// `again`: the head of the request may be wanted for another try.
+pub(super) fn options(exchange: &Exchange, plan: &Plan<'_>, again: bool) -> SendOptions {
     SendOptions {
         priority: plan.forward.priority,
         downstream_h2: exchange.connection.is_http2(),
         sni: None,
         behalf: exchange.connection.ends.behalf(),
+        again,
     }
 }
 
@@ -184,9 +188,8 @@ async fn one_try(
     exchange: &mut Exchange,
     plan: &Plan<'_>,
     (endpoint, clock): (&Arc<Endpoint>, &Clock),
-    request: Request<RequestBody>,
+    (request, options): (&mut Request<RequestBody>, SendOptions),
 ) -> Result<Response<ResponseBody>, SendError> {
-    let options = options(exchange, plan);
     tokio::select! {
         biased;
         sent = plan.leaf.0.send(endpoint, request, options) => {
@@ -196,7 +199,7 @@ async fn one_try(
             sent
         }
         reason = clock.run_out(Some(Instant::now())) => {
-            Err(SendError { refusal: timed_out(exchange, plan, clock, reason), request: None })
+            Err(SendError { refusal: timed_out(exchange, plan, clock, reason), unsent: false })
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::cluster::{Cluster, Endpoint, Live, SentOn};
 use crate::http::body::{BoxBody, RequestBody};
 use crate::http::guard::Verdict;
 use crate::http::meter::Meter;
+use crate::http::target;
 use crate::model::dynamic::Dynamic;
 use crate::model::names;
 use crate::model::route::{Action, Route, RouteTable, VirtualCluster, VirtualHost};
@@ -193,7 +194,7 @@ impl Exchange {
         }
         let mut followed = Followed::default();
         loop {
-            match self.pass(table, request, &mut followed).await? {
+            match self.pass(table, &mut request, &mut followed).await? {
                 Pass::Answer(answer) => return Ok(answer),
                 Pass::Elsewhere(next) => request = next,
             }
@@ -204,18 +205,18 @@ impl Exchange {
     async fn pass(
         &mut self,
         table: &RouteTable,
-        mut request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
         followed: &mut Followed,
     ) -> Result<Pass, Refusal> {
         let connection = Arc::clone(&self.connection);
         // route
-        let mut routed = self.choose(table, &request);
+        let mut routed = self.choose(table, request);
         if let Some(route) = routed.matched.and_then(|matched| matched.route) {
             upgrade::admit(self, route)?;
         }
         if let Some(matched) = routed.matched
             && let Some(answer) =
-                admit::tls_required(&connection, matched.host, &read::view(&request))
+                admit::tls_required(&connection, matched.host, &read::view(request))
         {
             self.facts.host = Some(Arc::clone(matched.host));
             return Ok(Pass::Answer(answer));
@@ -225,12 +226,12 @@ impl Exchange {
         let filters = &connection.http.filters;
         if !filters.is_empty() {
             // In a box, so that requests without filters do not carry the state of them all.
-            match Box::pin(filter::run(self, filters, routed, &mut request)).await? {
+            match Box::pin(filter::run(self, filters, routed, request)).await? {
                 Passed::Answered(answer) => return Ok(Pass::Answer(answer)),
                 Passed::On(chosen) => routed = chosen,
             }
         }
-        let view = read::view(&request);
+        let view = read::view(request);
         let matched =
             routed.matched.ok_or_else(|| self.no_route("no virtual host serves this authority"))?;
         self.facts.host = Some(Arc::clone(matched.host));
@@ -250,11 +251,11 @@ impl Exchange {
         let kept = forward
             .internal_redirect
             .as_deref()
-            .map(|policy| (policy, redirects::keep(&mut request, plan.buffer_limit())));
-        let request = admit::prepare(self, &mut plan, request)?;
+            .map(|policy| (policy, redirects::keep(request, plan.buffer_limit())));
+        admit::prepare(self, &mut plan, request)?;
         if self.upgrade.is_some() {
             if forward.connect && request.method() == Method::CONNECT {
-                return tunnel::open(self, plan, request).await.map(Pass::Answer);
+                return tunnel::open(self, plan, authority(request)).await.map(Pass::Answer);
             }
             plan.timeouts = upgrade::unlimited(plan.timeouts);
         }
@@ -407,6 +408,10 @@ impl Exchange {
         self.connection.http.stats.no_route.inc();
         Refusal::local(Reason::NoRoute, StatusCode::NOT_FOUND, why)
     }
+}
+
+fn authority(request: &Request<RequestBody>) -> String {
+    target::authority(request.uri(), request.headers()).to_owned()
 }
 
 impl Drop for Exchange {

@@ -52,7 +52,7 @@ struct Race {
 pub(super) async fn run(
     exchange: &mut Exchange,
     plan: &mut Plan<'_>,
-    source: &mut Source,
+    source: &mut Source<'_>,
     (clock, to): (&Clock, Option<SocketAddr>),
 ) -> Result<Response<ResponseBody>, Refusal> {
     let mut race = Race::default();
@@ -94,7 +94,7 @@ impl Race {
         &mut self,
         exchange: &mut Exchange,
         plan: &mut Plan<'_>,
-        source: &mut Source,
+        source: &mut Source<'_>,
         to: Option<SocketAddr>,
     ) -> Result<(), Refusal> {
         self.due = None;
@@ -121,21 +121,21 @@ impl Race {
         exchange: &Exchange,
         plan: &mut Plan<'_>,
         endpoint: Arc<Endpoint>,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) {
         let number = self.given.len();
         self.given.push(false);
-        let options = attempt::options(exchange, plan);
+        let options = attempt::options(exchange, plan, false);
         let sent_on = exchange.facts.sent_on.clone();
         let leaf = (Arc::clone(&plan.leaf.0), plan.leaf.1.take());
         self.flying.push(Box::pin(async move {
-            let outcome = leaf.0.send(&endpoint, request, options).await;
+            let outcome = leaf.0.send(&endpoint, &mut request, options).await;
             Landed { number, endpoint, sent_on, leaf, outcome }
         }));
     }
 
     /// The newest try is late: another one, if the request is all here and a retry is left.
-    fn is_late(&mut self, exchange: &mut Exchange, plan: &mut Plan<'_>, source: &Source) {
+    fn is_late(&mut self, exchange: &mut Exchange, plan: &mut Plan<'_>, source: &Source<'_>) {
         self.late = None;
         if let Some(endpoint) = self.tried.endpoints.last() {
             plan.leaf.0.record(endpoint, Observed::LocalFailure(Reason::PerTryTimeout));
@@ -157,7 +157,7 @@ impl Race {
         &mut self,
         exchange: &mut Exchange,
         plan: &mut Plan<'_>,
-        source: &Source,
+        source: &Source<'_>,
         landed: Landed,
     ) -> Option<Result<Response<ResponseBody>, Refusal>> {
         attempt::count(exchange, &landed.outcome);

@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(15);
 
 /// Send the copies that the route asks for. A body that was too large to be kept, or has not
 /// been read to its end, is not mirrored.
-pub(super) fn send(exchange: &Exchange, plan: &Plan<'_>, source: &Source) {
+pub(super) fn send(exchange: &Exchange, plan: &Plan<'_>, source: &Source<'_>) {
     for mirror in &plan.forward.mirrors {
         if fastrand::u64(..1_000_000) >= u64::from(mirror.parts_per_million) {
             continue;
@@ -35,13 +35,14 @@ pub(super) fn send(exchange: &Exchange, plan: &Plan<'_>, source: &Source) {
             downstream_h2: exchange.connection.is_http2(),
             sni: None,
             behalf: exchange.connection.ends.behalf(),
+            again: false,
         };
         let leaf = exchange.live.leaf(cluster, fastrand::u64(..));
         tokio::spawn(deliver(leaf, request, options));
     }
 }
 
-fn copy(mirror: &Mirror, source: &Source) -> Option<Request<RequestBody>> {
+fn copy(mirror: &Mirror, source: &Source<'_>) -> Option<Request<RequestBody>> {
     let mut request = source.whole()?;
     if let Some(host) = &mirror.host {
         target::set_authority(&mut request, host);
@@ -62,12 +63,12 @@ fn copy(mirror: &Mirror, source: &Source) -> Option<Request<RequestBody>> {
     Some(request)
 }
 
-async fn deliver(cluster: Arc<Cluster>, request: Request<RequestBody>, options: SendOptions) {
+async fn deliver(cluster: Arc<Cluster>, mut request: Request<RequestBody>, options: SendOptions) {
     let Ok(_permit) = cluster.admit(options.priority) else { return };
     let context = PickContext { random: fastrand::u64(..), ..PickContext::default() };
     let Ok(endpoint) = cluster.pick(&context) else { return };
     let answer = async {
-        if let Ok(response) = cluster.send(&endpoint, request, options).await {
+        if let Ok(response) = cluster.send(&endpoint, &mut request, options).await {
             use http_body_util::BodyExt;
             // Read to its end, so that the connection can serve again.
             let mut body = response.into_body();

@@ -23,9 +23,7 @@ use super::upgrade;
 use crate::cluster::{
     Cluster, ConnectionPermit, Outcome, PickContext, RequestPermit, ResponseBody,
 };
-use crate::http::body::RequestBody;
 use crate::http::meter::Meter;
-use crate::http::target;
 use crate::http::upgraded::{OnUpgrade, Upgraded};
 use crate::model::cluster::Protocol;
 use crate::net::Io;
@@ -64,9 +62,8 @@ pub(super) enum Inside {
 pub(super) async fn open(
     exchange: &mut Exchange,
     plan: Plan<'_>,
-    request: http::Request<RequestBody>,
+    authority: String,
 ) -> Result<Answer, Refusal> {
-    let authority = target::authority(request.uri(), request.headers()).to_owned();
     let inside = if carries_http(&plan.cluster) {
         Inside::Http
     } else {

@@ -1,10 +1,11 @@
 //! What is known about one upstream connection, and what counts it for as long as it is open.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use http::Version;
@@ -59,12 +60,19 @@ pub struct Connection {
     remote_close: AtomicBool,
     /// The TLS alert that ended it, in words. Kept here, because HTTP/2 passes on only its text.
     alert: OnceLock<String>,
+    /// What runs it, if something does: HTTP/2.
     pub(super) driver: OnceLock<AbortHandle>,
+    /// Its socket once more, where it may have to be closed under whoever uses it: HTTP/1.1.
+    socket: Mutex<Option<OwnedFd>>,
+    /// It was.
+    aborted: AtomicBool,
 }
 
 impl Connection {
     pub(super) fn new(io: &Io, version: Version, job: &Job) -> Self {
         let connector = Arc::clone(&job.connector);
+        let abortable = connector.config.close_on_health_failure && version != Version::HTTP_2;
+        let socket = abortable.then(|| io.as_fd().try_clone_to_owned().ok()).flatten();
         Self {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             local: io.local_address().ok(),
@@ -88,6 +96,8 @@ impl Connection {
             remote_close: AtomicBool::new(false),
             alert: OnceLock::new(),
             driver: OnceLock::new(),
+            socket: Mutex::new(socket),
+            aborted: AtomicBool::new(false),
         }
     }
 
@@ -131,6 +141,11 @@ impl Connection {
         };
         keep(&self.received, &self.received_before);
         keep(&self.sent, &self.sent_before);
+    }
+
+    /// Something was sent since the last request began.
+    pub(super) fn has_sent(&self) -> bool {
+        self.sent.load(Ordering::Relaxed) != self.sent_before.load(Ordering::Relaxed)
     }
 
     /// HTTP/1.1 or HTTP/2.
@@ -191,6 +206,16 @@ impl Connection {
         if let Some(driver) = self.driver.get() {
             driver.abort();
         }
+        if let Some(socket) = self.take_socket() {
+            self.aborted.store(true, Ordering::Relaxed);
+            // Whoever reads from it finds its end; it cannot be more closed than closed.
+            let _ = rustix::net::shutdown(&socket, rustix::net::Shutdown::Both);
+        }
+    }
+
+    /// It has become something else, and is not ours to abort any more; or it is closed.
+    pub(super) fn take_socket(&self) -> Option<OwnedFd> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -226,15 +251,19 @@ impl Drop for ConnectionPermit {
 
 /// The bytes of a pooled connection, counted.
 #[derive(Debug)]
-pub(super) struct Wire {
+pub(super) struct Counted {
     io: Io,
     connection: Arc<Connection>,
     permit: ConnectionPermit,
 }
 
-impl Wire {
+impl Counted {
     pub(super) fn new(io: Io, connection: Arc<Connection>, permit: ConnectionPermit) -> Self {
         Self { io, connection, permit }
+    }
+
+    pub(super) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
     }
 
     fn sent(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -246,8 +275,9 @@ impl Wire {
     }
 }
 
-impl Drop for Wire {
+impl Drop for Counted {
     fn drop(&mut self) {
+        drop(self.connection.take_socket());
         let stats = &self.permit.stats;
         let remote = self.connection.remote_close.load(Ordering::Relaxed);
         let (all, with_requests) = if remote {
@@ -261,6 +291,11 @@ impl Drop for Wire {
             stats.upstream_cx_destroy_with_active_rq.inc();
         }
         stats.upstream_rq_per_cx.record(f64::from(self.connection.served.load(Ordering::Relaxed)));
+        if !remote && self.io.is_tls() {
+            // So that the endpoint knows that nothing was cut off. Nobody waits for it.
+            let mut nobody = Context::from_waker(Waker::noop());
+            let _ = Pin::new(&mut self.io).poll_shutdown(&mut nobody);
+        }
     }
 }
 
@@ -269,7 +304,7 @@ fn is_alert(error: &io::Error) -> bool {
     matches!(tls, Some(rustls::Error::AlertReceived(_)))
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for Counted {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -278,6 +313,9 @@ impl AsyncRead for Wire {
         let before = buf.filled().len();
         let read = ready!(Pin::new(&mut self.io).poll_read(cx, buf));
         let bytes = (buf.filled().len() - before) as u64;
+        if bytes == 0 && self.connection.aborted.load(Ordering::Relaxed) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         if bytes == 0 {
             // The end, or an error: either way it is the endpoint's side that went.
             self.connection.remote_close.store(true, Ordering::Relaxed);
@@ -295,7 +333,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for Counted {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

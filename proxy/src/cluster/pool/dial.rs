@@ -8,20 +8,20 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use http::Version;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use super::connection::{Connection, ConnectionPermit, Wire};
+use super::connection::{Connection, ConnectionPermit, Counted};
+use super::http1::Http1;
 use super::streams::Streams;
 use super::{Fit, Job};
 use crate::cluster::behalf::Behalf;
 use crate::cluster::breaker::{Breakers, ConnectionPlace};
 use crate::cluster::endpoint::Endpoint;
 use crate::cluster::stats::ClusterStats;
-use crate::http::body::RequestBody;
 use crate::model::Name;
 use crate::model::cluster::{Cluster, Protocol};
 use crate::model::listener::Address;
@@ -61,7 +61,7 @@ pub(crate) enum Wanted {
 
 /// A connection that speaks HTTP.
 pub(super) enum Opened {
-    Http1(http1::SendRequest<RequestBody>, Arc<Connection>),
+    Http1(Box<Http1>),
     Http2(Arc<Streams>),
 }
 
@@ -198,29 +198,22 @@ impl Connector {
         let connection = Connection::new(&io, version, job);
         let connection = Arc::new(connection);
         let permit = self.permit(&job.endpoint, place);
-        let wire = TokioIo::new(Wire::new(io, Arc::clone(&connection), permit));
+        let io = Counted::new(io, Arc::clone(&connection), permit);
+        if !http2 {
+            self.stats.upstream_cx_http1_total.inc();
+            return Ok(Opened::Http1(Box::new(Http1::new(io))));
+        }
         let failed = |error: hyper::Error| {
             let detail = format!("HTTP with {} did not start: {error}", job.endpoint.address_text);
             Refusal::upstream(Reason::ConnectFailure, Sent::No, detail)
         };
-        if http2 {
-            self.stats.upstream_cx_http2_total.inc();
-            let (sender, driver) = self.http2_builder().handshake(wire).await.map_err(failed)?;
-            let streams =
-                Streams::new(sender, connection, self.config.http2.max_concurrent_streams);
-            let streams = Arc::new(streams);
-            super::streams::drive(job, &streams, driver);
-            Ok(Opened::Http2(streams))
-        } else {
-            self.stats.upstream_cx_http1_total.inc();
-            let (sender, driver) = http1::Builder::new()
-                .preserve_header_case(true)
-                .handshake(wire)
-                .await
-                .map_err(failed)?;
-            super::http1::drive(job, &connection, driver);
-            Ok(Opened::Http1(sender, connection))
-        }
+        self.stats.upstream_cx_http2_total.inc();
+        let started = self.http2_builder().handshake(TokioIo::new(io)).await;
+        let (sender, driver) = started.map_err(failed)?;
+        let streams = Streams::new(sender, connection, self.config.http2.max_concurrent_streams);
+        let streams = Arc::new(streams);
+        super::streams::drive(job, &streams, driver);
+        Ok(Opened::Http2(streams))
     }
 
     fn http2_builder(&self) -> http2::Builder<TokioExecutor> {

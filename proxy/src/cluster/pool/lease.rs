@@ -3,18 +3,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body::Frame;
 use hyper::body::Incoming;
-use hyper::client::conn::http1::SendRequest;
+use hyper::client::conn::http2::SendRequest;
 
 use super::connection::Connection;
-use super::http1::Idle;
+use super::http1::{self, Carried, Http1};
 use super::streams::Streams;
 use super::{Fit, Job, Pool};
 use crate::cluster::endpoint::{Endpoint, Host};
-use crate::http::body::RequestBody;
+use crate::http::body::{BodyError, RequestBody};
+use crate::http::upgraded;
 
 /// A connection, or a stream of one, held by a request.
 #[derive(Debug)]
@@ -31,8 +34,12 @@ pub(crate) struct Lease {
 
 #[derive(Debug)]
 enum Hold {
-    Http1(SendRequest<RequestBody>),
+    Http1(Box<Http1>),
     Http2(Arc<Streams>),
+    /// A task has the HTTP/1.1 connection, and will give it back.
+    Carried,
+    /// It is no HTTP any more.
+    Switched,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +54,29 @@ enum State {
     Failed,
 }
 
+/// Where the body of an answer is read from.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// The connection of the lease.
+    Http1,
+    /// The task that has this connection.
+    Carried(Carried),
+    Http2(Incoming),
+}
+
+/// Why a request was not answered.
+#[derive(Debug)]
+pub(crate) enum Cause {
+    Http1(http1::Error),
+    Http2(hyper::Error),
+}
+
 /// A request that was not answered.
 #[derive(Debug)]
 pub(crate) struct SendFailure {
-    pub(crate) error: hyper::Error,
-    /// The request itself, if not a byte of it was sent.
-    pub(crate) unsent: Option<Request<RequestBody>>,
+    pub(crate) cause: Cause,
+    /// Not a byte of it was sent: the request is as it was.
+    pub(crate) unsent: bool,
     /// The connection had served before.
     pub(crate) reused: bool,
     /// The endpoint sent nothing since this request.
@@ -62,14 +86,11 @@ pub(crate) struct SendFailure {
 }
 
 impl Lease {
-    pub(super) fn http1(
-        job: &Job,
-        sender: SendRequest<RequestBody>,
-        connection: Arc<Connection>,
-    ) -> Self {
+    pub(super) fn http1(job: &Job, http1: Box<Http1>) -> Self {
+        let connection = Arc::clone(http1.connection());
         connection.active.store(1, Ordering::Relaxed);
         connection.begin_request();
-        Self::new(job, connection, Hold::Http1(sender))
+        Self::new(job, connection, Hold::Http1(http1))
     }
 
     pub(super) fn http2(job: &Job, streams: Arc<Streams>) -> Self {
@@ -88,6 +109,18 @@ impl Lease {
         }
     }
 
+    /// The same place for another one, second-hand.
+    fn empty(&self) -> Self {
+        Self {
+            endpoint: Arc::clone(&self.endpoint),
+            at: self.at,
+            connection: Arc::clone(&self.connection),
+            hold: None,
+            state: State::Unused,
+            reused: true,
+        }
+    }
+
     pub(crate) fn is_http2(&self) -> bool {
         matches!(self.hold, Some(Hold::Http2(_)))
     }
@@ -100,32 +133,116 @@ impl Lease {
         &self.connection.fit
     }
 
-    /// Sends a request, and waits for the head of the answer.
+    pub(super) fn host(&self) -> &Arc<Host> {
+        &self.endpoint.host
+    }
+
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Sends a request, and waits for the head of the answer. HTTP/1.1 leaves the head of the
+    /// request where it is; HTTP/2 takes it, unless it could not be sent.
     ///
     /// # Errors
     /// The connection or the stream ended before that.
     pub(crate) async fn send(
         &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, SendFailure> {
+        request: &mut Request<RequestBody>,
+    ) -> Result<Response<Content>, SendFailure> {
         self.state = State::Busy;
         let heard = self.connection.received.load(Ordering::Relaxed);
-        let hold = self.hold.as_mut().expect("a lease holds its connection until it is dropped");
-        let sent = match hold {
-            Hold::Http1(sender) => sender.try_send_request(request).await,
-            Hold::Http2(streams) => streams.sender().try_send_request(request).await,
+        let sent = match &self.hold {
+            Some(Hold::Http2(streams)) => send_http2(streams.sender(), request).await,
+            _ => self.send_http1(request).await,
         };
-        sent.map_err(|mut error| {
+        sent.map_err(|(cause, unsent)| {
             self.state = State::Failed;
             let now = self.connection.received.load(Ordering::Relaxed);
             SendFailure {
-                unsent: error.take_message(),
-                error: error.into_error(),
+                cause,
+                unsent,
                 reused: self.reused,
                 silent: now == heard,
                 alert: self.connection.alert().filter(|_| now == 0).map(str::to_owned),
             }
         })
+    }
+
+    async fn send_http1(
+        &mut self,
+        request: &mut Request<RequestBody>,
+    ) -> Result<Response<Content>, (Cause, bool)> {
+        let Some(Hold::Http1(http1)) = &mut self.hold else {
+            return Err((Cause::Http1(http1::Error::Closed), true));
+        };
+        let answer = http1.send(request).await.map_err(|error| {
+            let unsent = !http1.touched && !self.connection.has_sent();
+            (Cause::Http1(error), unsent)
+        })?;
+        let mut head = answer.head;
+        let content = if answer.switches {
+            let (granting, on) = upgraded::pending();
+            head.extensions.insert(on);
+            if let Some(Hold::Http1(http1)) = self.hold.replace(Hold::Switched) {
+                http1.switch(granting);
+            }
+            Content::Http1
+        } else if http1.is_sending() {
+            self.carry(std::mem::replace(request.body_mut(), RequestBody::Empty))
+        } else {
+            Content::Http1
+        };
+        Ok(Response::from_parts(head, content))
+    }
+
+    /// The answer has begun, and the request is not sent.
+    fn carry(&mut self, body: RequestBody) -> Content {
+        let lease = self.empty();
+        match self.hold.replace(Hold::Carried) {
+            Some(Hold::Http1(http1)) => {
+                let done = move |http1, whole| lease.end(http1, whole);
+                Content::Carried(http1::carry(http1, body, done))
+            }
+            other => {
+                self.hold = other;
+                Content::Http1
+            }
+        }
+    }
+
+    /// The task has done what it could.
+    fn end(mut self, http1: Box<Http1>, whole: bool) {
+        self.state = if whole { State::Complete } else { State::Failed };
+        self.hold = Some(Hold::Http1(http1));
+    }
+
+    /// The next piece of the answer, where the connection itself has it.
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.hold {
+            Some(Hold::Http1(http1)) => http1.poll_frame(cx),
+            _ => Poll::Ready(None),
+        }
+    }
+
+    /// All of the answer has been read, where the connection itself has it.
+    pub(crate) fn is_over(&self) -> bool {
+        self.own().is_none_or(Http1::is_over)
+    }
+
+    /// Bytes of the answer that are still to come, where that is known and the connection itself has it.
+    pub(crate) fn left(&self) -> Option<u64> {
+        self.own().map_or(Some(0), Http1::left)
+    }
+
+    fn own(&self) -> Option<&Http1> {
+        match &self.hold {
+            Some(Hold::Http1(http1)) => Some(http1),
+            _ => None,
+        }
     }
 
     /// The answer broke off; whoever saw it has counted it.
@@ -139,62 +256,52 @@ impl Lease {
     }
 
     /// To be kept for later; None if it cannot be.
-    pub(super) fn into_idle(mut self) -> Option<(Idle, Arc<Host>, usize)> {
-        let Some(Hold::Http1(sender)) = self.hold.take() else { return None };
-        let connection = Arc::clone(&self.connection);
-        connection.active.store(0, Ordering::Relaxed);
-        let idle = Idle { sender, connection, since: Instant::now() };
-        Some((idle, Arc::clone(&self.endpoint.host), self.at))
+    pub(super) fn into_http1(mut self) -> Option<Box<Http1>> {
+        let Some(Hold::Http1(http1)) = self.hold.take() else { return None };
+        self.connection.active.store(0, Ordering::Relaxed);
+        Some(http1)
     }
 
     fn pool(&self) -> Option<&Pool> {
         self.endpoint.host.pool(self.at)
     }
 
-    fn return_http1(&self, sender: SendRequest<RequestBody>) {
-        let keep = matches!(self.state, State::Unused | State::Complete)
-            && !sender.is_closed()
+    fn return_http1(&self, http1: Box<Http1>) {
+        let fits = matches!(self.state, State::Unused | State::Complete)
+            && http1.is_reusable()
             && !self.connection.is_used_up();
-        let Some(pool) = self.pool() else { return };
-        if !keep {
-            drop(sender);
+        if self.state != State::Failed {
             self.connection.active.store(0, Ordering::Relaxed);
+        }
+        let Some(pool) = self.pool() else { return };
+        if !fits {
+            drop(http1);
             return pool.lost_busy();
         }
-        let returned = Self {
-            endpoint: Arc::clone(&self.endpoint),
-            at: self.at,
-            connection: Arc::clone(&self.connection),
-            hold: None,
-            state: State::Unused,
-            // Whoever gets it from here gets it second-hand.
-            reused: true,
-        };
-        if sender.is_ready() {
-            pool.deliver(returned.with(sender));
-        } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            // The answer came before the request was sent to its end, or the connection's task
-            // has not noticed yet that it is free.
-            runtime.spawn(wait_until_ready(returned, sender));
-        } else {
-            pool.lost_busy();
+        if let Some(http1) = pool.put_back(http1, self.host(), self.at) {
+            self.connection.active.store(1, Ordering::Relaxed);
+            let mut lease = self.empty();
+            lease.hold = Some(Hold::Http1(http1));
+            pool.deliver(lease);
         }
-    }
-
-    fn with(mut self, sender: SendRequest<RequestBody>) -> Self {
-        self.hold = Some(Hold::Http1(sender));
-        self
     }
 }
 
-async fn wait_until_ready(lease: Lease, mut sender: SendRequest<RequestBody>) {
-    let ready = sender.ready().await.is_ok();
-    let endpoint = Arc::clone(&lease.endpoint);
-    let Some(pool) = endpoint.host.pool(lease.at) else { return };
-    if ready {
-        pool.deliver(lease.with(sender));
-    } else {
-        pool.lost_busy();
+async fn send_http2(
+    mut sender: SendRequest<RequestBody>,
+    request: &mut Request<RequestBody>,
+) -> Result<Response<Content>, (Cause, bool)> {
+    let taken = std::mem::replace(request, Request::new(RequestBody::Empty));
+    match sender.try_send_request(taken).await {
+        Ok(response) => Ok(response.map(Content::Http2)),
+        Err(mut error) => {
+            let unsent = error.take_message();
+            let is_unsent = unsent.is_some();
+            if let Some(unsent) = unsent {
+                *request = unsent;
+            }
+            Err((Cause::Http2(error.into_error()), is_unsent))
+        }
     }
 }
 
@@ -204,14 +311,20 @@ impl Drop for Lease {
             self.connection.connector.stats.upstream_rq_tx_reset.inc();
         }
         match self.hold.take() {
-            Some(Hold::Http1(sender)) => self.return_http1(sender),
+            Some(Hold::Http1(http1)) => self.return_http1(http1),
             Some(Hold::Http2(streams)) => {
                 streams.release();
                 if let Some(pool) = self.pool() {
                     pool.stream_freed();
                 }
             }
-            None => {}
+            Some(Hold::Switched) => {
+                self.connection.active.store(0, Ordering::Relaxed);
+                if let Some(pool) = self.pool() {
+                    pool.lost_busy();
+                }
+            }
+            Some(Hold::Carried) | None => {}
         }
     }
 }

@@ -9,8 +9,8 @@ mod connection;
 pub(crate) mod dial;
 mod http1;
 mod lease;
-mod reaper;
 mod streams;
+mod watch;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,7 +21,8 @@ use tokio::sync::oneshot;
 
 pub use connection::{Connection, ConnectionPermit};
 pub(crate) use dial::{Connector, Wanted};
-pub(crate) use lease::{Lease, SendFailure};
+pub(crate) use http1::Error as Http1Error;
+pub(crate) use lease::{Cause, Content, Lease, SendFailure};
 
 use super::behalf::Behalf;
 use super::breaker::ConnectionPlace;
@@ -30,8 +31,9 @@ use crate::model::Name;
 use crate::model::route::Priority;
 use crate::telemetry::reason::{Reason, Refusal, Sent};
 use dial::Opened;
-use http1::Idle;
+use http1::{Http1, Idle};
 use streams::Streams;
+use watch::Watcher;
 
 /// A pool. Only the worker it belongs to uses it in the common case, so its lock is not contended.
 #[derive(Debug, Default)]
@@ -53,8 +55,8 @@ struct Inner {
     line: VecDeque<Waiter>,
     /// ALPN chose HTTP/1.1 here before, so every waiter needs a connection of its own.
     negotiated_http1: bool,
-    /// A task looks after idle connections.
-    reaping: bool,
+    /// Who looks after idle connections.
+    watcher: Watcher,
     /// All that are open, for those who have to be closed when the endpoint turns unhealthy.
     open: Vec<Weak<Connection>>,
 }
@@ -91,6 +93,13 @@ pub(crate) struct Fit {
 impl Job {
     fn pool(&self) -> Result<&Pool, Refusal> {
         self.endpoint.host.pool(self.at).ok_or_else(gone)
+    }
+
+    /// A connection that was idle turned out to be closed: away with all that are.
+    pub(crate) fn sweep(&self) {
+        if let Ok(pool) = self.pool() {
+            pool.sweep();
+        }
     }
 }
 
@@ -242,15 +251,15 @@ impl Pool {
     /// A connection was made.
     fn dialed(&self, job: &Job, opened: Opened) {
         match opened {
-            Opened::Http1(sender, connection) => {
+            Opened::Http1(http1) => {
                 {
                     let mut inner = self.lock();
                     inner.dialing -= 1;
                     inner.busy += 1;
                     inner.negotiated_http1 = job.wanted == Wanted::Negotiated;
-                    inner.register(&connection);
+                    inner.register(http1.connection());
                 }
-                self.deliver(Lease::http1(job, sender, connection));
+                self.deliver(Lease::http1(job, http1));
             }
             Opened::Http2(streams) => {
                 let mut inner = self.lock();
@@ -259,7 +268,7 @@ impl Pool {
                 inner.streams.push(streams);
                 drop(inner);
                 self.serve_line();
-                reaper::start(&job.endpoint.host, job.at);
+                watch::start(&job.endpoint.host, job.at);
             }
         }
         self.start_dials();
@@ -284,34 +293,57 @@ impl Pool {
 
     /// An HTTP/1.1 connection is free: for the first in line that it suits, else it is kept.
     fn deliver(&self, lease: Lease) {
+        let (host, at) = (Arc::clone(lease.host()), lease.at());
         let mut lease = lease;
         loop {
-            let waiter = {
-                let mut inner = self.lock();
-                match inner.next_waiter(lease.fit()) {
-                    Some(waiter) => {
-                        self.waiting.store(inner.line.len(), Ordering::Relaxed);
-                        waiter
-                    }
-                    None => {
-                        inner.busy = inner.busy.saturating_sub(1);
-                        let Some((idle, host, at)) = lease.into_idle() else { return };
-                        let expires = idle.connection.expires(idle.since).is_some();
-                        let unwatched = expires && !inner.reaping;
-                        inner.idle.push_back(idle);
-                        drop(inner);
-                        if unwatched {
-                            reaper::start(&host, at);
-                        }
-                        return;
-                    }
+            let mut inner = self.lock();
+            let Some(waiter) = inner.next_waiter(lease.fit()) else {
+                if let Some(http1) = lease.into_http1() {
+                    self.keep(inner, http1, (&host, at));
                 }
+                return;
             };
+            self.waiting.store(inner.line.len(), Ordering::Relaxed);
+            drop(inner);
             match waiter.reply.send(Ok(lease)) {
                 Ok(()) => return,
                 // They left while we looked: the next one, please.
                 Err(Ok(back)) => lease = back,
                 Err(Err(_)) => return,
+            }
+        }
+    }
+
+    /// An HTTP/1.1 connection is free. Given back if somebody waits for one.
+    fn put_back(&self, http1: Box<Http1>, host: &Arc<Host>, at: usize) -> Option<Box<Http1>> {
+        let inner = self.lock();
+        if !inner.line.is_empty() {
+            return Some(http1);
+        }
+        self.keep(inner, http1, (host, at));
+        None
+    }
+
+    /// Keeps a connection that nobody waits for.
+    fn keep(
+        &self,
+        mut inner: MutexGuard<'_, Inner>,
+        http1: Box<Http1>,
+        (host, at): (&Arc<Host>, usize),
+    ) {
+        inner.busy = inner.busy.saturating_sub(1);
+        inner.idle.push_back(Idle::new(http1));
+        match inner.watch_last() {
+            Some(false) => {}
+            Some(true) => {
+                let gone = inner.idle.pop_back();
+                drop(inner);
+                drop(gone);
+                self.place_freed();
+            }
+            None => {
+                drop(inner);
+                watch::start(host, at);
             }
         }
     }
@@ -344,21 +376,28 @@ impl Pool {
     fn lost_busy(&self) {
         let mut inner = self.lock();
         inner.busy = inner.busy.saturating_sub(1);
+        drop(inner);
+        self.place_freed();
     }
 
-    /// A connection is closed: forget it; who waited for a place under `max_connections` gets it.
+    /// A connection was closed: its place under `max_connections` may be for somebody in line.
+    fn place_freed(&self) {
+        // Whoever ends together with the runtime needs no other connection.
+        if self.waiting.load(Ordering::Relaxed) > 0 && tokio::runtime::Handle::try_current().is_ok()
+        {
+            self.start_dials();
+        }
+    }
+
+    /// An HTTP/2 connection is closed: forget it; who waited for a place under `max_connections` gets it.
     fn closed(&self, connection: &Arc<Connection>) {
         let is_it = |other: &Arc<Connection>| Arc::ptr_eq(other, connection);
         let mut inner = self.lock();
-        let idle = inner.idle.iter().position(|idle| is_it(&idle.connection));
-        let idle = idle.and_then(|at| inner.idle.remove(at));
         let streams = inner.streams.iter().position(|streams| is_it(streams.connection()));
         let streams = streams.map(|at| inner.streams.swap_remove(at));
         drop(inner);
-        drop((idle, streams));
-        if self.waiting.load(Ordering::Relaxed) > 0 {
-            self.start_dials();
-        }
+        drop(streams);
+        self.place_freed();
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -391,13 +430,13 @@ impl Inner {
         while let Some(index) = at.checked_sub(1) {
             at = index;
             let idle = self.idle.get(index)?;
-            if idle.connection.fit != job.fit {
+            if idle.connection().fit != job.fit {
                 continue;
             }
             let idle = self.idle.remove(index)?;
             if idle.is_usable() {
                 self.busy += 1;
-                return Some(Lease::http1(job, idle.sender, idle.connection));
+                return Some(Lease::http1(job, idle.http1));
             }
             stale.push(Stale::Http1(idle));
         }

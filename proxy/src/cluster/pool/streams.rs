@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
-use super::connection::{Connection, Wire};
+use super::connection::{Connection, Counted};
 use super::{Home, Job};
 use crate::http::body::RequestBody;
 
@@ -90,7 +90,7 @@ impl Streams {
 pub(super) fn drive(
     job: &Job,
     streams: &Arc<Streams>,
-    driver: http2::Connection<TokioIo<Wire>, RequestBody, TokioExecutor>,
+    driver: http2::Connection<TokioIo<Counted>, RequestBody, TokioExecutor>,
 ) {
     let home = Home::of(job);
     let known = Arc::clone(&streams.connection);

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1 as client;
 use hyper::server::conn::http1 as server;
@@ -17,6 +17,7 @@ use crate::cluster::testing::{
 };
 use crate::cluster::{ResponseBody, SendOptions, set_worker};
 use crate::http::body::RequestBody;
+use crate::http::h1::spelling::Spelling;
 use crate::http::meter::Meter;
 use crate::model::cluster::Thresholds;
 use crate::telemetry::reason::{Reason, Sent};
@@ -170,7 +171,7 @@ async fn a_refused_connection_gives_the_request_back() {
     let error = shop.get().await.unwrap_err();
     assert_eq!(error.refusal.reason, Reason::ConnectFailure);
     assert_eq!(error.refusal.sent, Sent::No);
-    assert_eq!(error.request.unwrap().headers()["host"], "shop.test");
+    assert!(error.unsent);
     assert!(error.refusal.detail.contains(&gone.to_string()), "{}", error.refusal.detail);
     let stats = &shop.cluster().stats;
     assert_eq!(stats.upstream_cx_connect_fail.get(), 1);
@@ -308,7 +309,6 @@ async fn trailers_of_a_chunked_answer_pass() {
     assert_eq!(backend.accepted(), 1);
 }
 
-/// A little HTTP/1 proxy around the cluster: header names keep their case both ways.
 #[tokio::test]
 async fn header_case_survives_from_http1_to_http1() {
     let (heads, mut seen) = mpsc::unbounded_channel();
@@ -321,27 +321,15 @@ async fn header_case_survives_from_http1_to_http1() {
         }
     })
     .await;
-    let shop = Arc::new(Shop::one(config(), backend.address));
-    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = proxy.local_addr().unwrap();
-    let serving = tokio::spawn(async move {
-        let (stream, _) = proxy.accept().await.unwrap();
-        let service = service_fn(|request: Request<hyper::body::Incoming>| {
-            let shop = Arc::clone(&shop);
-            async move { shop.send(forwarded(request)).await.map_err(|error| error.refusal) }
-        });
-        let connection = server::Builder::new()
-            .preserve_header_case(true)
-            .serve_connection(TokioIo::new(stream), service);
-        let _ = connection.await;
-    });
-    let mut client = TcpStream::connect(address).await.unwrap();
-    client.write_all(b"GET / HTTP/1.1\r\nHost: shop.test\r\nX-MiXeD: 1\r\n\r\n").await.unwrap();
-    let reply = read_head(&mut client).await.unwrap();
-    assert!(reply.contains("X-RePlY: 1"), "{reply}");
+    let shop = Shop::one(config(), backend.address);
+    let head = b"GET / HTTP/1.1\r\nHost: shop.test\r\nX-MiXeD: 1\r\n\r\n";
+    let head = crate::http::h1::head::request(Bytes::from_static(head)).unwrap();
+    let response = shop.send(Request::from_parts(head, RequestBody::Empty)).await.unwrap();
+    let spelling = response.extensions().get::<Spelling>().unwrap();
+    let name = HeaderName::from_static("x-reply");
+    assert_eq!(spelling.find(&name, 0), Some(&b"X-RePlY"[..]));
     let head = seen.recv().await.unwrap();
-    assert!(head.contains("X-MiXeD: 1"), "{head}");
-    serving.abort();
+    assert!(head.contains("Host: shop.test\r\nX-MiXeD: 1\r\n"), "{head}");
 }
 
 #[tokio::test]
@@ -378,7 +366,8 @@ async fn two_endpoints_have_pools_of_their_own() {
     let cluster = shop.cluster();
     for endpoint in cluster.endpoints() {
         for _ in 0..3 {
-            let response = cluster.send(&endpoint, get("/"), SendOptions::default()).await.unwrap();
+            let response =
+                cluster.send(&endpoint, &mut get("/"), SendOptions::default()).await.unwrap();
             response.into_body().collect().await.unwrap();
         }
     }
@@ -389,7 +378,8 @@ async fn two_endpoints_have_pools_of_their_own() {
 async fn what_a_request_keeps_in_memory_stays_small() {
     let shop = Shop::new(config(), assignment(vec![locality(0, vec![at(1)])]));
     let (cluster, endpoint) = (shop.cluster(), shop.pick());
-    let sending = cluster.send(&endpoint, get("/"), SendOptions::default());
-    assert!(size_of_val(&sending) <= 2048, "{}", size_of_val(&sending));
+    let mut request = get("/");
+    let sending = cluster.send(&endpoint, &mut request, SendOptions::default());
+    assert!(size_of_val(&sending) <= 1536, "{}", size_of_val(&sending));
     assert!(size_of::<ResponseBody>() <= 160, "{}", size_of::<ResponseBody>());
 }

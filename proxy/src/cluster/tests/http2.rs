@@ -224,7 +224,7 @@ async fn the_downstreams_protocol_is_spoken_where_that_is_configured() {
     let two = Backend::http2(async |_| ok("2")).await;
     let shop = Shop::one(downstream(), two.address);
     let options = SendOptions { downstream_h2: true, ..SendOptions::default() };
-    let response = shop.cluster().send(&shop.pick(), get("/"), options).await.unwrap();
+    let response = shop.cluster().send(&shop.pick(), &mut get("/"), options).await.unwrap();
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "2");
 }
 

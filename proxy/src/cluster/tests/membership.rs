@@ -90,7 +90,7 @@ async fn a_removed_cluster_is_gone_for_new_requests_only() {
     assert!(shop.clusters.load().cluster("shop").is_none());
     let cluster = held.cluster("shop").unwrap();
     let endpoint = cluster.endpoints().remove(0);
-    let response = cluster.send(&endpoint, get("/"), SendOptions::default()).await.unwrap();
+    let response = cluster.send(&endpoint, &mut get("/"), SendOptions::default()).await.unwrap();
     assert_eq!(response.status(), 200);
 }
 
