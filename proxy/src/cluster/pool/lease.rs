@@ -177,7 +177,8 @@ impl Lease {
             return Err((Cause::Http1(http1::Error::Closed), true));
         };
         let answer = http1.send(request).await.map_err(|error| {
-            let unsent = !http1.touched && !self.connection.has_sent();
+            let closed = matches!(error, http1::Error::Closed | http1::Error::Io(_));
+            let unsent = closed && !http1.touched && !self.connection.has_sent();
             (Cause::Http1(error), unsent)
         })?;
         let mut head = answer.head;

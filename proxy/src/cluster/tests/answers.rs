@@ -489,6 +489,20 @@ async fn a_request_that_is_not_what_it_promised_is_the_clients_fault() {
 }
 
 #[tokio::test]
+async fn a_request_whose_body_fails_at_once_is_not_sent_again() {
+    let backend = Backend::http1(async |_| ok("hello")).await;
+    let shop = Shop::one(config(), backend.address);
+    shop.get().await.unwrap();
+    let (sender, body) = pieces();
+    sender.send(Err("the client has left".into())).unwrap();
+    drop(sender);
+    let error = shop.send(post(body)).await.unwrap_err();
+    assert_eq!(error.refusal.reason, Reason::DownstreamTermination);
+    assert!(!error.unsent);
+    assert_eq!(backend.accepted(), 1);
+}
+
+#[tokio::test]
 async fn an_endpoint_that_is_closed_under_an_answer_breaks_it() {
     let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf";
     let backend = says(answer, false).await;
