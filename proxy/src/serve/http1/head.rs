@@ -15,6 +15,10 @@ use crate::http::guard::{self, Follows, Verdict};
 use crate::http::h1::head;
 
 /// What comes next on a connection.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved once; boxing would cost an allocation a request"
+)]
 pub(super) enum Next {
     /// A request.
     Request(Parts, Follows),

@@ -14,6 +14,7 @@ use crate::http::body::BodyError;
 use crate::http::h1::body::Decoded;
 use crate::http::h1::wire::Wire;
 
+const MANY: &str = "there are more trailers than max_headers_count";
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// A body as it arrives.
@@ -111,6 +112,9 @@ impl Arriving {
             let decoded = self.decoder.decode(&mut wire.input);
             match decoded.map_err(|no| io::Error::new(io::ErrorKind::InvalidData, no))? {
                 Decoded::Data(data) => return Poll::Ready(Ok(Some(Frame::data(data)))),
+                Decoded::Trailers(all) if all.len() > self.max_trailers => {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, MANY)));
+                }
                 Decoded::Trailers(all) => return Poll::Ready(Ok(Some(Frame::trailers(all)))),
                 Decoded::End => return Poll::Ready(Ok(None)),
                 Decoded::More => {}

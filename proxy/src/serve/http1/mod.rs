@@ -96,7 +96,7 @@ where
         let Some(next) = poll_fn(|cx| reader.poll(&shared, cx)).await? else {
             return close::close(&shared, false).await;
         };
-        let (request, turn) = Turn::begin(&shared, next, settings.rules.max_head);
+        let (request, turn) = Turn::begin(&shared, next, &settings.rules);
         let answer = answered(&shared, answer(request), turn.is_refused()).await?;
         match reply::write(&shared, answer, turn, settings.title_case).await? {
             Then::Next => shared.finish_turn(),

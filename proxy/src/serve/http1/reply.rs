@@ -61,10 +61,9 @@ where
     B: Body<Data = Bytes, Error = BodyError> + Unpin,
 {
     let (mut parts, body) = answer.into_parts();
-    let plan = Plan::new(&mut parts, &body, &turn);
-    let goes_on = poll_fn(|cx| Poll::Ready(plan.begin(shared, &parts, &turn, title_case, cx)))
-        .await
-        .ok_or_else(gone)?;
+    let plan = Plan { title_case, ..Plan::new(&mut parts, &body, &turn) };
+    let goes_on =
+        poll_fn(|cx| Poll::Ready(plan.begin(shared, &parts, &turn, cx))).await.ok_or_else(gone)?;
     let mut writing = Writing {
         trailers: plan.trailers(&parts.headers, &turn),
         encoder: Encoder::new(plan.framing),
@@ -99,6 +98,8 @@ struct Plan {
     tunnel: bool,
     /// The connection may go on, as far as the answer goes.
     goes_on: bool,
+    /// Names begin with capitals, if nothing tells how they were spelled.
+    title_case: bool,
 }
 
 impl Plan {
@@ -109,13 +110,15 @@ impl Plan {
         if parts.status.is_informational() && !tunnel {
             // There is nothing that could follow it.
             parts.status = StatusCode::INTERNAL_SERVER_ERROR;
-            return Self { framing: Framing::Length(0), has_body: false, tunnel, goes_on: false };
-        }
-        if tunnel || parts.status == StatusCode::NO_CONTENT {
-            parts.headers.remove(CONTENT_LENGTH);
+            let framing = Framing::Length(0);
+            return Self { framing, has_body: false, tunnel, goes_on: false, title_case: false };
         }
         let bodiless =
             tunnel || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if tunnel || bodiless && !turn.head && body.is_end_stream() {
+            // The length of one that is left out is told all the same, as in Envoy.
+            parts.headers.remove(CONTENT_LENGTH);
+        }
         if bodiless || turn.head {
             if !bodiless
                 && !parts.headers.contains_key(CONTENT_LENGTH)
@@ -123,11 +126,13 @@ impl Plan {
             {
                 parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
             }
-            return Self { framing: Framing::None, has_body: false, tunnel, goes_on };
+            let framing = Framing::None;
+            return Self { framing, has_body: false, tunnel, goes_on, title_case: false };
         }
         let framing = framing(&parts.headers, body, turn);
         goes_on &= framing != Framing::UntilClose;
-        Self { framing, has_body: framing != Framing::Length(0), tunnel, goes_on }
+        let has_body = framing != Framing::Length(0);
+        Self { framing, has_body, tunnel, goes_on, title_case: false }
     }
 
     /// Write the head. Whether the connection may go on, which it says too. None: it is gone.
@@ -136,7 +141,6 @@ impl Plan {
         shared: &Shared<T>,
         parts: &Parts,
         turn: &Turn,
-        title_case: bool,
         cx: &mut Context<'_>,
     ) -> Option<bool> {
         let mut inner = shared.lock();
@@ -144,7 +148,8 @@ impl Plan {
             body.answering = true;
         }
         // A body that nobody reads, and that is not here yet, is not waited for.
-        let read = inner.drain(cx) || inner.body.as_ref().is_some_and(|body| body.held);
+        let read =
+            inner.drain(cx) || inner.body.as_ref().is_some_and(|body| body.held && !body.broken);
         let goes_on = self.goes_on && read && !shared.is_finishing();
         let connection = match (goes_on, turn.http_10()) {
             (true, true) => Some("keep-alive"),
@@ -157,7 +162,7 @@ impl Plan {
                 framing: self.framing,
                 http_10: turn.http_10(),
                 connection,
-                title_case,
+                title_case: self.title_case,
                 date: Some(date.at(SystemTime::now())),
             };
             encode::response(parts, reply, wire.output.flat());

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::http::h1::body::Decoder;
+use crate::http::h1::body::{Decoded, Decoder};
 use crate::http::h1::wire::Wire;
 
 /// So much of what comes in advance is kept while an exchange is under way.
@@ -36,6 +36,8 @@ pub(super) struct Inner<T> {
 #[derive(Debug)]
 pub(super) struct Arriving {
     pub(super) decoder: Decoder,
+    /// So many trailers may follow it.
+    pub(super) max_trailers: usize,
     /// There is somebody who may read it.
     pub(super) held: bool,
     /// They wait for the connection: it is theirs to watch.
@@ -51,9 +53,10 @@ pub(super) struct Arriving {
 }
 
 impl Arriving {
-    pub(super) fn new(decoder: Decoder, expected: bool) -> Self {
+    pub(super) fn new(decoder: Decoder, max_trailers: usize, expected: bool) -> Self {
         Self {
             decoder,
+            max_trailers,
             held: true,
             waited_for: false,
             expected,
@@ -181,25 +184,28 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Inner<T> {
     pub(super) fn drain(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(body) = &mut self.body else { return true };
         let Some(wire) = &mut self.wire else { return false };
-        if body.decoder.is_done() {
-            return true;
+        if body.broken || body.decoder.is_done() {
+            return !body.broken;
         }
-        if body.held || body.broken {
+        if body.held {
             return false;
         }
         let mut read = false;
         loop {
             match body.decoder.decode(&mut wire.input) {
                 Ok(_) if body.decoder.is_done() => return true,
-                Ok(crate::http::h1::body::Decoded::More) if !read => {
-                    // Once: a client that goes on sending is not waited for.
-                    read = true;
+                // Once: a client that goes on sending is not waited for.
+                Ok(Decoded::More) if !std::mem::replace(&mut read, true) => {
                     if !matches!(wire.poll_fill(cx), Poll::Ready(Ok(1..))) {
                         return false;
                     }
                 }
-                Ok(crate::http::h1::body::Decoded::More) | Err(_) => return false,
+                Ok(Decoded::More) => return false,
                 Ok(_) => {}
+                Err(_) => {
+                    body.broken = true;
+                    return false;
+                }
             }
         }
     }

@@ -9,11 +9,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::head::Next;
 use super::incoming::Incoming;
 use super::shared::{Arriving, Shared};
-use crate::http::guard::Follows;
+use crate::http::guard::{Follows, Rules};
 use crate::http::h1::Framing;
 use crate::http::h1::body::Decoder;
 use crate::http::upgraded::{self, Granting};
 use crate::serve::exchange::Arrived;
+
+/// Bytes beside the data of a chunked body are limited like a head, but by this at most.
+const MOST_BESIDE: usize = 64 << 10;
 
 /// What the answer to a request depends on.
 #[derive(Debug)]
@@ -28,11 +31,11 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// The request, ready to be served. `most`: bytes beside the data of its body.
+    /// The request, ready to be served.
     pub(super) fn begin<T: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         shared: &Arc<Shared<T>>,
         next: Next,
-        most: usize,
+        rules: &Rules,
     ) -> (Request<Arrived>, Self) {
         let (mut parts, follows) = match next {
             Next::Request(parts, follows) => (parts, follows),
@@ -58,8 +61,9 @@ impl Turn {
         let body = if follows.body == Framing::None {
             Arrived::Nothing
         } else {
-            let decoder = Decoder::new(follows.body, most);
-            shared.lock().body = Some(Arriving::new(decoder, follows.expects));
+            let decoder = Decoder::new(follows.body, rules.max_head.min(MOST_BESIDE));
+            let body = Arriving::new(decoder, rules.max_lines, follows.expects);
+            shared.lock().body = Some(body);
             Arrived::Http1(Box::pin(Incoming::new(Arc::clone(shared))))
         };
         (Request::from_parts(parts, body), turn)
