@@ -9,6 +9,7 @@ use super::admit::Plan;
 use super::clock::Clock;
 use super::exchange::Exchange;
 use super::source::Source;
+use super::timers::Timers;
 use crate::cluster::{Endpoint, ResponseBody, RetryPermit, SendError};
 use crate::policy::retry::{Outcome, Wait};
 use crate::telemetry::reason::{Reason, Refusal, Sent, Side};
@@ -149,13 +150,17 @@ pub(super) fn failed(exchange: &mut Exchange, refusal: &Refusal) {
     }
 }
 
-pub(super) async fn back_off(clock: &Clock, wait: Duration) -> Result<(), Refusal> {
+pub(super) async fn back_off(
+    clock: &Clock,
+    wait: Duration,
+    timers: &Timers,
+) -> Result<(), Refusal> {
     if wait.is_zero() {
         return Ok(());
     }
     tokio::select! {
         () = tokio::time::sleep(wait) => Ok(()),
-        reason = clock.run_out(None) => Err(Refusal {
+        reason = clock.run_out(None, timers) => Err(Refusal {
             reason,
             status: StatusCode::GATEWAY_TIMEOUT,
             side: Side::Upstream,

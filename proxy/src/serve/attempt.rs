@@ -69,7 +69,9 @@ pub(super) async fn run(
                 mirror::send(exchange, plan, &source);
                 return Ok(response);
             }
-            Next::AgainAfter(wait) => again::back_off(&clock, wait).await?,
+            Next::AgainAfter(wait) => {
+                again::back_off(&clock, wait, &exchange.connection.timers).await?;
+            }
         }
     }
 }
@@ -190,6 +192,7 @@ async fn one_try(
     (endpoint, clock): (&Arc<Endpoint>, &Clock),
     (request, options): (&mut Request<RequestBody>, SendOptions),
 ) -> Result<Response<ResponseBody>, SendError> {
+    let connection = Arc::clone(&exchange.connection);
     tokio::select! {
         biased;
         sent = plan.leaf.0.send(endpoint, request, options) => {
@@ -198,7 +201,7 @@ async fn one_try(
             }
             sent
         }
-        reason = clock.run_out(Some(Instant::now())) => {
+        reason = clock.run_out(Some(Instant::now()), &connection.timers) => {
             Err(SendError { refusal: timed_out(exchange, plan, clock, reason), unsent: false })
         }
     }

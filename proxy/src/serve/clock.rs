@@ -1,7 +1,9 @@
 //! The deadlines of an exchange, watched with one timer.
 
+use std::future::poll_fn;
 use std::time::{Duration, Instant};
 
+use super::timers::Timers;
 use crate::http::meter::Meter;
 use crate::policy::timeout::Timeouts;
 use crate::telemetry::reason::Reason;
@@ -65,7 +67,8 @@ impl Clock {
 
     /// Returns when a deadline has passed before any response came. `tried`: when the try began
     /// that is under way.
-    pub(super) async fn run_out(&self, tried: Option<Instant>) -> Reason {
+    pub(super) async fn run_out(&self, tried: Option<Instant>, timers: &Timers) -> Reason {
+        let mut timer = timers.timer();
         loop {
             let per_try = tried.zip(self.timeouts.per_try);
             let per_try = per_try.map(|(at, limit)| (at + limit, Reason::PerTryTimeout));
@@ -83,11 +86,11 @@ impl Clock {
                 return reason;
             }
             if self.request_complete() {
-                tokio::time::sleep_until(at.into()).await;
+                poll_fn(|cx| timer.poll(cx, at)).await;
             } else {
                 // The end of the request starts another deadline.
                 tokio::select! {
-                    () = tokio::time::sleep_until(at.into()) => {}
+                    () = poll_fn(|cx| timer.poll(cx, at)) => {}
                     () = self.request_end() => {}
                 }
             }

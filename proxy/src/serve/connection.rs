@@ -19,6 +19,7 @@ use super::listener::Http;
 use super::meter::Metered;
 use super::overload::Counted;
 use super::preface;
+use super::timers::Timers;
 use crate::cluster::Behalf;
 use crate::http::forwarded::{Hop, PeerCertificate};
 use crate::model::Name;
@@ -49,6 +50,8 @@ pub(crate) struct Connection {
     pub(super) lifetime: Lifetime,
     /// Buckets of local rate limits that are its alone, each with the settings that they belong to.
     limits: Mutex<Vec<[Arc<LocalRateLimit>; 2]>>,
+    /// For the deadlines of its exchanges.
+    pub(super) timers: Timers,
 }
 
 /// The two ends of a connection.
@@ -112,6 +115,7 @@ pub(super) async fn serve_http(http: Arc<Http>, ends: Ends, mut io: Io, drain: W
         ends,
         drain: drain.clone(),
         limits: Mutex::default(),
+        timers: Timers::default(),
         http: Arc::clone(&http),
     });
     let io = Metered::new(io, early, Arc::clone(&connection));

@@ -55,6 +55,7 @@ pub(super) async fn run(
     source: &mut Source<'_>,
     (clock, to): (&Clock, Option<SocketAddr>),
 ) -> Result<Response<ResponseBody>, Refusal> {
+    let connection = Arc::clone(&exchange.connection);
     let mut race = Race::default();
     race.start(exchange, plan, source, to)?;
     loop {
@@ -67,7 +68,7 @@ pub(super) async fn run(
             }
             () = until(race.due), if race.due.is_some() => race.start(exchange, plan, source, to)?,
             () = until(race.late), if race.late.is_some() => race.is_late(exchange, plan, source),
-            reason = clock.run_out(None) => {
+            reason = clock.run_out(None, &connection.timers) => {
                 // The first is counted where it is made a refusal of.
                 for _ in 1..race.flying.len() {
                     plan.cluster.stats.out_of_time(reason);

@@ -5,6 +5,8 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -36,6 +38,20 @@ const FAREWELL: Duration = Duration::from_millis(200);
 pub(super) trait Graceful: Future {
     /// Finish what is under way, then close.
     fn finish(self: Pin<&mut Self>);
+}
+
+/// What a connection is told while it is served.
+enum Word {
+    /// It has to end now.
+    Closing,
+    /// It has to end soon.
+    Draining,
+    /// It has served enough, or is abused.
+    Enough,
+    /// Its limits have changed.
+    Rescaled,
+    /// A limit of time.
+    Limit,
 }
 
 /// What a connection has served, and what it may.
@@ -165,10 +181,26 @@ impl Lifetime {
                 Some(grace) => Some(grace),
                 None => self.next_limit(overload),
             };
-            tokio::select! {
+            let word = async {
+                tokio::select! {
+                    () = drain.closing(), if finishing => Word::Closing,
+                    () = drain.draining(), if !finishing && grace.is_none() => Word::Draining,
+                    () = self.enough.notified() => Word::Enough,
+                    () = overload.rescaled(), if !finishing => Word::Rescaled,
+                    () = sleep_until(limit), if !finishing && limit.is_some() => Word::Limit,
+                }
+            };
+            // In a set of its own, which knows who woke it: nothing of this is looked at for every request.
+            let mut words = FuturesUnordered::from_iter([word]);
+            let word = tokio::select! {
+                biased;
                 ended = serving.as_mut() => return ended,
-                () = drain.closing(), if finishing => return Ok(()),
-                () = drain.draining(), if !finishing && grace.is_none() => {
+                Some(word) = words.next() => word,
+            };
+            drop(words);
+            match word {
+                Word::Closing => return Ok(()),
+                Word::Draining => {
                     stats.downstream_cx_drain_close.inc();
                     if !self.h2 && self.active.load(Ordering::Relaxed) == 0 {
                         self.goodbye.store(true, Ordering::Relaxed);
@@ -176,22 +208,18 @@ impl Lifetime {
                         continue;
                     }
                 }
-                () = self.enough.notified() => {
+                Word::Enough => {
                     if self.abused.load(Ordering::Relaxed) {
                         stats.downstream_rq_too_many_premature_resets.inc();
-                        serving.as_mut().finish();
-                        return match tokio::time::timeout(FAREWELL, serving).await {
-                            Ok(ended) => ended,
-                            Err(_) => Ok(()),
-                        };
+                        return farewell(serving).await;
                     }
                     if finishing {
                         continue;
                     }
                     stats.downstream_cx_max_requests_reached.inc();
                 }
-                () = overload.rescaled(), if !finishing => continue,
-                () = sleep_until(limit), if !finishing && limit.is_some() => {
+                Word::Rescaled => continue,
+                Word::Limit => {
                     if grace.is_none() && !self.has_passed(limit, stats, overload) {
                         continue;
                     }
@@ -252,6 +280,14 @@ where
     fn finish(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
+}
+
+/// Ends a connection without much waiting.
+async fn farewell<E>(
+    mut serving: Pin<&mut impl Graceful<Output = Result<(), E>>>,
+) -> Result<(), E> {
+    serving.as_mut().finish();
+    tokio::time::timeout(FAREWELL, serving).await.unwrap_or(Ok(()))
 }
 
 async fn sleep_until(at: Option<Instant>) {

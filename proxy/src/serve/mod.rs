@@ -46,6 +46,7 @@ mod source;
 mod speak_first;
 mod stats;
 mod tcp;
+mod timers;
 mod tunnel;
 mod upgrade;
 

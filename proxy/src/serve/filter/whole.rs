@@ -61,7 +61,7 @@ pub(super) async fn read(
         let frame = tokio::select! {
             biased;
             frame = body.frame() => frame,
-            reason = clock.run_out(None) => return Err(too_slow(reason)),
+            reason = clock.run_out(None, &exchange.connection.timers) => return Err(too_slow(reason)),
         };
         match frame {
             None => return Ok(Read::Whole(Whole { data: data.freeze(), trailers })),
