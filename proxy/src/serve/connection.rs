@@ -137,7 +137,8 @@ async fn serve_http2(connection: &Arc<Connection>, io: Metered) {
     let http = &connection.http;
     let for_service = Arc::clone(connection);
     let service = service_fn(move |request: Request<Incoming>| {
-        let answered = answer(Arc::clone(&for_service), request.map(Arrived::Http2));
+        // In a box: whoever serves the connection hands it on by value, from one place to the next.
+        let answered = Box::pin(answer(Arc::clone(&for_service), request.map(Arrived::Http2)));
         async move { Ok::<_, Infallible>(answered.await) }
     });
     let io = TokioIo::new(Framed::new(io, Arc::clone(http)));
