@@ -10,6 +10,10 @@ use super::{Ports, Redirect, RedirectMode};
 /// application's answers.
 pub(super) const SOURCE_MARK: u32 = 1339;
 
+/// Connections that were there before the rules stay as they are. The kernel takes the first packet that it sees of
+/// them for the beginning of one, which may even be an answer; redirected, it would reset the connection.
+const NOT_NEW: &str = "tcp flags & (fin | syn | rst | ack) != syn return";
+
 /// One transaction that leaves exactly these rules in the table, whatever was in it. `notes` are names of chains
 /// without rules, which remember things for `--undo`.
 pub(super) fn table(args: &Redirect, notes: &[String]) -> String {
@@ -37,7 +41,8 @@ pub(super) fn no_table() -> String {
 }
 
 fn inbound(args: &Redirect) -> String {
-    let mut rules = vec!["meta l4proto != tcp return".to_owned(), "iifname \"lo\" return".into()];
+    let mut rules = vec!["meta l4proto != tcp return".to_owned(), NOT_NEW.to_owned()];
+    rules.push("iifname \"lo\" return".to_owned());
     rules.extend(tcp_ports(&args.exclude_inbound_ports).map(|ports| format!("{ports} return")));
     rules.push(format!("meta l4proto tcp redirect to :{}", args.inbound_port));
     chain("inbound", "type nat hook prerouting priority -100; policy accept;", &rules)
@@ -61,7 +66,7 @@ fn inbound_tproxy(args: &Redirect) -> String {
 }
 
 fn outbound(args: &Redirect) -> String {
-    let mut rules = vec!["meta l4proto != tcp return".to_owned()];
+    let mut rules = vec!["meta l4proto != tcp return".to_owned(), NOT_NEW.to_owned()];
     let own = own(args);
     if !args.no_inbound {
         // The sidecar calls its own workload by its address: that has to come in like anybody's call.

@@ -160,6 +160,22 @@ async fn a_request_that_breaks_off_breaks_its_early_answer() {
 }
 
 #[tokio::test]
+async fn a_length_without_a_body_takes_nothing_from_the_next_request() {
+    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    let backend = says(answer, false).await;
+    let shop = Shop::one(config(), backend.address);
+    let mut request = post(RequestBody::Empty);
+    request.headers_mut().insert("content-length", "7".parse().unwrap());
+    let failed = shop.send(request).await.unwrap_err();
+    assert_eq!(failed.refusal.reason, Reason::DownstreamTermination);
+    let cluster = shop.cluster();
+    eventually("closed", || cluster.stats.upstream_cx_active.get() == 0).await;
+    let mut request = post(RequestBody::Empty);
+    request.headers_mut().insert("content-length", "0".parse().unwrap());
+    assert_eq!(shop.send(request).await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn an_early_answer_that_nobody_wants_costs_the_connection() {
     let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nearly";
     let backend = says(answer, false).await;

@@ -15,6 +15,7 @@ use crate::model::names;
 
 /// So many lines are parsed without an allocation.
 const USUAL_LINES: usize = 64;
+const TOO_MANY: &str = "there are too many header lines";
 
 /// Where a head ends, its empty line included. None: it is not whole.
 pub fn end_of_head(bytes: &[u8]) -> Option<usize> {
@@ -85,13 +86,17 @@ pub(super) fn trailers(lines: Bytes) -> Result<HeaderMap, Malformed> {
     Ok(headers)
 }
 
-/// Room for as many header lines as there can be.
-fn with_lines<'h, T>(head: &'h Bytes, parse: impl FnOnce(&mut [Header<'h>]) -> T) -> T {
-    let lines = memchr::memchr_iter(b'\n', head).count();
-    if lines <= USUAL_LINES {
-        parse(&mut [httparse::EMPTY_HEADER; USUAL_LINES])
-    } else {
-        parse(&mut vec![httparse::EMPTY_HEADER; lines])
+/// Room for as many header lines as there usually are, or if that was not enough, as there are.
+fn with_lines<'h, T>(
+    head: &'h Bytes,
+    mut parse: impl FnMut(&mut [Header<'h>]) -> Result<T, Malformed>,
+) -> Result<T, Malformed> {
+    match parse(&mut [httparse::EMPTY_HEADER; USUAL_LINES]) {
+        Err(Malformed(TOO_MANY)) => {
+            let lines = memchr::memchr_iter(b'\n', head).count();
+            parse(&mut vec![httparse::EMPTY_HEADER; lines])
+        }
+        parsed => parsed,
     }
 }
 
@@ -110,7 +115,7 @@ fn explain(error: httparse::Error) -> Malformed {
         httparse::Error::NewLine => "a line ends with something else than CR LF",
         httparse::Error::Status => "the status is none",
         httparse::Error::Token => "the first line is no request line",
-        httparse::Error::TooManyHeaders => "there are too many header lines",
+        httparse::Error::TooManyHeaders => TOO_MANY,
         httparse::Error::Version => "the version of HTTP is none",
     })
 }

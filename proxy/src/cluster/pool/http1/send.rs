@@ -229,11 +229,15 @@ const TOO_MANY: Malformed = Malformed("there are too many header lines");
 /// How the end of a request's body is told. What its head says wins.
 fn framing(request: &Request<RequestBody>) -> Framing {
     let body = request.body();
-    if body.is_end_stream() || request.method() == Method::CONNECT {
+    if request.method() == Method::CONNECT {
         return Framing::None;
     }
-    if let Some(length) = super::body::length(request.headers()).ok().flatten() {
+    // Also where there is no body: a length that is not kept would take from the next request.
+    if let Some(length @ 1..) = super::body::length(request.headers()).ok().flatten() {
         return Framing::Length(length);
+    }
+    if body.is_end_stream() {
+        return Framing::None;
     }
     body.size_hint().exact().map_or(Framing::Chunked, Framing::Length)
 }
