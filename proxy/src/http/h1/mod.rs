@@ -8,6 +8,7 @@ pub mod date;
 pub mod encode;
 pub mod head;
 pub mod spelling;
+pub mod trailers;
 pub mod wire;
 
 /// What follows a head.

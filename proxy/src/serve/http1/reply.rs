@@ -8,10 +8,7 @@ use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_TYPE, HOST, MAX_FORWARDS, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Body;
@@ -24,6 +21,7 @@ use crate::http::h1::Framing;
 use crate::http::h1::body::Encoder;
 use crate::http::h1::date::Date;
 use crate::http::h1::encode::{self, Reply};
+use crate::http::h1::trailers;
 
 /// No more of an answer is fetched while so much of it waits to be written.
 const ENOUGH: usize = 64 << 10;
@@ -175,10 +173,7 @@ impl Plan {
         if self.framing != Framing::Chunked || !turn.reads_trailers() {
             return Vec::new();
         }
-        let lines = headers.get_all(TRAILER).iter().filter_map(|line| line.to_str().ok());
-        let names =
-            lines.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse().ok());
-        names.filter(may_trail).collect()
+        trailers::announced(headers).collect()
     }
 }
 
@@ -198,25 +193,6 @@ fn framing<B: Body>(headers: &HeaderMap, body: &B, turn: &Turn) -> Framing {
 fn says_close(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).any(|word| word.trim().eq_ignore_ascii_case("close"))
-}
-
-/// RFC 9110 section 6.5.1.
-fn may_trail(name: &HeaderName) -> bool {
-    ![
-        AUTHORIZATION,
-        CACHE_CONTROL,
-        CONTENT_ENCODING,
-        CONTENT_LENGTH,
-        CONTENT_RANGE,
-        CONTENT_TYPE,
-        HOST,
-        MAX_FORWARDS,
-        SET_COOKIE,
-        TE,
-        TRAILER,
-        TRANSFER_ENCODING,
-    ]
-    .contains(name)
 }
 
 /// An answer that is being written.

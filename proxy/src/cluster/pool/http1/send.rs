@@ -5,10 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_TYPE, HOST, MAX_FORWARDS, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
-};
+use http::header::{CONNECTION, TRAILER};
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body::Body as _;
@@ -17,7 +14,7 @@ use super::{Error, Http1};
 use crate::http::body::RequestBody;
 use crate::http::h1::body::Encoder;
 use crate::http::h1::encode::{self, RequestHead};
-use crate::http::h1::{Framing, Malformed, head};
+use crate::http::h1::{Framing, Malformed, head, trailers};
 
 /// Bytes of an answer's head, and of those before it: as much as hyper reads.
 const MAX_HEAD: usize = 8192 + 100 * 4096;
@@ -84,7 +81,7 @@ impl Http1 {
         self.sending = Some(encoder).filter(|encoder| !encoder.is_done());
         self.announced.clear();
         if framing == Framing::Chunked && request.headers().contains_key(TRAILER) {
-            self.announced.extend(announced(request.headers()));
+            self.announced.extend(trailers::announced(request.headers()));
         }
         encode::request(&RequestHead::from(request), framing, self.wire.output.flat());
     }
@@ -178,7 +175,7 @@ impl Http1 {
     fn end_request(&mut self, trailers: Option<HeaderMap>) -> Result<(), Error> {
         self.touched = true;
         let Some(mut encoder) = self.sending.take() else { return Ok(()) };
-        let trailers = trailers.map(|trailers| only(trailers, &self.announced));
+        let trailers = trailers.map(|all| only(all, &self.announced));
         encoder.end(trailers.as_ref(), &mut self.wire.output).map_err(Self::broken_request)
     }
 
@@ -247,28 +244,6 @@ pub(super) fn lists(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool 
     let lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     let mut words = lines.flat_map(|line| line.split(|byte| *byte == b','));
     words.any(|one| one.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
-}
-
-/// The trailers that a head promises, but for those that could mean something else there
-/// (RFC 9110 section 6.5.1).
-fn announced(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
-    const FORBIDDEN: [HeaderName; 12] = [
-        AUTHORIZATION,
-        CACHE_CONTROL,
-        CONTENT_ENCODING,
-        CONTENT_LENGTH,
-        CONTENT_RANGE,
-        CONTENT_TYPE,
-        HOST,
-        MAX_FORWARDS,
-        SET_COOKIE,
-        TE,
-        TRAILER,
-        TRANSFER_ENCODING,
-    ];
-    let lines = headers.get_all(TRAILER).iter().filter_map(|line| line.to_str().ok());
-    let names = lines.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse().ok());
-    names.filter(|name| !FORBIDDEN.contains(name))
 }
 
 fn only(mut trailers: HeaderMap, names: &[HeaderName]) -> HeaderMap {
