@@ -366,6 +366,9 @@ impl Client {
 
     /// Bring subscriptions in step with what clusters and listeners refer to.
     fn resubscribe(&mut self) -> Vec<Request> {
+        if !self.store.take_renamed() {
+            return Vec::new();
+        }
         self.store.forget_unwanted();
         let now = Instant::now();
         let mut requests = Vec::new();

@@ -43,6 +43,8 @@ struct TypeState {
     /// Version of the last response that was accepted as a whole.
     version: String,
     held: BTreeMap<Name, Held>,
+    /// When those that are held with a time to live are gone.
+    expiries: BTreeMap<Name, Instant>,
     /// Names (or everything: the empty name) that have not been answered, until when.
     waiting: BTreeMap<Name, Instant>,
 }
@@ -68,7 +70,6 @@ impl Wanted {
 #[derive(Debug)]
 struct Held {
     version: String,
-    expires: Option<Instant>,
 }
 
 impl Session {
@@ -87,7 +88,7 @@ impl Session {
 
     /// Holds a resource from an earlier life (the last good configuration on disk).
     pub fn restore(&mut self, kind: Kind, name: Name, version: String) {
-        self.of(kind).held.insert(name, Held { version, expires: None });
+        self.of(kind).held.insert(name, Held { version });
     }
 
     /// A stream stands: what is to be sent first.
@@ -149,6 +150,7 @@ impl Session {
             for name in remove {
                 if names.remove(name).is_some() {
                     state.held.remove(name);
+                    state.expiries.remove(name);
                     state.waiting.remove(name);
                     gone.push(name.clone());
                 }
@@ -205,9 +207,9 @@ impl Session {
             Variant::Delta => state.drop_removed(kind, &response, &sorted, &mut received),
         }
         for (accepted, ttl) in sorted.good {
-            let held =
-                Held { version: accepted.version.clone(), expires: ttl.map(|ttl| now + ttl) };
+            let held = Held { version: accepted.version.clone() };
             state.held.insert(accepted.name.clone(), held);
+            state.expire(&accepted.name, ttl.map(|ttl| now + ttl));
             state.waiting.remove(&accepted.name);
             received.accepted.push(accepted);
         }
@@ -226,13 +228,8 @@ impl Session {
         let mut due = Due::default();
         for kind in Kind::ALL {
             let state = self.of(kind);
-            let expired: Vec<Name> = state
-                .held
-                .iter()
-                .filter(|(_, held)| held.expires.is_some_and(|at| at <= now))
-                .map(|(name, _)| name.clone())
-                .collect();
-            for name in expired {
+            let expired = state.expiries.extract_if(.., |_, at| *at <= now);
+            for name in expired.map(|(name, _)| name).collect::<Vec<_>>() {
                 state.held.remove(&name);
                 due.expired.push((kind, name));
             }
@@ -258,11 +255,9 @@ impl Session {
     pub fn next_deadline(&self) -> Option<Instant> {
         let states = self.types.iter();
         states
-            .flat_map(|state| {
-                let expiries = state.held.values().filter_map(|held| held.expires);
-                expiries.chain(state.waiting.values().copied())
-            })
+            .flat_map(|state| state.expiries.values().chain(state.waiting.values()))
             .min()
+            .copied()
     }
 
     /// Names and versions that are held of a kind.
@@ -406,8 +401,16 @@ impl TypeState {
     }
 
     fn heartbeat(&mut self, offer: &Offer, now: Instant) {
-        if let Some(held) = self.held.get_mut(offer.name.as_str()) {
-            held.expires = offer.ttl.map(|ttl| now + ttl);
+        if let Some((name, _)) = self.held.get_key_value(offer.name.as_str()) {
+            let name = Name::clone(name);
+            self.expire(&name, offer.ttl.map(|ttl| now + ttl));
+        }
+    }
+
+    fn expire(&mut self, name: &Name, at: Option<Instant>) {
+        match at {
+            Some(at) => drop(self.expiries.insert(Name::clone(name), at)),
+            None => drop(self.expiries.remove(name)),
         }
     }
 
@@ -418,6 +421,7 @@ impl TypeState {
         self.held.retain(|name, _| {
             let stays = sorted.present.contains(&**name);
             if !stays {
+                self.expiries.remove(name);
                 received.removed.push(name.clone());
             }
             stays
@@ -442,6 +446,7 @@ impl TypeState {
             if kind.removal_deletes()
                 && let Some((name, _)) = self.held.remove_entry(name.as_str())
             {
+                self.expiries.remove(&name);
                 received.removed.push(name);
             }
         }

@@ -3,6 +3,9 @@
 //! A cluster is put into service when its endpoints and secrets are there, a listener when its
 //! routes and secrets are; until then the version before it stays in force (Envoy: warming). What
 //! does not arrive within its `initial_fetch_timeout` is not waited for any longer.
+//!
+//! A change costs what changed, whatever else there is: the store notes which clusters and listeners it touches, by who names
+//! what, and looks at no others. Only another cluster or listener makes it look at all that is named.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,6 +21,10 @@ use crate::model::route::RouteTable;
 use crate::model::source::Reference;
 use crate::model::tls::Secret;
 use crate::model::{Changes, Map, Name, Snapshot};
+
+mod users;
+
+use users::{Touched, Users};
 
 /// Accepted resources, static and dynamic.
 #[derive(Debug, Default)]
@@ -35,6 +42,13 @@ pub struct Store {
     /// Secrets that this proxy makes itself: never asked for.
     own: BTreeSet<Name>,
     published: Snapshot,
+    users: Users,
+    /// Since the last snapshot.
+    touched: Touched,
+    /// What is named may be something else than when it was last asked for.
+    renamed: bool,
+    /// Accepted, but not in service by the last snapshot.
+    warming: BTreeSet<(Kind, Name)>,
 }
 
 impl Store {
@@ -48,6 +62,7 @@ impl Store {
     /// Names of secrets that this proxy makes itself.
     pub fn own_secrets(&mut self, names: impl IntoIterator<Item = Name>) {
         self.own.extend(names);
+        self.renamed = true;
     }
 
     /// Take an accepted resource, from ADS or this process. A static one of the same name stays.
@@ -73,18 +88,34 @@ impl Store {
             return;
         }
         match kind {
-            Kind::Cluster => drop(self.clusters.remove(name)),
+            Kind::Cluster => {
+                if let Some((cluster, _)) = self.clusters.remove(name) {
+                    self.users.forget((kind, name), &references::of_cluster(&cluster));
+                }
+            }
+            Kind::Listener => {
+                if let Some(listener) = self.listeners.remove(name) {
+                    self.users.forget((kind, name), &references::of_listener(&listener));
+                }
+            }
             Kind::Endpoints => drop(self.endpoints.remove(name)),
-            Kind::Listener => drop(self.listeners.remove(name)),
             Kind::Routes => drop(self.routes.remove(name)),
             Kind::Secret => drop(self.secrets.remove(name)),
             Kind::Extension => drop(self.extensions.remove(name)),
         }
+        self.touch(kind, name);
+        self.touch_users(kind, name);
     }
 
     /// Stop waiting for a resource that did not arrive in time, or does not exist.
     pub fn give_up(&mut self, kind: Kind, name: Name) {
+        self.touch_users(kind, &name);
         self.given_up.insert((kind, name));
+    }
+
+    /// Whether something else may be [wanted](Self::wanted) than when this was last asked.
+    pub fn take_renamed(&mut self) -> bool {
+        std::mem::take(&mut self.renamed)
     }
 
     /// Which endpoints, routes, secrets and settings the clusters and listeners refer to and somebody has to
@@ -135,34 +166,41 @@ impl Store {
     /// Forget dynamic resources that nothing refers to any more.
     pub fn forget_unwanted(&mut self) {
         let [endpoints, routes, secrets, extensions] = Kind::NAMED.map(|kind| self.wanted(kind));
-        let (fixed, own) = (&self.fixed, &self.own);
-        let stays = |kind, name: &Name| fixed.contains(&(kind, Arc::clone(name)));
-        self.endpoints
-            .retain(|name, _| endpoints.contains_key(name) || stays(Kind::Endpoints, name));
-        self.routes.retain(|name, _| routes.contains_key(name) || stays(Kind::Routes, name));
-        self.extensions.retain(|name, _| extensions.contains_key(name));
+        let (fixed, own, touched) = (&self.fixed, &self.own, &mut self.touched);
+        let mut stays = |kind, name: &Name, wanted: bool| {
+            let stays = wanted || fixed.contains(&(kind, Arc::clone(name)));
+            if !stays {
+                touched.add(kind, name);
+            }
+            stays
+        };
+        self.endpoints.retain(|name, _| stays(Kind::Endpoints, name, endpoints.contains_key(name)));
+        self.routes.retain(|name, _| stays(Kind::Routes, name, routes.contains_key(name)));
+        self.extensions
+            .retain(|name, _| stays(Kind::Extension, name, extensions.contains_key(name)));
         self.secrets.retain(|name, _| {
-            secrets.contains_key(name) || own.contains(name) || stays(Kind::Secret, name)
+            stays(Kind::Secret, name, secrets.contains_key(name) || own.contains(name))
         });
     }
 
     /// The snapshot of what is ready, and what differs from the one before. None: nothing does.
     pub fn assemble(&mut self) -> Option<(Snapshot, Changes)> {
+        let touched = std::mem::take(&mut self.touched);
         let mut next = self.published.clone();
         let mut changes = Changes::default();
-        sync(&mut next.secrets, &self.secrets, &mut changes.secrets);
-        sync(&mut next.routes, &self.routes, &mut changes.routes);
-        sync(&mut next.extensions, &self.extensions, &mut changes.extensions);
-        self.ready_clusters(&mut next, &mut changes);
-        let mut listeners = BTreeMap::new();
-        for (name, listener) in &self.listeners {
-            if self.listener_ready(listener) {
-                listeners.insert(Arc::clone(name), Arc::clone(listener));
-            } else if let Some(before) = self.published.listeners.get(name) {
-                listeners.insert(Arc::clone(name), Arc::clone(before));
-            }
+        sync(&mut next.secrets, &self.secrets, touched.of(Kind::Secret), &mut changes.secrets);
+        sync(&mut next.routes, &self.routes, touched.of(Kind::Routes), &mut changes.routes);
+        let extensions = touched.of(Kind::Extension);
+        sync(&mut next.extensions, &self.extensions, extensions, &mut changes.extensions);
+        for name in touched.of(Kind::Cluster) {
+            self.ready_cluster(name, &mut next, &mut changes);
         }
-        sync(&mut next.listeners, &listeners, &mut changes.listeners);
+        // Those that go first: others may take their places.
+        let (stay, go): (Vec<&Name>, Vec<&Name>) =
+            touched.of(Kind::Listener).partition(|name| self.listeners.contains_key(*name));
+        for name in go.into_iter().chain(stay) {
+            self.ready_listener(name, &mut next, &mut changes);
+        }
         if changes.is_empty() {
             return None;
         }
@@ -170,28 +208,21 @@ impl Store {
         Some((next, changes))
     }
 
-    /// Names of what is accepted but not in service yet, for people who wonder.
+    /// Names of what is accepted but was not in service by the last snapshot, for people who wonder.
     pub fn warming(&self) -> Vec<(Kind, Name)> {
-        let clusters =
-            self.clusters.iter().filter(|(_, (cluster, _))| !self.cluster_ready(cluster));
-        let clusters = clusters.map(|(name, _)| (Kind::Cluster, Arc::clone(name)));
-        let listeners = self.listeners.iter().filter(|(_, one)| !self.listener_ready(one));
-        clusters.chain(listeners.map(|(name, _)| (Kind::Listener, Arc::clone(name)))).collect()
+        self.warming.iter().cloned().collect()
     }
 
-    fn ready_clusters(&self, next: &mut Snapshot, changes: &mut Changes) {
-        let mut clusters = BTreeMap::new();
-        let mut assignments = BTreeMap::new();
-        for (name, (cluster, own)) in &self.clusters {
-            let cluster = if self.cluster_ready(cluster) {
-                cluster
-            } else {
-                match self.published.clusters.get(name) {
-                    Some(before) => before,
-                    None => continue,
-                }
-            };
-            clusters.insert(Arc::clone(name), Arc::clone(cluster));
+    fn ready_cluster(&mut self, name: &Name, next: &mut Snapshot, changes: &mut Changes) {
+        let Some((cluster, own)) = self.clusters.get(name) else {
+            self.warming.remove(&(Kind::Cluster, Arc::clone(name)));
+            put(&mut next.clusters, name, None, &mut changes.clusters);
+            put(&mut next.assignments, name, None, &mut changes.assignments);
+            return;
+        };
+        let ready = self.cluster_ready(cluster);
+        let served = if ready { Some(cluster) } else { self.published.clusters.get(name) };
+        if let Some(cluster) = served {
             let assignment = match &cluster.discovery {
                 Discovery::Eds(eds) => self.endpoints.get(eds.key()).cloned(),
                 _ => own.clone(),
@@ -200,10 +231,32 @@ impl Store {
             let assignment = assignment
                 .or_else(|| self.published.assignments.get(name).cloned())
                 .unwrap_or_default();
-            assignments.insert(Arc::clone(name), assignment);
+            put(&mut next.clusters, name, Some(cluster), &mut changes.clusters);
+            put(&mut next.assignments, name, Some(&assignment), &mut changes.assignments);
         }
-        sync(&mut next.clusters, &clusters, &mut changes.clusters);
-        sync(&mut next.assignments, &assignments, &mut changes.assignments);
+        self.note(Kind::Cluster, name, ready);
+    }
+
+    fn ready_listener(&mut self, name: &Name, next: &mut Snapshot, changes: &mut Changes) {
+        let Some(listener) = self.listeners.get(name) else {
+            self.warming.remove(&(Kind::Listener, Arc::clone(name)));
+            put(&mut next.listeners, name, None, &mut changes.listeners);
+            return;
+        };
+        let ready = self.listener_ready(listener);
+        if ready {
+            put(&mut next.listeners, name, Some(listener), &mut changes.listeners);
+        }
+        self.note(Kind::Listener, name, ready);
+    }
+
+    fn note(&mut self, kind: Kind, name: &Name, ready: bool) {
+        let place = (kind, Arc::clone(name));
+        if ready {
+            self.warming.remove(&place);
+        } else {
+            self.warming.insert(place);
+        }
     }
 
     /// Endpoints that are held already are used at once, whatever the server sends next.
@@ -218,24 +271,59 @@ impl Store {
     }
 
     fn here(&self, kind: Kind, name: &Name) -> bool {
-        let held = match kind {
+        self.holds(kind, name) || self.given_up.contains(&(kind, Arc::clone(name)))
+    }
+
+    fn holds(&self, kind: Kind, name: &Name) -> bool {
+        match kind {
             Kind::Endpoints => self.endpoints.contains_key(name),
             Kind::Routes => self.routes.contains_key(name),
             Kind::Secret => self.secrets.contains_key(name),
             Kind::Extension => self.extensions.contains_key(name),
             Kind::Cluster | Kind::Listener => true,
-        };
-        held || self.given_up.contains(&(kind, Arc::clone(name)))
+        }
     }
 
     fn put(&mut self, key: Name, resource: Resource) {
+        let (kind, _) = self::key(&resource);
+        // Endpoints are part of the cluster; of anything else it only counts that it is there.
+        if kind == Kind::Endpoints || !self.holds(kind, &key) {
+            self.touch_users(kind, &key);
+        }
+        self.touch(kind, &key);
         match resource {
-            Resource::Listener(one) => drop(self.listeners.insert(key, one)),
+            Resource::Listener(one) => {
+                if let Some(before) = self.listeners.insert(Arc::clone(&key), Arc::clone(&one)) {
+                    self.users.forget((kind, &key), &references::of_listener(&before));
+                }
+                self.users.note((kind, &key), &references::of_listener(&one));
+            }
             Resource::Routes(one) => drop(self.routes.insert(key, one)),
-            Resource::Cluster(one, endpoints) => drop(self.clusters.insert(key, (one, endpoints))),
+            Resource::Cluster(one, endpoints) => {
+                let before = self.clusters.insert(Arc::clone(&key), (Arc::clone(&one), endpoints));
+                if let Some((before, _)) = before {
+                    self.users.forget((kind, &key), &references::of_cluster(&before));
+                }
+                self.users.note((kind, &key), &references::of_cluster(&one));
+            }
             Resource::Endpoints(_, one) => drop(self.endpoints.insert(key, one)),
             Resource::Secret(one) => drop(self.secrets.insert(key, one)),
             Resource::Extension(one) => drop(self.extensions.insert(key, one)),
+        }
+    }
+
+    /// It has to be looked at for the next snapshot.
+    fn touch(&mut self, kind: Kind, name: &Name) {
+        // What nobody names has to be forgotten again.
+        let named = matches!(kind, Kind::Cluster | Kind::Listener);
+        self.renamed |= named || self.users.of(kind, name).next().is_none();
+        self.touched.add(kind, name);
+    }
+
+    /// Those that name it have to be looked at.
+    fn touch_users(&mut self, kind: Kind, name: &Name) {
+        for (kind, name) in self.users.of(kind, name) {
+            self.touched.add(*kind, name);
         }
     }
 }
@@ -251,17 +339,31 @@ fn key(resource: &Resource) -> (Kind, Name) {
     }
 }
 
-/// Make `map` equal to `wanted`, noting every name that differs. The same `Arc` is the same thing.
-fn sync<T>(map: &mut Map<Arc<T>>, wanted: &BTreeMap<Name, Arc<T>>, changed: &mut Vec<Name>) {
-    let gone: Vec<Name> = map.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
-    for name in gone {
-        map.remove_mut(&name);
-        changed.push(name);
-    }
-    for (name, value) in wanted {
-        if !map.get(name).is_some_and(|have| Arc::ptr_eq(have, value)) {
-            map.insert_mut(Arc::clone(name), Arc::clone(value));
-            changed.push(Arc::clone(name));
-        }
+/// Make `map` equal to `wanted` where it was touched, noting every name that differs: those that are gone first.
+fn sync<'a, T>(
+    map: &mut Map<Arc<T>>,
+    wanted: &BTreeMap<Name, Arc<T>>,
+    touched: impl Iterator<Item = &'a Name>,
+    changed: &mut Vec<Name>,
+) {
+    let (stay, go): (Vec<&Name>, Vec<&Name>) = touched.partition(|name| wanted.contains_key(*name));
+    for name in go.into_iter().chain(stay) {
+        put(map, name, wanted.get(name), changed);
     }
 }
+
+/// Put one value into a map, noting its name if it differs. The same `Arc` is the same thing.
+fn put<T>(map: &mut Map<Arc<T>>, name: &Name, value: Option<&Arc<T>>, changed: &mut Vec<Name>) {
+    let before = map.get(name);
+    match value {
+        None if before.is_some() => drop(map.remove_mut(name)),
+        Some(value) if !before.is_some_and(|before| Arc::ptr_eq(before, value)) => {
+            map.insert_mut(Arc::clone(name), Arc::clone(value));
+        }
+        _ => return,
+    }
+    changed.push(Arc::clone(name));
+}
+
+#[cfg(test)]
+mod tests;
