@@ -29,6 +29,19 @@ pub fn median(numbers: impl Iterator<Item = f64>) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
+/// Cores, processor and kernel of this machine.
+///
+/// # Errors
+/// When `/proc` is not as expected.
+pub fn machine() -> anyhow::Result<String> {
+    let info = std::fs::read_to_string("/proc/cpuinfo")?;
+    let model = info.lines().find_map(|line| line.strip_prefix("model name"));
+    let model = model.unwrap_or_default().trim_start_matches([' ', '\t', ':']);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let cores = info.matches("processor\t").count();
+    Ok(format!("{cores} cores, {model}, Linux {}", kernel.trim()))
+}
+
 impl Report {
     /// Keeps a sample.
     pub fn add(&mut self, scenario: &'static str, peer: Peer, (sample, disturbed): (Sample, bool)) {

@@ -10,7 +10,7 @@ use clap::Parser;
 use pillion_benches::backend;
 use pillion_benches::cpu;
 use pillion_benches::peer::{Backends, Peer, Workshop};
-use pillion_benches::report::Report;
+use pillion_benches::report::{self, Report};
 use pillion_benches::scenario::{self, ALL, Scenario};
 
 const PEERS: [Peer; 4] = [Peer::Envoy, Peer::Nginx, Peer::Haproxy, Peer::Pillion];
@@ -39,7 +39,7 @@ async fn main() -> anyhow::Result<()> {
     let backends = Backends { http1: backend::http1().await?, http2: backend::http2().await? };
     let workshop = Workshop::new(backends)?;
     let length = Duration::from_secs_f64(args.seconds);
-    let mut report = Report { machine: machine()?, ..Report::default() };
+    let mut report = Report { machine: report::machine()?, ..Report::default() };
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
     if !args.json {
         println!("{}; {} rounds of {} s", report.machine, args.rounds, args.seconds);
@@ -89,15 +89,4 @@ async fn play(
         }
     }
     Ok(())
-}
-
-fn machine() -> anyhow::Result<String> {
-    let info = std::fs::read_to_string("/proc/cpuinfo")?;
-    let model = info.lines().find_map(|line| line.strip_prefix("model name"));
-    let model = model.unwrap_or_default().trim_start_matches([' ', '\t', ':']);
-    let cores = std::thread::available_parallelism()?;
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let _ = cores;
-    let cores = info.matches("processor\t").count();
-    Ok(format!("{cores} cores, {model}, Linux {}", kernel.trim()))
 }
