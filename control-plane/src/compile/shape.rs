@@ -16,6 +16,7 @@ use crate::intent::{
 /// The intent and what the workloads say about whole services.
 #[derive(Debug)]
 pub(crate) struct Shape {
+    /// Its workloads may be older than the others.
     pub(crate) intent: Arc<Intent>,
     /// Per service: who may serve it, and what it speaks.
     pub(crate) faces: BTreeMap<Name, Face>,
@@ -58,9 +59,11 @@ impl Shape {
         Self { intent, faces, attached }
     }
 
-    /// Whether everything that is compiled from `self` can be taken over.
+    /// Whether everything that is compiled from `self` can be taken over. Written workloads are no part of it: like those
+    /// that register, they are seen through the faces.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let same_intent = Arc::ptr_eq(&self.intent, &other.intent) || self.intent == other.intent;
+        let same_intent = Arc::ptr_eq(&self.intent, &other.intent)
+            || self.intent.is_same_without_workloads(&other.intent);
         same_intent && self.faces == other.faces
     }
 

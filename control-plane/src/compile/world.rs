@@ -24,6 +24,7 @@ use crate::snapshot::{Resource, ResourceSet, ResourceType};
 /// The intent and the workloads at one moment. Cheap to ask for many nodes: what they have in common is
 /// compiled at the first question and shared from then on.
 pub struct World {
+    intent: Arc<Intent>,
     registered: BTreeMap<Name, Arc<Workload>>,
     members: BTreeMap<Name, Members>,
     /// Endpoints by view and cluster name.
@@ -72,6 +73,7 @@ impl World {
         let kept = before.filter(|before| before.shape.is_same(&shape));
         let endpoints = View::ALL.map(|view| (view, endpoints(&intent, &members, view, before)));
         Self {
+            intent,
             registered,
             endpoints: endpoints.into(),
             shape: kept.map_or_else(|| Arc::new(shape), |before| Arc::clone(&before.shape)),
@@ -85,7 +87,7 @@ impl World {
     /// What people want.
     #[must_use]
     pub fn intent(&self) -> &Arc<Intent> {
-        &self.shape.intent
+        &self.intent
     }
 
     /// Workloads that sidecars announced.

@@ -52,6 +52,39 @@ pub struct Intent {
     pub processes: BTreeMap<Name, Arc<Process>>,
 }
 
+impl Intent {
+    /// Whether both want the same, whatever workloads and programs are written down.
+    pub(crate) fn is_same_without_workloads(&self, other: &Self) -> bool {
+        // All fields: one that is added has to be thought of.
+        let Self {
+            mesh,
+            namespaces,
+            services,
+            workloads: _,
+            gateways,
+            externals,
+            secrets,
+            routes,
+            l4_routes,
+            grants,
+            policies,
+            authorizations,
+            processes: _,
+        } = self;
+        *mesh == other.mesh
+            && *namespaces == other.namespaces
+            && *services == other.services
+            && *gateways == other.gateways
+            && *externals == other.externals
+            && *secrets == other.secrets
+            && *routes == other.routes
+            && *l4_routes == other.l4_routes
+            && *grants == other.grants
+            && *policies == other.policies
+            && *authorizations == other.authorizations
+    }
+}
+
 /// An intent and what is wrong with the files that it comes from.
 #[derive(Debug, Clone, Default)]
 pub struct Parsed {

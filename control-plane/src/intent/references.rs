@@ -1,5 +1,7 @@
 //! What documents say about each other.
 
+use std::collections::HashMap;
+
 use super::assemble::{Parsed, describe, of_document};
 use super::attach::{Claim, obstacle};
 use super::backend::BackendTarget;
@@ -10,12 +12,14 @@ use super::http_route::ParentRef;
 use super::meta::{Kind, Name};
 use super::policy::Target;
 use super::problem::{Cause, Problem, Severity, nearest};
+use super::service::Service;
 use super::workload::Workload;
 
 /// Notes references to objects that do not exist. The documents stay in force: what they say about objects
 /// that do exist is applied.
 pub(crate) fn check(parsed: &mut Parsed, documents: &[Document]) {
     let mut found = Vec::new();
+    let selectors = Selectors::new(parsed);
     for document in documents {
         for reference in &document.references {
             if let Some(message) = forbidden(parsed, document, &reference.target) {
@@ -28,7 +32,7 @@ pub(crate) fn check(parsed: &mut Parsed, documents: &[Document]) {
             }
         }
         if let Object::Workload(workload) = &document.object
-            && !belongs_somewhere(parsed, workload)
+            && !selectors.select(parsed, workload)
         {
             let message = "no Service selects this workload, so nobody can call it".to_owned();
             found.push(of_document(document, Severity::Warning, message));
@@ -228,6 +232,34 @@ fn ports(parsed: &Parsed, name: &Name) -> String {
     known.map(|known| format!(" (it has {known})")).unwrap_or_default()
 }
 
-fn belongs_somewhere(parsed: &Parsed, workload: &Workload) -> bool {
-    parsed.intent.services.values().any(|service| service.selects(workload))
+/// Services by one of the labels that each asks for: ten thousand workloads must not each be held against every service.
+struct Selectors<'a>(HashMap<(&'a str, &'a str, &'a str), Vec<&'a Service>>);
+
+impl<'a> Selectors<'a> {
+    fn new(parsed: &'a Parsed) -> Self {
+        let mut by_label: HashMap<_, Vec<&Service>> = HashMap::new();
+        for service in parsed.intent.services.values() {
+            if let Some((label, value)) = service.selector.first_key_value() {
+                let key = (service.name.namespace.as_str(), label.as_str(), value.as_str());
+                by_label.entry(key).or_default().push(service);
+            }
+        }
+        Self(by_label)
+    }
+
+    /// Whether any service selects it.
+    fn select(&self, parsed: &Parsed, workload: &Workload) -> bool {
+        let namespace = workload.name.namespace.as_str();
+        let named = workload.service.as_ref().is_some_and(|service| {
+            parsed.intent.services.contains_key(&Name::new(namespace, service.as_str()))
+        });
+        // An `app` may follow from the service.
+        let app = workload.label("app").map(|app| ("app", app));
+        let written = workload.labels.iter().map(|(label, value)| (label.as_str(), value.as_str()));
+        named
+            || written.chain(app).any(|(label, value)| {
+                let services = self.0.get(&(namespace, label, value));
+                services.into_iter().flatten().any(|service| service.selects(workload))
+            })
+    }
 }

@@ -23,8 +23,8 @@ impl Documents {
 
     /// The intent of these documents alone.
     #[must_use]
-    pub fn assemble(&self) -> Parsed {
-        assemble(self.good.as_ref().clone(), self.problems.as_ref().clone())
+    pub fn assemble(self) -> Parsed {
+        assemble(Arc::unwrap_or_clone(self.good), Arc::unwrap_or_clone(self.problems))
     }
 
     fn is_same(&self, other: &Self) -> bool {

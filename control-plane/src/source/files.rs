@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -17,6 +19,8 @@ use crate::intent::{Document, ObjectId, Parsed, Problem, Severity, read};
 const MAX_FILE: u64 = 16 << 20;
 /// Deepest folder below the one that is named.
 const MAX_DEPTH: usize = 8;
+/// A file that was changed so shortly before it was read may change again within the same tick of the clock.
+const FRESH: Duration = Duration::from_secs(2);
 
 /// A file or folder of YAML, and what was good in it before.
 #[derive(Debug)]
@@ -32,11 +36,34 @@ pub struct Files {
 #[derive(Debug, Default)]
 struct Known {
     hash: u64,
+    /// While the file looks so from outside, it need not be read again.
+    stamp: Option<Stamp>,
     /// Good documents, and the last good version of those that are bad now.
     documents: Vec<Document>,
     problems: Vec<Problem>,
     /// It was found empty once: perhaps someone is about to write it.
     emptied: bool,
+}
+
+/// What a file looks like from outside. Writing to it, or putting another one in its place, changes that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    inode: (u64, u64),
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// None: it is not there, or it was changed just now.
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        let changed = (metadata.ctime(), metadata.ctime_nsec());
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(changed.0.try_into().ok()?);
+        // One of the future tells nothing.
+        let age = SystemTime::now().duration_since(at).ok()?;
+        let inode = (metadata.dev(), metadata.ino());
+        (age > FRESH).then_some(Self { inode, size: metadata.size(), changed })
+    }
 }
 
 impl Files {
@@ -104,6 +131,12 @@ impl Files {
     fn reload_file(&mut self, path: &Path) -> bool {
         let name = path.display().to_string();
         let known = self.known.entry(path.to_owned()).or_default();
+        // Taken before the file is read: what changes meanwhile is found the next time.
+        let stamp = Stamp::of(path);
+        if stamp.is_some() && known.stamp == stamp {
+            return false;
+        }
+        known.stamp = None;
         let content = match content(path) {
             Ok(content) => content,
             Err(error) => {
@@ -124,11 +157,12 @@ impl Files {
             return false;
         }
         known.emptied = false;
+        known.stamp = stamp;
         let hash = xxh3_64(content.as_bytes()).max(1);
         if known.hash == hash {
             return false;
         }
-        *known = replace(known, &name, &content, hash);
+        *known = Known { stamp, ..replace(known, &name, &content, hash) };
         true
     }
 
@@ -169,7 +203,7 @@ fn replace(before: &Known, name: &str, content: &str, hash: u64) -> Known {
     };
     let problems = found.problems.iter().cloned().chain(kept.iter().map(note)).collect();
     let documents = found.documents.iter().cloned().chain(kept).collect();
-    Known { hash, documents, problems, emptied: false }
+    Known { hash, stamp: None, documents, problems, emptied: false }
 }
 
 fn content(path: &Path) -> io::Result<String> {
