@@ -8,3 +8,4 @@ pub mod load;
 pub mod peer;
 pub mod report;
 pub mod scenario;
+pub mod workers;

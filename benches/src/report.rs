@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::peer::Peer;
 use crate::scenario::{Resident, Sample, Scenario};
+use crate::workers::Workers;
 
 /// Everything that was measured.
 #[derive(Debug, Default, Serialize)]
@@ -20,6 +21,9 @@ pub struct Report {
     pub memory: BTreeMap<Peer, Resident>,
     /// Median latency without any proxy, in microseconds.
     pub direct_us: Option<f64>,
+    /// Ours with one worker and with two.
+    #[serde(skip_serializing_if = "Workers::is_empty")]
+    pub workers: Workers,
 }
 
 /// The median of some numbers; 0 of none.

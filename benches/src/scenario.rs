@@ -145,6 +145,20 @@ pub async fn sample(
     last.map(|sample| (sample, true)).ok_or_else(|| anyhow::anyhow!("no sample"))
 }
 
+/// Processor time of a request, in microseconds, whoever else uses the proxies' core.
+///
+/// # Errors
+/// As [`sample`].
+pub async fn cost(
+    workshop: &Workshop,
+    peer: Peer,
+    scenario: &Scenario,
+    length: Duration,
+) -> anyhow::Result<f64> {
+    let running = workshop.start(peer, scenario.job).await?;
+    Ok(once(&running, scenario, length).await?.0.cpu_us)
+}
+
 /// A sample, and the share of the proxies' core that others used meanwhile.
 async fn once(
     running: &Running,

@@ -12,6 +12,7 @@ use pillion_benches::cpu;
 use pillion_benches::peer::{Backends, Peer, Workshop};
 use pillion_benches::report::{self, Report};
 use pillion_benches::scenario::{self, ALL, Scenario};
+use pillion_benches::workers::Workers;
 
 const PEERS: [Peer; 4] = [Peer::Envoy, Peer::Nginx, Peer::Haproxy, Peer::Pillion];
 
@@ -24,7 +25,7 @@ struct Args {
     /// Seconds of each sample.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// Only these scenarios, by name; `memory` is one too.
+    /// Only these scenarios, by name; `memory` and `workers` are such too.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// JSON in place of tables.
@@ -37,7 +38,7 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     cpu::stay_on_load_core()?;
     let backends = Backends { http1: backend::http1().await?, http2: backend::http2().await? };
-    let workshop = Workshop::new(backends)?;
+    let mut workshop = Workshop::new(backends)?;
     let length = Duration::from_secs_f64(args.seconds);
     let mut report = Report { machine: report::machine()?, ..Report::default() };
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
@@ -60,6 +61,12 @@ async fn main() -> anyhow::Result<()> {
         }
         if !args.json {
             print!("{}", report.memory_table());
+        }
+    }
+    if wanted("workers") {
+        report.workers = Workers::measure(&mut workshop, args.rounds, length).await?;
+        if !args.json {
+            print!("{}", report.workers.table());
         }
     }
     if args.json {

@@ -22,6 +22,11 @@ use crate::cpu;
 
 pub use xds::Growth;
 
+/// The core that the proxies have to themselves, as `taskset` has it.
+pub const ONE_CORE: &str = "0";
+/// That one and the core of the load.
+pub const BOTH_CORES: &str = "0,1";
+
 /// A proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -86,6 +91,8 @@ pub struct Workshop {
     client_both: PathBuf,
     server_both: PathBuf,
     callgrind: bool,
+    workers: usize,
+    cores: &'static str,
 }
 
 /// A proxy at work, or a pair of them. Ends when it is dropped.
@@ -114,14 +121,28 @@ impl Workshop {
             Ok(path)
         };
         let (client_both, server_both) = (both("client", &client)?, both("server", &server)?);
-        let callgrind = false;
-        Ok(Self { backends, dir, client, server, client_both, server_both, callgrind })
+        Ok(Self {
+            backends,
+            dir,
+            client,
+            server,
+            client_both,
+            server_both,
+            callgrind: false,
+            workers: 1,
+            cores: ONE_CORE,
+        })
     }
 
     /// Every proxy runs under callgrind, which writes into [`Workshop::folder`].
     #[must_use]
     pub fn under_callgrind(self) -> Self {
         Self { callgrind: true, ..self }
+    }
+
+    /// Ours starts with so many workers from now on, on these cores.
+    pub fn set_workers(&mut self, workers: usize, cores: &'static str) {
+        (self.workers, self.cores) = (workers, cores);
     }
 
     /// Where everything is written.
@@ -205,7 +226,9 @@ impl Workshop {
                     "-c",
                 ]);
             }
-            Peer::Pillion => drop(command.args(["--concurrency", "1", "-c"])),
+            Peer::Pillion => {
+                command.args(["--concurrency", &self.workers.to_string(), "-c"]);
+            }
             Peer::Nginx => drop(command.arg("-c")),
             Peer::Haproxy => drop(command.args(["-db", "-f"])),
         }
@@ -230,7 +253,7 @@ impl Workshop {
             return command;
         }
         let mut command = Command::new("taskset");
-        command.args(["-c", &cpu::PROXY_CORE.to_string()]);
+        command.args(["-c", self.cores]);
         command
     }
 
