@@ -92,6 +92,28 @@ fn a_changed_workload_changes_one_assignment() {
 }
 
 #[test]
+fn a_changed_workload_of_a_file_changes_one_assignment_too() {
+    let written = |last: u8| {
+        let spec = format!("{{address: 10.0.0.{last}, ports: {{pg: 5432}}, sidecarPort: 15006}}");
+        intent(&format!(
+            "{ROUTED}---\napiVersion: pillion.io/v1alpha1\nkind: Workload\nmetadata: {{name: db-1, labels: {{app: db}}}}\nspec: {spec}\n"
+        ))
+    };
+    let before = World::new(written(7), BTreeMap::new());
+    let old = before.for_node(&sidecar("cart"));
+    let after = before.update(written(8), BTreeMap::new());
+    let new = after.for_node(&sidecar("cart"));
+    assert_eq!(old.diff(&new).keys().collect::<Vec<_>>(), [&ResourceType::Endpoint]);
+    for (kind, name) in
+        [(ResourceType::Cluster, "db.default:5432"), (ResourceType::Route, "outbound")]
+    {
+        assert!(shared(&old, &new, kind, name), "{name} is taken over");
+    }
+    assert_eq!(endpoints(&new, "db.default:5432"), ["10.0.0.8:15006"]);
+    assert_eq!(*after.intent(), written(8));
+}
+
+#[test]
 fn a_changed_weight_changes_the_routes_alone() {
     let before = World::new(intent(ROUTED), workloads([registered("catalog", 1, &[])]));
     let old = before.for_node(&sidecar("cart"));
