@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
+use super::footprint;
 use super::state::State;
 use super::systemd::Notifier;
 use crate::admin::Source;
@@ -35,6 +36,9 @@ pub(super) async fn attend(manager: Notifier, state: Arc<State>, workers: Vec<Ha
             if serving && !ready {
                 manager.ready(&status);
                 ready = true;
+                if let Err(error) = footprint::give_back() {
+                    tracing::debug!(%error, "the code of the start stays in memory");
+                }
             } else if status != told {
                 manager.status(&status);
             }

@@ -5,6 +5,7 @@ pub mod ask_health;
 mod attend;
 mod certs;
 pub mod flags;
+mod footprint;
 mod gateway;
 mod health;
 mod hot_restart;

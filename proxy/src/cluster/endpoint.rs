@@ -200,8 +200,9 @@ pub(crate) struct Host {
     /// Nanoseconds from the start of the clock to the moment since which it is well.
     well_since: AtomicU64,
     ejection: Mutex<Ejection>,
-    /// One for each worker, made when that worker first needs it.
-    pools: Box<[OnceLock<Pool>]>,
+    /// One for each worker, made when that worker first needs it. In boxes: most endpoints of a
+    /// large mesh are never asked.
+    pools: Box<[OnceLock<Box<Pool>>]>,
 }
 
 impl Host {
@@ -238,12 +239,12 @@ impl Host {
     /// The pool at this place; the last one if there are not so many.
     pub(crate) fn pool(&self, at: usize) -> Option<&Pool> {
         let at = at.min(self.pools.len().checked_sub(1)?);
-        self.pools.get(at).map(|pool| pool.get_or_init(Pool::default))
+        self.pools.get(at).map(|pool| &**pool.get_or_init(Box::default))
     }
 
     /// The pools that are in use.
     pub(crate) fn pools(&self) -> impl Iterator<Item = &Pool> {
-        self.pools.iter().filter_map(OnceLock::get)
+        self.pools.iter().filter_map(OnceLock::get).map(Box::as_ref)
     }
 
     pub(crate) fn ejection(&self) -> MutexGuard<'_, Ejection> {

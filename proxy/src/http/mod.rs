@@ -4,6 +4,7 @@ pub mod body;
 pub mod compression;
 pub mod forwarded;
 pub mod frames;
+pub mod gather;
 pub mod grpc;
 pub mod guard;
 pub mod h1;

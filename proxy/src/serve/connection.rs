@@ -22,6 +22,7 @@ use super::preface;
 use super::timers::Timers;
 use crate::cluster::Behalf;
 use crate::http::forwarded::{Hop, PeerCertificate};
+use crate::http::gather::Gather;
 use crate::model::Name;
 use crate::model::http::{Codec, HttpManager};
 use crate::model::listener::{Address, Inspect};
@@ -122,7 +123,8 @@ pub(super) async fn serve_http(http: Arc<Http>, ends: Ends, mut io: Io, drain: W
     if h2 {
         serve_http2(&connection, io).await;
     } else {
-        let answer = |request| answer(Arc::clone(&connection), request);
+        // In a box: a connection without a request does not carry the state of one.
+        let answer = |request| Box::pin(answer(Arc::clone(&connection), request));
         let serving = http1::serve(io, http1::Settings::new(&http.manager), answer);
         if let Err(error) = connection.watch_over(serving).await {
             tracing::debug!(connection = connection.id, %error, "downstream connection ended");
@@ -141,8 +143,10 @@ async fn serve_http2(connection: &Arc<Connection>, io: Metered) {
         let answered = Box::pin(answer(Arc::clone(&for_service), request.map(Arrived::Http2)));
         async move { Ok::<_, Infallible>(answered.await) }
     });
+    let io = Gather::new(io);
+    let sender = io.sender();
     let io = TokioIo::new(Framed::new(io, Arc::clone(http)));
-    let serving = http2(&http.manager).serve_connection(io, service);
+    let serving = sender.by(http2(&http.manager).serve_connection(io, service));
     if let Err(error) = connection.watch_over(serving).await {
         if is_abuse(&error) {
             http.stats.downstream_rq_too_many_premature_resets.inc();

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::listener::Http;
 use super::meter::Metered;
 use crate::http::frames::{Flood, FrameGuard};
+use crate::http::gather::Gather;
 
 /// DATA on stream 0, a connection error (RFC 9113 section 6.1): the parser answers it with GOAWAY
 /// and ends the connection, which is what a flood deserves.
@@ -18,7 +19,7 @@ const POISON: &[u8] = &[0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
 /// A connection with its guard.
 #[derive(Debug)]
 pub(super) struct Framed {
-    io: Metered,
+    io: Gather<Metered>,
     guard: FrameGuard,
     http: Arc<Http>,
     /// Not given to the parser yet.
@@ -27,7 +28,7 @@ pub(super) struct Framed {
 }
 
 impl Framed {
-    pub(super) fn new(io: Metered, http: Arc<Http>) -> Self {
+    pub(super) fn new(io: Gather<Metered>, http: Arc<Http>) -> Self {
         let guard = FrameGuard::new(http.manager.http2.frames);
         Self { io, guard, http, poison: &[], flooded: false }
     }

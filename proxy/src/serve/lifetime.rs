@@ -14,8 +14,10 @@ use tokio::sync::Notify;
 
 use super::framed::Framed;
 use super::listener::Http;
+use super::meter::Metered;
 use super::overload::Overload;
 use super::stats::HttpStats;
+use crate::http::gather::Gathered;
 use crate::model::http::HttpManager;
 use crate::model::overload::Timer;
 use crate::net::drain::Watch;
@@ -268,7 +270,8 @@ impl Lifetime {
     }
 }
 
-impl<S, B> Graceful for hyper::server::conn::http2::Connection<TokioIo<Framed>, S, TokioExecutor>
+impl<S, B> Graceful
+    for Gathered<Metered, hyper::server::conn::http2::Connection<TokioIo<Framed>, S, TokioExecutor>>
 where
     S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -278,7 +281,7 @@ where
     TokioExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
 {
     fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
+        self.work().graceful_shutdown();
     }
 }
 

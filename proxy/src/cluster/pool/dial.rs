@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use http::Version;
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
@@ -22,6 +22,7 @@ use crate::cluster::behalf::Behalf;
 use crate::cluster::breaker::{Breakers, ConnectionPlace};
 use crate::cluster::endpoint::Endpoint;
 use crate::cluster::stats::ClusterStats;
+use crate::http::gather::{Gather, Sender};
 use crate::model::Name;
 use crate::model::cluster::{Cluster, Protocol};
 use crate::model::listener::Address;
@@ -208,7 +209,8 @@ impl Connector {
             Refusal::upstream(Reason::ConnectFailure, Sent::No, detail)
         };
         self.stats.upstream_cx_http2_total.inc();
-        let started = self.http2_builder().handshake(TokioIo::new(io)).await;
+        let io = Gather::new(io);
+        let started = self.http2_builder(io.sender()).handshake(TokioIo::new(io)).await;
         let (sender, driver) = started.map_err(failed)?;
         let streams = Streams::new(sender, connection, self.config.http2.max_concurrent_streams);
         let streams = Arc::new(streams);
@@ -216,9 +218,9 @@ impl Connector {
         Ok(Opened::Http2(streams))
     }
 
-    fn http2_builder(&self) -> http2::Builder<TokioExecutor> {
+    fn http2_builder(&self, sender: Sender<Counted>) -> http2::Builder<Sender<Counted>> {
         let options = &self.config.http2;
-        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let mut builder = http2::Builder::new(sender);
         builder
             .timer(TokioTimer::new())
             .initial_stream_window_size(options.initial_stream_window.unwrap_or(STREAM_WINDOW))

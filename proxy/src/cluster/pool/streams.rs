@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 
 use super::connection::{Connection, Counted};
 use super::{Home, Job};
 use crate::http::body::RequestBody;
+use crate::http::gather::{Gather, Sender};
 
 /// How many streams a connection is taken to allow before the endpoint's SETTINGS are known: what
 /// RFC 9113 recommends as the least.
@@ -86,16 +87,14 @@ impl Streams {
     }
 }
 
+/// What runs the streams of a connection.
+pub(super) type Driver = http2::Connection<TokioIo<Gather<Counted>>, RequestBody, Sender<Counted>>;
+
 /// Runs a connection until it is closed.
-pub(super) fn drive(
-    job: &Job,
-    streams: &Arc<Streams>,
-    driver: http2::Connection<TokioIo<Counted>, RequestBody, TokioExecutor>,
-) {
+pub(super) fn drive(job: &Job, streams: &Arc<Streams>, mut driver: Driver) {
     let home = Home::of(job);
     let known = Arc::clone(&streams.connection);
     let weak = Arc::downgrade(streams);
-    let mut driver = driver;
     let task = tokio::spawn(async move {
         let ended = poll_fn(|cx| {
             let polled = Pin::new(&mut driver).poll(cx);

@@ -43,16 +43,30 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
     /// # Errors
     /// Those of the connection.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.input.capacity() == 0 {
-            return self.poll_first(cx);
+        if self.input.capacity() == 0 && self.step == FIRST {
+            let read = ready!(self.poll_first(cx))?;
+            self.learn(read, FIRST);
+            return Poll::Ready(Ok(read));
         }
         self.input.reserve(self.step);
         let room = self.input.capacity() - self.input.len();
-        let read = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input))?;
+        let polled = poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input);
+        if polled.is_pending() && self.input.is_empty() {
+            // Whoever waits holds no buffer, however large his last reads were.
+            self.input = BytesMut::new();
+        }
+        let read = ready!(polled)?;
+        self.learn(read, room);
+        Poll::Ready(Ok(read))
+    }
+
+    /// Reads grow while they fill what there is room for, and begin anew after small ones.
+    fn learn(&mut self, read: usize, room: usize) {
         if read == room {
             self.step = (self.step * 2).min(LARGEST);
+        } else if read < FIRST {
+            self.step = FIRST;
         }
-        Poll::Ready(Ok(read))
     }
 
     /// Read while there is no buffer.
@@ -238,5 +252,24 @@ mod tests {
         wire.input.clear();
         wire.rest();
         assert_eq!(wire.input.capacity(), 0);
+    }
+
+    #[tokio::test]
+    async fn reads_grow_although_everything_is_taken_and_who_waits_holds_nothing() {
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let mut wire = Wire::new(near, BytesMut::new());
+        far.write_all(&[b'x'; 300_000]).await.unwrap();
+        let mut sizes = Vec::new();
+        while sizes.iter().sum::<usize>() < 300_000 {
+            sizes.push(poll_fn(|cx| wire.poll_fill(cx)).await.unwrap());
+            drop(std::mem::take(&mut wire.input).freeze());
+        }
+        assert_eq!(sizes[..4], [FIRST, 2 * FIRST, 4 * FIRST, LARGEST]);
+        assert!(poll_fn(|cx| Poll::Ready(wire.poll_fill(cx).is_pending())).await);
+        assert_eq!(wire.input.capacity(), 0);
+        far.write_all(b"y").await.unwrap();
+        assert_eq!(poll_fn(|cx| wire.poll_fill(cx)).await.unwrap(), 1);
+        drop(std::mem::take(&mut wire.input).freeze());
+        assert_eq!(wire.step, FIRST);
     }
 }
