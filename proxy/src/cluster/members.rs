@@ -234,6 +234,13 @@ fn hostname(config: &endpoint::Endpoint) -> Name {
     }
 }
 
+/// `shared` is what `wanted` is: the same as before, if that was equal.
+fn share<T: Clone + PartialEq>(shared: &mut Arc<T>, wanted: &T) {
+    if **shared != *wanted {
+        *shared = Arc::new(wanted.clone());
+    }
+}
+
 /// Turns configured endpoints into live ones.
 struct Builder<'a> {
     cluster: &'a Cluster,
@@ -265,8 +272,12 @@ impl<'a> Builder<'a> {
 
     fn locality(&mut self, configured: &LocalityEndpoints, state: &State) -> Locality {
         let place = Arc::new(configured.locality.clone());
-        let mut endpoints = Vec::new();
+        let mut endpoints = Vec::with_capacity(configured.endpoints.len());
+        // Mostly all say the same, which is nothing: it is there once.
+        let (mut metadata, mut check) = (Arc::default(), Arc::default());
         for config in &configured.endpoints {
+            share(&mut metadata, &config.metadata);
+            share(&mut check, &config.check);
             if !self.is_once() {
                 // A name that stands for an address twice stands for it once.
                 self.seen.clear();
@@ -292,8 +303,8 @@ impl<'a> Builder<'a> {
                         health: config.health,
                         locality: Arc::clone(&place),
                         priority: configured.priority,
-                        metadata: Arc::new(config.metadata.clone()),
-                        check: Arc::new(config.check.clone()),
+                        metadata: Arc::clone(&metadata),
+                        check: Arc::clone(&check),
                         socket,
                         host,
                     };

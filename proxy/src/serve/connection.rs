@@ -121,7 +121,7 @@ pub(super) async fn serve_http(http: Arc<Http>, ends: Ends, mut io: Io, drain: W
     });
     let io = Metered::new(io, early, Arc::clone(&connection));
     if h2 {
-        serve_http2(&connection, io).await;
+        Box::pin(serve_http2(&connection, io)).await;
     } else {
         // In a box: a connection without a request does not carry the state of one.
         let answer = |request| Box::pin(answer(Arc::clone(&connection), request));

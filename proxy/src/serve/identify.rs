@@ -59,7 +59,8 @@ pub(super) async fn serve(listener: Arc<Listener>, arrival: Arrival, drain: Watc
             let watch = chain.drain.watch();
             let _guard = watch.guard();
             drop(guard);
-            match secure(&listener, &chain, (&mut ends, io)).await {
+            // In a box, as all that most connections do not need for long, or ever: each has but one task.
+            match Box::pin(secure(&listener, &chain, (&mut ends, io))).await {
                 Some(io) => run(Identified { chain, io, ahead }, &ends, watch).await,
                 None => Told::default(),
             }
@@ -76,14 +77,14 @@ async fn run(found: Identified, ends: &Ends, drain: Watch) -> Told {
     let Identified { chain, io, ahead } = found;
     let _places = match network_filter::pass(&chain.gates, ends, Instant::now()) {
         Ok(places) => places,
-        Err(denied) => return turn_away(&chain, ends, (denied, &drain)).await,
+        Err(denied) => return Box::pin(turn_away(&chain, ends, (denied, &drain))).await,
     };
     match &chain.terminal {
         Terminal::Http(http) => {
             connection::serve_http(Arc::clone(http), ends.clone(), io, drain).await;
             Told::default()
         }
-        Terminal::Tcp(proxy) => tcp::serve(proxy, ends, (io, ahead), drain).await,
+        Terminal::Tcp(proxy) => Box::pin(tcp::serve(proxy, ends, (io, ahead), drain)).await,
     }
 }
 
