@@ -1,5 +1,6 @@
 //! Making clusters of configuration, keeping what did not change.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,8 @@ pub struct Clusters {
     stats: Arc<ManagerStats>,
     /// Held by whoever publishes.
     publishing: Mutex<()>,
+    /// The version of the zone that every cluster follows.
+    followed: AtomicU64,
 }
 
 /// A snapshot of the configuration with its clusters alive. An exchange holds one for its whole
@@ -127,6 +130,7 @@ impl Clusters {
             zone: Arc::new(Zone::new(own, local_cluster)),
             stats: registry.scope("cluster_manager", None).group(ManagerStats::fresh),
             publishing: Mutex::default(),
+            followed: AtomicU64::new(0),
         })
     }
 
@@ -180,7 +184,11 @@ impl Clusters {
                 running.cluster.connector.reload_tls(&snapshot.secrets);
             }
         }
-        clusters.values().for_each(|running| running.cluster.follow_zone());
+        let zone = self.zone.version();
+        // Those that are new have it from the start.
+        if self.followed.swap(zone, Ordering::Relaxed) != zone {
+            clusters.values().for_each(|running| running.cluster.follow_zone());
+        }
         self.stats.active.set(i64::try_from(clusters.size()).unwrap_or(i64::MAX));
         let version = before.version + 1;
         self.live.store(Arc::new(Live { snapshot, clusters, version }));

@@ -33,6 +33,11 @@ impl Zone {
         Self { own, local, ..Self::default() }
     }
 
+    /// Goes up with every change.
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
     /// What the cluster of this name goes by: the local cluster itself knows no zones.
     pub(super) fn proxies_for(&self, name: &Name) -> Option<Arc<Proxies>> {
         if self.local.as_ref() == Some(name) { None } else { self.proxies.load_full() }
@@ -85,7 +90,7 @@ impl Cluster {
         if !self.zone.matters(&self.config) {
             return;
         }
-        let version = self.zone.version.load(Ordering::Acquire);
+        let version = self.zone.version();
         if self.zone_version.swap(version, Ordering::AcqRel) != version {
             let state = self.lock();
             self.lay_out(&state);

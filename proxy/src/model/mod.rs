@@ -41,6 +41,7 @@ pub mod service;
 pub mod source;
 pub mod tls;
 pub mod tracing;
+pub mod wildcards;
 
 use std::sync::Arc;
 

@@ -17,6 +17,7 @@ use super::matcher::{CookieMatcher, HeaderMatcher, QueryMatcher};
 use super::rate_limit::Rule;
 pub use super::retry::{RetryOn, RetryPolicy};
 use super::tracing::RouteTracing;
+use super::wildcards::Wildcards;
 use super::{Map, Name};
 
 /// A `RouteConfiguration`, ready to be matched against.
@@ -53,10 +54,10 @@ pub struct RouteTable {
 pub struct Domains {
     /// `shop.example`
     pub exact: Map<usize>,
-    /// `*.example`, as `.example`; longest first.
-    pub suffixes: Vec<(String, usize)>,
-    /// `shop.*`, as `shop.`; longest first.
-    pub prefixes: Vec<(String, usize)>,
+    /// `*.example`, as `.example`.
+    pub suffixes: Wildcards,
+    /// `shop.*`, as `shop.`.
+    pub prefixes: Wildcards,
     /// `*`
     pub any: Option<usize>,
 }

@@ -81,18 +81,8 @@ fn find_host(domains: &Domains, authority: &str) -> Option<usize> {
     if let Some(index) = domains.exact.get(&*authority) {
         return Some(*index);
     }
-    // A wildcard stands for at least one character.
-    let longer = |part: &str| authority.len() > part.len();
-    let mut suffixes = domains.suffixes.iter();
-    if let Some((_, index)) = suffixes.find(|(s, _)| longer(s) && authority.ends_with(s.as_str())) {
-        return Some(*index);
-    }
-    let mut prefixes = domains.prefixes.iter();
-    if let Some((_, index)) = prefixes.find(|(p, _)| longer(p) && authority.starts_with(p.as_str()))
-    {
-        return Some(*index);
-    }
-    domains.any
+    let wildcard = domains.suffixes.at_end(&authority);
+    wildcard.or_else(|| domains.prefixes.at_beginning(&authority)).or(domains.any)
 }
 
 /// Whether a request fits.

@@ -54,8 +54,10 @@ fn chosen(table: &RouteTable, target: &str, headers: &HeaderMap) -> Option<Strin
 fn domains_are_tried_exact_then_suffix_then_prefix_then_any() {
     let mut domains = Domains { any: Some(3), ..Domains::default() };
     domains.exact.insert_mut("www.shop.example".into(), 0);
-    domains.suffixes = vec![(".shop.example".into(), 1), (".example".into(), 4)];
-    domains.prefixes = vec![("www.".into(), 2)];
+    for (suffix, index) in [(".example", 4), (".shop.example", 1)] {
+        assert!(domains.suffixes.insert(suffix, index));
+    }
+    assert!(domains.prefixes.insert("www.", 2));
     let hosts = ["exact", "suffix", "prefix", "any", "short suffix"];
     let hosts = hosts.map(|name| host(name, vec![])).to_vec();
     let mut table = RouteTable { hosts, domains, ..RouteTable::default() };

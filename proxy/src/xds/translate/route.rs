@@ -92,9 +92,6 @@ fn domains(at: &At<'_>, hosts: &[pb::VirtualHost]) -> Option<Domains> {
             add_domain(&list_at.index(i), &mut all, &domain.to_ascii_lowercase(), index)?;
         }
     }
-    let longest_first = |a: &(String, usize), b: &(String, usize)| b.0.len().cmp(&a.0.len());
-    all.suffixes.sort_by(longest_first);
-    all.prefixes.sort_by(longest_first);
     Some(all)
 }
 
@@ -105,12 +102,10 @@ fn add_domain(at: &At<'_>, all: &mut Domains, domain: &str, index: usize) -> Opt
         all.any = Some(index);
     } else if let Some(suffix) = domain.strip_prefix('*') {
         at.expect(!suffix.contains('*'), "a wildcard may stand at one end only")?;
-        at.expect(all.suffixes.iter().all(|(have, _)| have != suffix), twice())?;
-        all.suffixes.push((suffix.to_owned(), index));
+        at.expect(all.suffixes.insert(suffix, index), twice())?;
     } else if let Some(prefix) = domain.strip_suffix('*') {
         at.expect(!prefix.contains('*'), "a wildcard may stand at one end only")?;
-        at.expect(all.prefixes.iter().all(|(have, _)| have != prefix), twice())?;
-        all.prefixes.push((prefix.to_owned(), index));
+        at.expect(all.prefixes.insert(prefix, index), twice())?;
     } else {
         at.expect(!domain.contains('*'), "a wildcard may stand at an end only")?;
         at.expect(!domain.is_empty(), "is empty")?;
