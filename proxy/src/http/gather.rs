@@ -118,8 +118,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, F: Future> Future for Gathered<T, F> {
         let polled = this.work.poll(cx);
         let mut shared = lock(this.shared);
         if let Poll::Ready(Err(error)) = shared.poll_send(cx) {
-            // Whoever reads next hears of it.
-            shared.failed = Some(error);
+            shared.give_up(error);
             cx.waker().wake_by_ref();
         }
         drop(shared);
@@ -132,6 +131,14 @@ fn lock<T>(shared: &Mutex<Shared<T>>) -> MutexGuard<'_, Shared<T>> {
 }
 
 impl<T: AsyncWrite + Unpin> Shared<T> {
+    /// What is held is never sent. Whoever reads or writes next hears why.
+    fn give_up(&mut self, error: io::Error) {
+        self.failed = Some(error);
+        self.held = Vec::new();
+        self.written = 0;
+        self.dirty = false;
+    }
+
     fn fail(&mut self) -> io::Result<()> {
         self.failed.take().map_or(Ok(()), Err)
     }

@@ -161,7 +161,10 @@ impl Client {
 
     /// Publish what is there and follow the control plane, for ever.
     pub async fn run(mut self) {
-        self.apply();
+        if !self.apply() && self.store.warming().is_empty() {
+            // Nothing to serve is served at once.
+            (self.publish)(Snapshot::default(), &Changes::default());
+        }
         // Nothing can be sent yet; streams of their own begin.
         let _ = self.resubscribe();
         loop {
@@ -474,13 +477,17 @@ impl Client {
         }
     }
 
-    fn apply(&mut self) {
-        if let Some((snapshot, changes)) = self.store.assemble() {
+    /// Whether something was published.
+    fn apply(&mut self) -> bool {
+        let assembled = self.store.assemble();
+        let published = assembled.is_some();
+        if let Some((snapshot, changes)) = assembled {
             (self.publish)(snapshot, &changes);
         }
         let warming = self.store.warming();
         self.counts.warming(&warming);
         self.around.status.warming(warming);
+        published
     }
 
     fn warn_unknown(&self, kind: Kind, name: &str, body: &[u8]) {

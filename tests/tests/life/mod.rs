@@ -5,6 +5,7 @@ mod certificates;
 mod drain;
 mod dynamic;
 mod hot_restart;
+mod nothing;
 mod secrets;
 
 use std::net::SocketAddr;
