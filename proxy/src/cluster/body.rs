@@ -80,10 +80,7 @@ impl ResponseBody {
                 None => Poll::Ready(None),
             },
             Content::Carried(carried) => carried.poll_frame(cx),
-            Content::Http2(incoming) => {
-                let frame = ready!(Pin::new(incoming).poll_frame(cx));
-                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
-            }
+            Content::Http2(arriving) => arriving.poll_frame(cx),
         }
     }
 
@@ -149,7 +146,7 @@ impl Body for ResponseBody {
         match &self.content {
             Content::Http1 => self.lease.as_ref().is_none_or(Lease::is_over),
             Content::Carried(carried) => carried.is_over(),
-            Content::Http2(incoming) => incoming.is_end_stream(),
+            Content::Http2(arriving) => arriving.is_over(),
         }
     }
 
@@ -157,7 +154,7 @@ impl Body for ResponseBody {
         let left = match &self.content {
             Content::Http1 => self.lease.as_ref().map_or(Some(0), Lease::left),
             Content::Carried(carried) => carried.left(),
-            Content::Http2(incoming) => return incoming.size_hint(),
+            Content::Http2(arriving) => arriving.left(),
         };
         left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::ext::Protocol;
@@ -15,7 +15,9 @@ use super::behalf::Behalf;
 use super::body::{ActiveRequest, ResponseBody};
 use super::check::IMMEDIATE_FAIL;
 use super::endpoint::Endpoint;
-use super::pool::{self, Cause, Connection, Content, Http1Error, Job, Lease, SendFailure};
+use super::pool::{
+    self, Cause, Connection, Content, Http1Error, Http2Error, Job, Lease, SendFailure,
+};
 use super::{clock, learn};
 use crate::http::body::RequestBody;
 use crate::http::{target, upgrade, upgraded};
@@ -224,7 +226,6 @@ fn to_http2(request: &mut Request<RequestBody>, tls: bool) {
         *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
     }
     upgrade::to_extended_connect(request);
-    request.headers_mut().remove(CONNECTION);
     *request.version_mut() = Version::HTTP_2;
 }
 
@@ -241,7 +242,7 @@ fn refusal(job: &Job, failure: &SendFailure) -> Refusal {
             format!("{to} of cluster {cluster} did not answer: {error}")
         }
         (None, Cause::Http2(error)) => {
-            format!("{to} of cluster {cluster} did not answer: {}", explain(error))
+            format!("{to} of cluster {cluster} did not answer: {error}")
         }
     };
     let mut refusal = Refusal::upstream(reason, sent, detail);
@@ -265,7 +266,7 @@ fn judge(failure: &SendFailure) -> (Reason, Sent) {
     }
     match &failure.cause {
         Cause::Http1(error) => judge_http1(error, failure),
-        Cause::Http2(error) => judge_hyper(error, failure),
+        Cause::Http2(error) => judge_http2(error, failure),
     }
 }
 
@@ -289,24 +290,18 @@ fn broken_request(error: &(dyn StdError + 'static)) -> Reason {
     }
 }
 
-fn judge_hyper(error: &hyper::Error, failure: &SendFailure) -> (Reason, Sent) {
-    if let Some(http2) = source::<h2::Error>(error) {
-        return judge_http2(http2);
+fn judge_http2(error: &Http2Error, failure: &SendFailure) -> (Reason, Sent) {
+    match error {
+        Http2Error::Closed(_) => (Reason::ConnectionTermination, Sent::No),
+        Http2Error::Io(_) => (Reason::ConnectionTermination, cut_off(failure)),
+        // Nobody knows what arrived before.
+        Http2Error::TimedOut => (Reason::ConnectionTermination, Sent::Maybe),
+        Http2Error::Request(error) => (broken_request(error.as_ref()), Sent::Maybe),
+        Http2Error::Protocol(error) => judge_frame(error),
     }
-    if error.is_user() {
-        return (broken_request(error), Sent::Maybe);
-    }
-    if error.is_parse() {
-        return (Reason::UpstreamProtocolError, Sent::Maybe);
-    }
-    if error.is_timeout() {
-        // No answer to a PING: the network is gone, and nobody knows what arrived before.
-        return (Reason::ConnectionTermination, Sent::Maybe);
-    }
-    (Reason::ConnectionTermination, cut_off(failure))
 }
 
-fn judge_http2(error: &h2::Error) -> (Reason, Sent) {
+fn judge_frame(error: &h2::Error) -> (Reason, Sent) {
     let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
     // h2 ends a stream with GOAWAY only if the endpoint said that it did not look at it.
     if error.is_remote() && (refused || error.is_go_away()) {
@@ -326,18 +321,6 @@ fn is_malformed(error: &std::io::Error) -> bool {
 /// The connection ended under the request.
 fn cut_off(failure: &SendFailure) -> Sent {
     if failure.reused && failure.silent { Sent::OnReusedConnection } else { Sent::Maybe }
-}
-
-/// The whole chain of causes in one line.
-fn explain(error: &hyper::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// The error of this kind among the causes.

@@ -10,16 +10,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::{Cluster, Clusters, Endpoint, PickContext, ResponseBody, SendError, SendOptions};
-use crate::http::body::RequestBody;
+use crate::http::body::{BodyError, RequestBody};
 use crate::model::cluster::{Cluster as Config, OutlierDetection};
 use crate::model::endpoint::{
     Assignment, Endpoint as Configured, Health, LocalityEndpoints, Target,
@@ -122,6 +124,21 @@ impl Shop {
 
 pub(super) fn get(path: &str) -> Request<RequestBody> {
     Request::get(path).header("host", "shop.test").body(RequestBody::Empty).unwrap()
+}
+
+/// A body whose pieces come through a channel.
+pub(super) fn pieces() -> (mpsc::UnboundedSender<Result<Frame<Bytes>, BodyError>>, RequestBody) {
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let stream = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx));
+    (sender, RequestBody::Boxed(Box::pin(StreamBody::new(stream))))
+}
+
+pub(super) fn data(text: &'static str) -> Result<Frame<Bytes>, BodyError> {
+    Ok(Frame::data(Bytes::from_static(text.as_bytes())))
+}
+
+pub(super) fn post(body: RequestBody) -> Request<RequestBody> {
+    Request::post("/").header("host", "shop.test").body(body).unwrap()
 }
 
 /// A server on a loopback port. It ends with the test.

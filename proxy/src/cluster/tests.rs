@@ -5,5 +5,6 @@ mod http1;
 mod http2;
 mod membership;
 mod picking;
+mod streams;
 mod tls;
 mod weights;

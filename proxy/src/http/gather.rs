@@ -10,7 +10,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use hyper::rt::Executor;
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -38,8 +37,6 @@ struct Shared<T> {
     written: usize,
     /// Something was written since the last flush.
     dirty: bool,
-    /// What writes has been spawned.
-    driven: bool,
     /// What a write failed with that nobody has heard of.
     failed: Option<io::Error>,
 }
@@ -58,7 +55,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Gather<T> {
     /// Nothing goes out unless [`Gathered`] is polled.
     pub fn new(io: T) -> Self {
         let held = Vec::new();
-        let shared = Shared { io, held, written: 0, dirty: false, driven: false, failed: None };
+        let shared = Shared { io, held, written: 0, dirty: false, failed: None };
         Self { shared: Arc::new(Mutex::new(shared)) }
     }
 
@@ -78,28 +75,6 @@ impl<T> Sender<T> {
     /// `work` is all that writes to the connection.
     pub fn by<F>(self, work: F) -> Gathered<T, F> {
         Gathered { shared: self.shared, work }
-    }
-}
-
-impl<T> Clone for Sender<T> {
-    fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
-    }
-}
-
-/// For a library that spawns the work itself, hyper's client: the first that it spawns is what writes
-/// to the connection. Nothing else may: who sends last is the one who hears that more can be sent.
-impl<T, F> Executor<F> for Sender<T>
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: Future<Output: Send> + Send + 'static,
-{
-    fn execute(&self, work: F) {
-        if std::mem::replace(&mut lock(&self.shared).driven, true) {
-            drop(tokio::spawn(work));
-        } else {
-            drop(tokio::spawn(self.clone().by(work)));
-        }
     }
 }
 

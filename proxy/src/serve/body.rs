@@ -319,9 +319,7 @@ fn broken(error: &(dyn Error + 'static)) -> Reason {
         }
         // The end came before the length that was promised, or before the last chunk.
         let short = |error: &std::io::Error| error.kind() == std::io::ErrorKind::UnexpectedEof;
-        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message)
-            || error.downcast_ref().is_some_and(short)
-        {
+        if error.downcast_ref().is_some_and(short) {
             return Reason::UpstreamProtocolError;
         }
         next = error.source();

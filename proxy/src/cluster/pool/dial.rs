@@ -8,21 +8,19 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use http::Version;
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::connection::{Connection, ConnectionPermit, Counted};
 use super::http1::Http1;
-use super::streams::Streams;
+use super::http2::{self, Streams};
 use super::{Fit, Job};
 use crate::cluster::behalf::Behalf;
 use crate::cluster::breaker::{Breakers, ConnectionPlace};
 use crate::cluster::endpoint::Endpoint;
 use crate::cluster::stats::ClusterStats;
-use crate::http::gather::{Gather, Sender};
+use crate::http::gather::Gather;
 use crate::model::Name;
 use crate::model::cluster::{Cluster, Protocol};
 use crate::model::listener::Address;
@@ -204,36 +202,19 @@ impl Connector {
             self.stats.upstream_cx_http1_total.inc();
             return Ok(Opened::Http1(Box::new(Http1::new(io))));
         }
-        let failed = |error: hyper::Error| {
+        let failed = |error: h2::Error| {
             let detail = format!("HTTP with {} did not start: {error}", job.endpoint.address_text);
             Refusal::upstream(Reason::ConnectFailure, Sent::No, detail)
         };
         self.stats.upstream_cx_http2_total.inc();
         let io = Gather::new(io);
-        let started = self.http2_builder(io.sender()).handshake(TokioIo::new(io)).await;
-        let (sender, driver) = started.map_err(failed)?;
-        let streams = Streams::new(sender, connection, self.config.http2.max_concurrent_streams);
-        let streams = Arc::new(streams);
-        super::streams::drive(job, &streams, driver);
-        Ok(Opened::Http2(streams))
-    }
-
-    fn http2_builder(&self, sender: Sender<Counted>) -> http2::Builder<Sender<Counted>> {
         let options = &self.config.http2;
-        let mut builder = http2::Builder::new(sender);
-        builder
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(options.initial_stream_window.unwrap_or(STREAM_WINDOW))
-            .initial_connection_window_size(
-                options.initial_connection_window.unwrap_or(CONNECTION_WINDOW),
-            )
-            .max_header_list_size(MAX_HEADER_LIST)
-            .keep_alive_interval(options.keepalive_interval)
-            .keep_alive_while_idle(true);
-        if let Some(timeout) = options.keepalive_timeout {
-            builder.keep_alive_timeout(timeout);
-        }
-        builder
+        let writer = io.sender();
+        let started = http2::builder(options).handshake(io).await;
+        let (sender, driver) = started.map_err(failed)?;
+        let streams = Arc::new(Streams::new(sender, connection, options.max_concurrent_streams));
+        http2::drive(job, &streams, writer, driver);
+        Ok(Opened::Http2(streams))
     }
 
     fn permit(&self, endpoint: &Endpoint, place: ConnectionPlace) -> ConnectionPermit {
@@ -389,9 +370,3 @@ fn with_alpn(config: &Arc<ClientConfig>, wanted: Option<Wanted>) -> Arc<ClientCo
 
 /// Longer than any check waits.
 const PROBE: Duration = Duration::from_secs(3600);
-/// Bytes that an endpoint may send ahead on a stream, where the configuration says nothing.
-const STREAM_WINDOW: u32 = 1 << 20;
-/// The same for a connection.
-const CONNECTION_WINDOW: u32 = 4 << 20;
-/// Bytes of a header block: as much as HTTP/1 heads may have here.
-const MAX_HEADER_LIST: u32 = 256 << 10;

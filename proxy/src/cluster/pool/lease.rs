@@ -8,12 +8,10 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Frame;
-use hyper::body::Incoming;
-use hyper::client::conn::http2::SendRequest;
 
 use super::connection::Connection;
 use super::http1::{self, Carried, Http1};
-use super::streams::Streams;
+use super::http2::{self, Arriving, Streams};
 use super::{Fit, Job, Pool};
 use crate::cluster::endpoint::{Endpoint, Host};
 use crate::http::body::{BodyError, RequestBody};
@@ -61,14 +59,14 @@ pub(crate) enum Content {
     Http1,
     /// The task that has this connection.
     Carried(Carried),
-    Http2(Incoming),
+    Http2(Arriving),
 }
 
 /// Why a request was not answered.
 #[derive(Debug)]
 pub(crate) enum Cause {
     Http1(http1::Error),
-    Http2(hyper::Error),
+    Http2(http2::Error),
 }
 
 /// A request that was not answered.
@@ -153,7 +151,10 @@ impl Lease {
         self.state = State::Busy;
         let heard = self.connection.received.load(Ordering::Relaxed);
         let sent = match &self.hold {
-            Some(Hold::Http2(streams)) => send_http2(streams.sender(), request).await,
+            Some(Hold::Http2(streams)) => match http2::send(streams, request).await {
+                Ok(answer) => Ok(answer.map(Content::Http2)),
+                Err((error, unsent)) => Err((Cause::Http2(error), unsent)),
+            },
             _ => self.send_http1(request).await,
         };
         sent.map_err(|(cause, unsent)| {
@@ -284,24 +285,6 @@ impl Lease {
             let mut lease = self.empty();
             lease.hold = Some(Hold::Http1(http1));
             pool.deliver(lease);
-        }
-    }
-}
-
-async fn send_http2(
-    mut sender: SendRequest<RequestBody>,
-    request: &mut Request<RequestBody>,
-) -> Result<Response<Content>, (Cause, bool)> {
-    let taken = std::mem::replace(request, Request::new(RequestBody::Empty));
-    match sender.try_send_request(taken).await {
-        Ok(response) => Ok(response.map(Content::Http2)),
-        Err(mut error) => {
-            let unsent = error.take_message();
-            let is_unsent = unsent.is_some();
-            if let Some(unsent) = unsent {
-                *request = unsent;
-            }
-            Err((Cause::Http2(error.into_error()), is_unsent))
         }
     }
 }

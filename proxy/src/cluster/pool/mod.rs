@@ -8,8 +8,8 @@
 mod connection;
 pub(crate) mod dial;
 mod http1;
+mod http2;
 mod lease;
-mod streams;
 mod watch;
 
 use std::collections::VecDeque;
@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 pub use connection::{Connection, ConnectionPermit};
 pub(crate) use dial::{Connector, Wanted};
 pub(crate) use http1::Error as Http1Error;
+pub(crate) use http2::Error as Http2Error;
 pub(crate) use lease::{Cause, Content, Lease, SendFailure};
 
 use super::behalf::Behalf;
@@ -32,7 +33,7 @@ use crate::model::route::Priority;
 use crate::telemetry::reason::{Reason, Refusal, Sent};
 use dial::Opened;
 use http1::{Http1, Idle};
-use streams::Streams;
+use http2::Streams;
 use watch::Watcher;
 
 /// A pool. Only the worker it belongs to uses it in the common case, so its lock is not contended.
@@ -479,7 +480,7 @@ impl Inner {
             Wanted::Negotiated if self.negotiated_http1 => 1,
             Wanted::Http2 | Wanted::Negotiated => {
                 let configured = front.job.connector.config.http2.max_concurrent_streams;
-                configured.unwrap_or(streams::ASSUMED).clamp(1, streams::ASSUMED) as usize
+                configured.unwrap_or(http2::ASSUMED).clamp(1, http2::ASSUMED) as usize
             }
         };
         self.line.len().div_ceil(at_a_time)

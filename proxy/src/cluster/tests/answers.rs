@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{Method, StatusCode};
 use http_body::{Body as _, Frame};
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
-use crate::cluster::testing::{Backend, Shop, config, eventually, get, ok};
+use crate::cluster::testing::{Backend, Shop, config, data, eventually, get, ok, pieces, post};
 use crate::cluster::{SendOptions, pool};
-use crate::http::body::{BodyError, RequestBody};
+use crate::http::body::RequestBody;
 use crate::http::upgraded;
 use crate::telemetry::reason::{Reason, Sent};
 
@@ -37,21 +37,6 @@ async fn says(answer: &'static [u8], once: bool) -> Backend {
         }
     })
     .await
-}
-
-/// A body whose pieces come through a channel.
-fn pieces() -> (mpsc::UnboundedSender<Result<Frame<Bytes>, BodyError>>, RequestBody) {
-    let (sender, mut receiver) = mpsc::unbounded_channel();
-    let stream = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx));
-    (sender, RequestBody::Boxed(Box::pin(StreamBody::new(stream))))
-}
-
-fn data(text: &'static str) -> Result<Frame<Bytes>, BodyError> {
-    Ok(Frame::data(Bytes::from_static(text.as_bytes())))
-}
-
-fn post(body: RequestBody) -> Request<RequestBody> {
-    Request::post("/").header("host", "shop.test").body(body).unwrap()
 }
 
 #[tokio::test]

@@ -1,0 +1,136 @@
+//! One request on a stream, until its answer begins.
+
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::task::Poll;
+
+use bytes::Bytes;
+use h2::client::ResponseFuture;
+use h2::{RecvStream, SendStream};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Method, Request, Response};
+use http_body::Body as _;
+use hyper::ext::Protocol;
+
+use super::pump::{Broken, Pump};
+use super::tunnel::Tunnel;
+use super::{Arriving, Error, Streams};
+use crate::http::body::RequestBody;
+use crate::http::{hop, upgraded};
+
+/// Sends a request, and waits for the head of its answer. The head of the request is gone then, unless it was not sent.
+/// When this is dropped the stream is reset.
+///
+/// # Errors
+/// There is no answer; with whether the request is as it was.
+pub(in super::super) async fn send(
+    streams: &Streams,
+    request: &mut Request<RequestBody>,
+) -> Result<Response<Arriving>, (Error, bool)> {
+    let mut sender = streams.sender().map_err(|error| (error, true))?;
+    let head = take_head(request).map_err(|error| (error, false))?;
+    let connects = head.method() == Method::CONNECT;
+    let ends = !connects && request.body().is_end_stream();
+    let (answer, stream) =
+        sender.send_request(head, ends).map_err(|error| (error.into(), false))?;
+    drop(sender);
+    if connects {
+        let answer = answer.await.map_err(|error| (streams.failed(error), false))?;
+        return Ok(connected(answer, stream));
+    }
+    let pump = (!ends).then(|| Pump::new(stream));
+    answered(answer, pump, request.body_mut()).await.map_err(|failed| match failed {
+        Failed::Stream(error) => (streams.failed(error), false),
+        Failed::Request(error) => (error, false),
+    })
+}
+
+enum Failed {
+    Stream(h2::Error),
+    Request(Error),
+}
+
+/// Sends the body, and waits for the answer. Who answers before all of the body is there gets the rest from a task:
+/// it has to go on even if nobody reads the answer for a while.
+async fn answered(
+    mut answer: ResponseFuture,
+    mut pump: Option<Pump>,
+    body: &mut RequestBody,
+) -> Result<Response<Arriving>, Failed> {
+    let answer = poll_fn(|cx| {
+        if let Some(sending) = &mut pump {
+            match sending.poll(cx, body) {
+                Poll::Ready(Err(Broken::Body(error))) => {
+                    return Poll::Ready(Err(Failed::Request(Error::Request(error))));
+                }
+                Poll::Ready(Ok(()) | Err(Broken::Stream)) => pump = None,
+                Poll::Pending => {}
+            }
+        }
+        Pin::new(&mut answer).poll(cx).map_err(Failed::Stream)
+    })
+    .await?;
+    if let Some(mut pump) = pump {
+        let mut body = std::mem::replace(body, RequestBody::Empty);
+        tokio::spawn(async move { drop(poll_fn(|cx| pump.poll(cx, &mut body)).await) });
+    }
+    Ok(arriving(answer))
+}
+
+fn arriving(answer: Response<RecvStream>) -> Response<Arriving> {
+    let left = length(answer.headers());
+    answer.map(|stream| Arriving::new(stream, left))
+}
+
+/// The answer to CONNECT: what follows a good one is no content, but the bytes of the tunnel (RFC 9113 section 8.5).
+fn connected(answer: Response<RecvStream>, stream: SendStream<Bytes>) -> Response<Arriving> {
+    if !answer.status().is_success() {
+        return arriving(answer);
+    }
+    let (mut head, received) = answer.into_parts();
+    let (granting, on) = upgraded::pending();
+    granting.grant(Tunnel::new(stream, received), Bytes::new());
+    head.extensions.insert(on);
+    Response::from_parts(head, Arriving::nothing())
+}
+
+/// The head in the library's form, and as HTTP/2 wants it.
+fn take_head(request: &mut Request<RequestBody>) -> Result<Request<()>, Error> {
+    if request.method() == Method::CONNECT
+        && length(request.headers()).is_some_and(|length| length != 0)
+    {
+        let error = io::Error::new(io::ErrorKind::InvalidInput, "CONNECT has no content");
+        return Err(Error::Request(error.into()));
+    }
+    // A route may add what HTTP/2 forbids: that must not fail the request.
+    hop::strip(request.headers_mut());
+    let known = request.body().size_hint().exact();
+    if let Some(length) = known.filter(|length| *length != 0 || expects_content(request.method())) {
+        request.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    let mut head = Request::new(());
+    *head.method_mut() = std::mem::take(request.method_mut());
+    *head.uri_mut() = std::mem::take(request.uri_mut());
+    *head.headers_mut() = std::mem::take(request.headers_mut());
+    *head.version_mut() = request.version();
+    if let Some(protocol) = request.extensions_mut().remove::<Protocol>() {
+        head.extensions_mut().insert(h2::ext::Protocol::from(protocol.as_str()));
+    }
+    Ok(head)
+}
+
+/// Servers may wait for content that these methods usually have (RFC 9110 section 8.6).
+fn expects_content(method: &Method) -> bool {
+    ![Method::GET, Method::HEAD, Method::DELETE, Method::CONNECT].contains(method)
+}
+
+/// `content-length`, if there is just one.
+fn length(headers: &HeaderMap) -> Option<u64> {
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+    let first = lines.next()?;
+    if lines.next().is_some() {
+        return None;
+    }
+    first.to_str().ok()?.parse().ok()
+}

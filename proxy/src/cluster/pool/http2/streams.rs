@@ -1,0 +1,128 @@
+//! An HTTP/2 connection as its pool sees it: places for streams.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+
+use super::Error;
+use crate::cluster::pool::connection::Connection;
+
+/// How many streams a connection is taken to allow before the endpoint's SETTINGS are known: what
+/// RFC 9113 recommends as the least.
+pub(in super::super) const ASSUMED: u32 = 100;
+
+/// An HTTP/2 connection with its streams. It is closed when nobody has it any more, nor a stream of it.
+#[derive(Debug)]
+pub(in super::super) struct Streams {
+    sender: SendRequest<Bytes>,
+    connection: Arc<Connection>,
+    /// `max_concurrent_streams` of the cluster.
+    configured: u32,
+    /// What the endpoint allows.
+    allowed: AtomicU32,
+    /// Milliseconds after the connection was opened at which its last stream ended.
+    idle_since: AtomicU64,
+    /// Nothing new may begin on it.
+    closed: AtomicBool,
+    /// It ended because a PING was not answered.
+    timed_out: AtomicBool,
+}
+
+impl Streams {
+    pub(in super::super) fn new(
+        sender: SendRequest<Bytes>,
+        connection: Arc<Connection>,
+        configured: Option<u32>,
+    ) -> Self {
+        Self {
+            sender,
+            connection,
+            configured: configured.unwrap_or(u32::MAX),
+            allowed: AtomicU32::new(ASSUMED),
+            idle_since: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            timed_out: AtomicBool::new(false),
+        }
+    }
+
+    pub(in super::super) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    /// What sends one request.
+    ///
+    /// # Errors
+    /// The connection takes no more.
+    pub(super) fn sender(&self) -> Result<SendRequest<Bytes>, Error> {
+        // A clone has no request that waits for its place, so it is ready or never will be.
+        let mut sender = self.sender.clone();
+        match sender.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Err(error)) => {
+                self.close();
+                Err(Error::Closed(error))
+            }
+            _ => Ok(sender),
+        }
+    }
+
+    /// Something was received: see whether it was GOAWAY or SETTINGS.
+    pub(super) fn look(&self) {
+        let allowed = u32::try_from(self.sender.current_max_send_streams()).unwrap_or(u32::MAX);
+        self.allowed.store(allowed, Ordering::Relaxed);
+        drop(self.sender());
+    }
+
+    /// Nothing new begins on it.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// A PING was not answered.
+    pub(super) fn time_out(&self) {
+        self.timed_out.store(true, Ordering::Relaxed);
+    }
+
+    /// What a stream failed with.
+    pub(super) fn failed(&self, error: h2::Error) -> Error {
+        if self.timed_out.load(Ordering::Relaxed) {
+            return Error::TimedOut;
+        }
+        error.into()
+    }
+
+    /// Takes a place for a stream, if there is one.
+    pub(in super::super) fn reserve(&self) -> bool {
+        let limit = self.configured.min(self.allowed.load(Ordering::Relaxed));
+        let taken =
+            self.connection.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |active| {
+                (active < limit).then_some(active + 1)
+            });
+        taken.is_ok()
+    }
+
+    pub(in super::super) fn release(&self) {
+        let since = self.connection.opened.elapsed().as_millis();
+        self.idle_since.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.connection.active.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether nothing new may begin on it: closed, told to go away, or used up.
+    pub(in super::super) fn is_over(&self) -> bool {
+        self.closed.load(Ordering::Relaxed) || self.connection.is_used_up()
+    }
+
+    /// When it must be closed if nothing happens. None: never.
+    pub(in super::super) fn expires(&self) -> Option<Instant> {
+        let idle_since = if self.connection.active.load(Ordering::Relaxed) > 0 {
+            Instant::now()
+        } else {
+            let since = Duration::from_millis(self.idle_since.load(Ordering::Relaxed));
+            self.connection.opened + since
+        };
+        self.connection.expires(idle_since)
+    }
+}
