@@ -15,6 +15,7 @@ use pillion_proxy::http::guard::{self, Rules};
 use pillion_proxy::http::h1::encode::{self, Reply, RequestHead};
 use pillion_proxy::http::h1::{Framing, date::Date, head};
 use pillion_proxy::http::path::normalize;
+use pillion_proxy::http::presence::Presence;
 use pillion_proxy::http::{hop, request_id};
 use pillion_proxy::telemetry::trace::TraceReason;
 
@@ -56,7 +57,8 @@ pub(crate) fn benches(criterion: &mut Criterion) -> anyhow::Result<()> {
     let peer = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)));
     let from = Hop { peer, port: Some(80), ..Hop::default() };
     on_copies(&mut group, "forwarded", &request, |headers| {
-        black_box(forwarded::apply(headers, &manager, &from));
+        let present = Presence::of(headers);
+        black_box(forwarded::apply(headers, present, &manager, &from));
     });
     for (name, path) in [("clean", "/catalog/items/1234?page=2"), ("dots", "/a//b/../c/./d%41?x=1")]
     {

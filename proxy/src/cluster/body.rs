@@ -15,6 +15,7 @@ use super::learn;
 use super::pool::{Connection, Content, Lease};
 use super::stats::ClusterStats;
 use crate::http::body::BodyError;
+use crate::http::presence::Presence;
 
 /// What an endpoint answers. When it has been read to its end the connection serves others; when
 /// it is dropped before, an HTTP/1.1 connection is closed and an HTTP/2 stream is reset.
@@ -25,6 +26,8 @@ pub struct ResponseBody {
     active: Option<ActiveRequest>,
     connection: Arc<Connection>,
     received: u64,
+    /// Headers that the answer came with.
+    present: Presence,
 }
 
 /// Counts a request as under way, at its endpoint and in its cluster.
@@ -36,10 +39,15 @@ pub(super) struct ActiveRequest {
 
 impl ResponseBody {
     /// `stays`: the connection goes on as a byte stream, and is held until [`Self::release`].
-    pub(super) fn new(content: Content, lease: Lease, active: ActiveRequest, stays: bool) -> Self {
+    pub(super) fn new(
+        (content, present): (Content, Presence),
+        lease: Lease,
+        active: ActiveRequest,
+        stays: bool,
+    ) -> Self {
         let connection = Arc::clone(lease.connection());
-        let mut body =
-            Self { content, lease: Some(lease), active: Some(active), connection, received: 0 };
+        let (lease, active) = (Some(lease), Some(active));
+        let mut body = Self { content, lease, active, connection, received: 0, present };
         if !stays {
             body.release_at_end();
         }
@@ -49,6 +57,11 @@ impl ResponseBody {
     /// Bytes of the body so far.
     pub fn received(&self) -> u64 {
         self.received
+    }
+
+    /// Headers that the answer came with.
+    pub(crate) fn present(&self) -> Presence {
+        self.present
     }
 
     /// The connection that it comes from.

@@ -46,6 +46,11 @@ impl Addresses {
 }
 
 impl Cluster {
+    /// Whether requests say themselves where they go.
+    pub fn forwards(&self) -> bool {
+        matches!(self.config.discovery, Discovery::Forward(_))
+    }
+
     /// Where a request for `authority` goes, in a cluster that goes where requests say. None: it is
     /// another kind of cluster. Without a port, 80 is meant, or 443 where the cluster has TLS.
     ///

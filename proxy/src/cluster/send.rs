@@ -20,6 +20,7 @@ use super::pool::{
 };
 use super::{clock, learn};
 use crate::http::body::RequestBody;
+use crate::http::presence::Presence;
 use crate::http::{target, upgrade, upgraded};
 use crate::model::route::Priority;
 use crate::model::{Name, names};
@@ -157,13 +158,15 @@ fn answered(
     lease: Lease,
     active: ActiveRequest,
 ) -> Response<ResponseBody> {
-    if !lease.is_http2()
+    let present = Presence::of(response.headers());
+    if present.has(Presence::KEEP_ALIVE)
+        && !lease.is_http2()
         && let Some(promised) = keep_alive(response.headers())
     {
         lease.connection().learn_keep_alive(promised);
     }
     let stays = upgraded::offered(response.extensions());
-    response.map(|content| ResponseBody::new(content, lease, active, stays))
+    response.map(|content| ResponseBody::new((content, present), lease, active, stays))
 }
 
 /// `keep-alive: timeout=5`
@@ -363,6 +366,7 @@ impl super::Cluster {
             let again = options.again;
             let sent = send(self.job(endpoint, options), request, again).await;
             if let Ok(response) = &sent
+                && response.body().present().has(Presence::ENVOY)
                 && response.headers().contains_key(IMMEDIATE_FAIL)
             {
                 self.fail_at_once(endpoint);

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::presence::Presence;
 use crate::model::http::{ClientCertDetails, ForwardClientCert, HttpManager, Inside};
 use crate::model::names;
 
@@ -49,22 +50,30 @@ pub struct PeerCertificate<'a> {
 
 /// Set or sanitise the forwarding headers of a request. Returns the client's address as far as it
 /// can be trusted.
-pub fn apply(headers: &mut HeaderMap, manager: &HttpManager, hop: &Hop<'_>) -> Option<IpAddr> {
-    forward_certificate(headers, manager.forward_client_cert, manager.client_cert_details, hop);
+pub fn apply(
+    headers: &mut HeaderMap,
+    present: Presence,
+    manager: &HttpManager,
+    hop: &Hop<'_>,
+) -> Option<IpAddr> {
+    let forwarded = present.has(Presence::FORWARDED);
+    if forwarded || hop.certificate.is_some() {
+        forward_certificate(headers, manager.forward_client_cert, manager.client_cert_details, hop);
+    }
     let scheme = HeaderValue::from_static(if hop.tls { "https" } else { "http" });
     let hops = manager.xff_num_trusted_hops;
     // Nobody is inside until `internal_address_config` names some, as in Envoy.
     let inside = manager.inside.as_deref().is_some_and(|of| is_inside(headers, manager, hop, of));
     if inside {
         headers.insert(names::X_ENVOY_INTERNAL, HeaderValue::from_static("true"));
-    } else {
+    } else if present.has(Presence::ENVOY) {
         sanitise(headers, manager.use_remote_address);
     }
     if !manager.use_remote_address {
-        if !headers.contains_key(XFP) {
+        if !forwarded || !headers.contains_key(XFP) {
             headers.insert(XFP, scheme);
         }
-        return from_end(headers, hops).or(hop.peer);
+        return if forwarded { from_end(headers, hops) } else { None }.or(hop.peer);
     }
     let client = if hops == 0 { hop.peer } else { from_end(headers, hops - 1).or(hop.peer) };
     if hops == 0 || !headers.contains_key(XFP) {
@@ -229,6 +238,11 @@ mod tests {
         Hop { peer: Some(peer.parse().unwrap()), ..Hop::default() }
     }
 
+    fn told(headers: &mut HeaderMap, manager: &HttpManager, hop: &Hop<'_>) -> Option<IpAddr> {
+        let present = Presence::of(headers);
+        apply(headers, present, manager, hop)
+    }
+
     fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
         headers.get(name).map(|value| value.to_str().unwrap())
     }
@@ -240,7 +254,7 @@ mod tests {
         headers.insert(XFF, HeaderValue::from_static("10.1.1.1"));
         headers.insert(XFP, HeaderValue::from_static("https"));
         headers.insert("x-envoy-retry-on", HeaderValue::from_static("5xx"));
-        let client = apply(&mut headers, &manager, &hop("198.51.100.7"));
+        let client = told(&mut headers, &manager, &hop("198.51.100.7"));
         assert_eq!(client, Some("198.51.100.7".parse().unwrap()));
         assert_eq!(text(&headers, "x-forwarded-for"), Some("10.1.1.1,198.51.100.7"));
         assert_eq!(text(&headers, "x-forwarded-proto"), Some("http"));
@@ -262,7 +276,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.extend(chain.map(|chain| (XFF, HeaderValue::from_static(chain))));
             headers.insert("x-envoy-retry-on", HeaderValue::from_static("5xx"));
-            apply(&mut headers, &manager, &Hop { port: Some(8443), ..hop(peer) });
+            told(&mut headers, &manager, &Hop { port: Some(8443), ..hop(peer) });
             assert_eq!(text(&headers, "x-forwarded-port"), Some("8443"));
             let external = headers.contains_key(EXTERNAL);
             assert_eq!(headers.contains_key(names::X_ENVOY_INTERNAL), !external);
@@ -282,7 +296,7 @@ mod tests {
         };
         let mut headers = HeaderMap::new();
         headers.insert(XFF, HeaderValue::from_static("6.6.6.6, 198.51.100.7"));
-        let client = apply(&mut headers, &manager, &hop("10.0.0.1"));
+        let client = told(&mut headers, &manager, &hop("10.0.0.1"));
         assert_eq!(client, Some("198.51.100.7".parse().unwrap()));
     }
 
@@ -295,12 +309,12 @@ mod tests {
         };
         let mut headers = HeaderMap::new();
         headers.insert(XFCC, HeaderValue::from_static("URI=spiffe://forged"));
-        apply(&mut headers, &manager, &hop("10.0.0.1"));
+        told(&mut headers, &manager, &hop("10.0.0.1"));
         assert_eq!(text(&headers, "x-forwarded-client-cert"), None);
         let uris = ["spiffe://shop.local/ns/default/sa/web".to_owned()];
         let certificate = PeerCertificate { sha256: "ab12", uris: &uris, ..Default::default() };
         let hop = Hop { tls: true, certificate: Some(certificate), ..hop("10.0.0.1") };
-        apply(&mut headers, &manager, &hop);
+        told(&mut headers, &manager, &hop);
         let want = "Hash=ab12;URI=spiffe://shop.local/ns/default/sa/web";
         assert_eq!(text(&headers, "x-forwarded-client-cert"), Some(want));
     }

@@ -3,31 +3,29 @@
 use http::header::{CONNECTION, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::presence::Presence;
 use crate::model::names::KEEP_ALIVE;
 
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Take out everything that was meant for this hop only.
 pub fn strip(headers: &mut HeaderMap) {
-    // Most messages have none of them: one look at the names is cheaper than a look for each.
-    let (mut connection, mut te, mut others) = (false, false, false);
-    for name in headers.keys() {
-        match name.as_str() {
-            "connection" => connection = true,
-            "te" => te = true,
-            "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" => others = true,
-            _ => {}
-        }
+    let present = Presence::of(headers);
+    strip_present(headers, present);
+}
+
+/// The same where it is known what is there.
+pub fn strip_present(headers: &mut HeaderMap, present: Presence) {
+    if !present.has(Presence::HOP_BY_HOP) {
+        return;
     }
-    if connection {
+    if present.has(Presence::CONNECTION) {
         strip_named(headers);
     }
-    if others {
-        for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
-            headers.remove(name);
-        }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
     }
-    if te {
+    if present.has(Presence::TE) {
         keep_trailers(headers);
     }
 }

@@ -11,6 +11,7 @@ pub mod h1;
 pub mod hop;
 pub mod meter;
 pub mod path;
+pub mod presence;
 pub mod replay;
 pub mod request_id;
 pub mod target;

@@ -97,15 +97,18 @@ pub(super) fn route_table<'a>(
 pub(super) fn tls_required(
     connection: &Connection,
     host: &VirtualHost,
-    request: &RequestView<'_>,
+    request: &Request<RequestBody>,
 ) -> Option<Answer> {
     let required = match host.require_tls {
         RequireTls::None => false,
         RequireTls::All => true,
-        RequireTls::ExternalOnly => !request.headers.contains_key(names::X_ENVOY_INTERNAL),
+        RequireTls::ExternalOnly => !request.headers().contains_key(names::X_ENVOY_INTERNAL),
     };
-    (required && !connection.is_tls() && request.scheme() != "https")
-        .then(|| reply::to_https(request.authority, request.path))
+    if !required || connection.is_tls() {
+        return None;
+    }
+    let view = read::view(request);
+    (view.scheme() != "https").then(|| reply::to_https(view.authority, view.path))
 }
 
 impl<'a> Plan<'a> {

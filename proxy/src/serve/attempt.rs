@@ -18,6 +18,7 @@ use crate::cluster::{
     SendOptions, SentOn,
 };
 use crate::http::body::RequestBody;
+use crate::http::presence::Presence;
 use crate::http::target;
 use crate::model::names;
 use crate::model::overload::Timer;
@@ -35,8 +36,12 @@ pub(super) async fn run(
     plan: &mut Plan<'_>,
     request: &mut Request<RequestBody>,
 ) -> Result<Response<ResponseBody>, Refusal> {
-    let authority = target::authority(request.uri(), request.headers()).to_owned();
-    let to = destination(exchange, &plan.cluster, &authority).await?;
+    let to = if plan.cluster.forwards() {
+        let authority = target::authority(request.uri(), request.headers()).to_owned();
+        destination(exchange, &plan.cluster, &authority).await?
+    } else {
+        exchange.connection.original_dst()
+    };
     let mut source = Source::new(plan, request);
     let clock = clock(exchange, plan);
     if plan.hedges() {
@@ -278,6 +283,9 @@ pub(super) fn observe(
 /// A trailers-only gRPC failure counts as the HTTP status that means the same.
 fn grpc_as_http(response: &Response<ResponseBody>) -> u16 {
     let status = response.status().as_u16();
+    if !response.body().present().has(Presence::GRPC) {
+        return status;
+    }
     match response.headers().get(names::GRPC_STATUS).map(HeaderValue::as_bytes) {
         Some(b"14") if status == 200 => 503,
         Some(b"13" | b"2" | b"15") if status == 200 => 500,

@@ -23,7 +23,8 @@ use crate::cluster::{Cluster, Endpoint, Live, SentOn};
 use crate::http::body::{BoxBody, RequestBody};
 use crate::http::guard::Verdict;
 use crate::http::meter::Meter;
-use crate::http::target;
+use crate::http::presence::Presence;
+use crate::http::{grpc, target};
 use crate::model::dynamic::Dynamic;
 use crate::model::names;
 use crate::model::route::{Action, Route, RouteTable, VirtualCluster, VirtualHost};
@@ -50,6 +51,8 @@ pub(crate) struct Exchange {
     pub(crate) upgrade: Option<Upgrade>,
     /// What was found out on the way.
     pub(crate) facts: Facts,
+    /// Headers that it came with.
+    pub(super) present: Presence,
     /// The request is gRPC: refusals are gRPC too.
     pub(crate) grpc: bool,
     /// Its span, if it is traced.
@@ -215,8 +218,7 @@ impl Exchange {
             upgrade::admit(self, route)?;
         }
         if let Some(matched) = routed.matched
-            && let Some(answer) =
-                admit::tls_required(&connection, matched.host, &read::view(request))
+            && let Some(answer) = admit::tls_required(&connection, matched.host, request)
         {
             self.facts.host = Some(Arc::clone(matched.host));
             return Ok(Pass::Answer(answer));
@@ -225,8 +227,7 @@ impl Exchange {
         // filters
         let filters = &connection.http.filters;
         if !filters.is_empty() {
-            // In a box, so that requests without filters do not carry the state of them all.
-            match Box::pin(filter::run(self, filters, routed, request)).await? {
+            match filter::run(self, filters, routed, request).await? {
                 Passed::Answered(answer) => return Ok(Pass::Answer(answer)),
                 Passed::On(chosen) => routed = chosen,
             }
@@ -348,6 +349,7 @@ impl Exchange {
     fn begin(connection: Arc<Connection>, request: &Request<Arrived>) -> Self {
         let stats = &connection.http.stats;
         stats.begin(request.version(), connection.is_mutual_tls());
+        let present = Presence::of(request.headers());
         Self {
             live: connection.http.context.clusters.load(),
             started: Instant::now(),
@@ -355,7 +357,8 @@ impl Exchange {
             meter: None,
             upgrade: None,
             facts: Facts::default(),
-            grpc: crate::http::grpc::is_grpc(request.headers()),
+            present,
+            grpc: present.has(Presence::CONTENT_TYPE) && grpc::is_grpc(request.headers()),
             span: None,
             try_span: None,
             head: None,

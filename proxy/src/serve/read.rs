@@ -17,6 +17,7 @@ use super::upgrade;
 use crate::http::body::RequestBody;
 use crate::http::guard::Verdict;
 use crate::http::path::{Normalized, normalize};
+use crate::http::presence::Presence;
 use crate::http::request_id;
 use crate::http::{forwarded, hop, target};
 use crate::model::http::{HttpManager, StripPort, Underscores};
@@ -71,7 +72,8 @@ pub(super) fn accept(
     if let Arrived::Refused(verdict) = request.body() {
         return Err(refused(verdict, &connection.http.stats));
     }
-    exchange.upgrade = upgrade::take(&mut request);
+    let present = exchange.present;
+    exchange.upgrade = upgrade::take(&mut request, present);
     let (parts, body) = request.into_parts();
     let http = &connection.http;
     if http.logger.is_enabled()
@@ -99,19 +101,21 @@ pub(super) fn accept(
         strip_dot(&mut request);
     }
     strip_port(&mut request, manager.strip_port, connection.local_port());
-    hop::strip(request.headers_mut());
+    hop::strip_present(request.headers_mut(), present);
     if let Some(upgrade) = &exchange.upgrade {
         upgrade.restore(&mut request);
     }
     let headers = request.headers_mut();
     // Answered here: whoever reads the connection sends `100 Continue` when the body is first read.
-    if headers.get(EXPECT).is_some_and(|value| value == "100-continue") {
+    if present.has(Presence::EXPECT)
+        && headers.get(EXPECT).is_some_and(|value| value == "100-continue")
+    {
         headers.remove(EXPECT);
     }
-    exchange.facts.client = forwarded::apply(headers, manager, &connection.hop());
-    exchange.facts.internal =
-        headers.get(names::X_ENVOY_INTERNAL).is_some_and(|value| value.as_bytes() == b"true");
-    set_request_id(manager, request.headers_mut());
+    exchange.facts.client = forwarded::apply(headers, present, manager, &connection.hop());
+    exchange.facts.internal = manager.inside.is_some()
+        && headers.get(names::X_ENVOY_INTERNAL).is_some_and(|value| value.as_bytes() == b"true");
+    set_request_id(manager, present, headers);
     if let Some(via) = &manager.via {
         request.headers_mut().append(http::header::VIA, via.clone());
     }
@@ -246,11 +250,11 @@ fn strip_port(request: &mut Request<RequestBody>, strip: StripPort, local: Optio
 }
 
 /// Keep the id of a request that may bring one; make one for any other.
-fn set_request_id(manager: &HttpManager, headers: &mut HeaderMap) {
-    let external = manager.use_remote_address && !headers.contains_key(names::X_ENVOY_INTERNAL);
+fn set_request_id(manager: &HttpManager, present: Presence, headers: &mut HeaderMap) {
+    let external = || manager.use_remote_address && !headers.contains_key(names::X_ENVOY_INTERNAL);
+    let brought = present.has(Presence::REQUEST_ID) && headers.contains_key(names::X_REQUEST_ID);
     if manager.generate_request_id
-        && (!headers.contains_key(names::X_REQUEST_ID)
-            || (external && !manager.preserve_external_request_id))
+        && (!brought || (!manager.preserve_external_request_id && external()))
     {
         headers
             .insert(names::X_REQUEST_ID, request_id::generate(fastrand::u128(..), TraceReason::No));

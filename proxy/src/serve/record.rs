@@ -14,6 +14,7 @@ use super::filter::Routed;
 use crate::cluster::{Connection, Endpoint, SentOn};
 use crate::http::body::RequestBody;
 use crate::http::meter::Meter;
+use crate::http::presence::Presence;
 use crate::http::request_id;
 use crate::http::target;
 use crate::model::listener::{Address, Direction};
@@ -22,7 +23,7 @@ use crate::model::route::{Decorator, VirtualCluster};
 use crate::model::tracing::RouteTracing;
 use crate::telemetry::format::{self, LogKind, Record, Times};
 use crate::telemetry::reason::Reason;
-use crate::telemetry::trace::{Outcome, Span, TraceReason, Wants, Why};
+use crate::telemetry::trace::{Outcome, Span, TraceContext, TraceReason, Wants, Why};
 
 /// Begin the request's span, if the connection manager traces. The id of the request carries from
 /// hop to hop why it is traced, and a number that all hops draw the same from.
@@ -36,9 +37,10 @@ pub(super) fn start_span(
     let headers = request.headers_mut();
     let found = headers.get(names::X_REQUEST_ID).and_then(request_id::read);
     let (found, number) = found.unwrap_or((TraceReason::No, exchange.random));
-    let forced = names::envoy(headers).contains_key(names::X_ENVOY_FORCE_TRACE);
+    let present = exchange.present;
+    let forced = present.has(Presence::ENVOY) && headers.contains_key(names::X_ENVOY_FORCE_TRACE);
     let random = fastrand::u64(..);
-    let asks = (found, forced);
+    let asks = (found, forced, present.has(Presence::CLIENT_TRACE_ID));
     let reason = tracer.reason(of_route.as_deref(), headers, asks, (number, random));
     if reason != found
         && let Some(packed) =
@@ -54,8 +56,9 @@ pub(super) fn start_span(
     let inbound = http.direction != Direction::Outbound;
     let bound = tracer.allows(of_route.as_deref(), number);
     let decision = (reason != TraceReason::No, bound, inbound);
-    let mut span = tracer.start(headers, &mut || fastrand::u64(..), exchange.wall, decision);
-    span.decorate(decorator, headers);
+    let parent = if present.has(Presence::TRACE) { TraceContext::extract(headers) } else { None };
+    let mut span = tracer.start(parent, &mut || fastrand::u64(..), exchange.wall, decision);
+    span.decorate(decorator, headers, present.has(Presence::ENVOY));
     let stats = &http.stats;
     match reason {
         TraceReason::No => &stats.tracing_not_sampled,

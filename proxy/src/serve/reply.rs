@@ -14,6 +14,7 @@ use super::exchange::Exchange;
 use super::tunnel::{self, Tunnel};
 use super::{filter, headers, local_reply};
 use crate::cluster::{RequestPermit, ResponseBody};
+use crate::http::presence::Presence;
 use crate::http::{grpc, hop};
 use crate::model::duration::millis;
 use crate::model::http::ServerHeader;
@@ -122,22 +123,26 @@ pub(super) async fn from_upstream(
     plan: Plan<'_>,
     response: Response<ResponseBody>,
 ) -> Answer {
-    let response = dress(exchange, &plan, response.map(AnswerBody::Upstream)).await;
+    let present = response.body().present();
+    let mut response = response.map(AnswerBody::Upstream);
+    dress(exchange, &plan, (&mut response, present)).await;
     Answer::Upstream(response, super::attempt::clock(exchange, &plan), plan.permit)
 }
 
-/// The same for the head, whatever the body is.
+/// The same for the head, whatever the body is. `present`: headers that it has.
 pub(super) async fn dress(
     exchange: &mut Exchange,
     plan: &Plan<'_>,
-    mut response: Response<AnswerBody>,
-) -> Response<AnswerBody> {
+    (response, present): (&mut Response<AnswerBody>, Presence),
+) {
     exchange.facts.details = Some("via_upstream");
     // An endpoint's HTTP/1.0 is its own affair: the downstream's connection stays open.
     *response.version_mut() = Version::HTTP_11;
     let map = response.headers_mut();
-    hop::strip(map);
-    map.remove(&RETRIABLE);
+    hop::strip_present(map, present);
+    if present.has(Presence::PILLION) {
+        map.remove(&RETRIABLE);
+    }
     // An answer that came before the end of the request says nothing about how long it took.
     let complete = exchange.meter.as_ref().is_none_or(|meter| meter.ended().is_some());
     if complete
@@ -154,7 +159,7 @@ pub(super) async fn dress(
         map.append(SET_COOKIE, cookie);
     }
     headers::to_downstream(exchange, plan, response.headers_mut());
-    let mut response = filtered(exchange, response).await;
+    filtered(exchange, response).await;
     let manager = &exchange.connection.http.manager;
     let map = response.headers_mut();
     match manager.server_header {
@@ -173,7 +178,6 @@ pub(super) async fn dress(
     if let Some(via) = &manager.via {
         map.append(http::header::VIA, via.clone());
     }
-    response
 }
 
 /// `redirect` of a route.
@@ -265,9 +269,11 @@ async fn local(
         }
         response
     };
-    let response = response.map(AnswerBody::from);
+    let mut response = response.map(AnswerBody::from);
     // When things are scarce, filters have not seen the request either.
-    let response = if overloaded { response } else { filtered(&mut exchange, response).await };
+    if !overloaded {
+        filtered(&mut exchange, &mut response).await;
+    }
     let (mut head, body) = response.into_parts();
     head.headers.insert(SERVER, exchange.connection.http.manager.server_name.clone());
     echo_request_id(&exchange, &mut head.headers);
@@ -283,12 +289,11 @@ async fn local(
     Response::from_parts(head, ReplyBody::own(exchange, body))
 }
 
-/// Through the filters, if there are any; in a box, so that others do not carry their state.
-async fn filtered(exchange: &mut Exchange, response: Response<AnswerBody>) -> Response<AnswerBody> {
-    if exchange.connection.http.filters.is_empty() {
-        return response;
+/// Through the filters, if one has something to do; in a box, so that others do not carry their state.
+async fn filtered(exchange: &mut Exchange, response: &mut Response<AnswerBody>) {
+    if filter::wants_reply(exchange) {
+        Box::pin(filter::reply(exchange, response)).await;
     }
-    Box::pin(filter::reply(exchange, response)).await
 }
 
 fn finish_head(exchange: &mut Exchange, status: StatusCode, headers: &HeaderMap) {

@@ -2,7 +2,7 @@
 //! upgrades, and CONNECT that is passed on. (CONNECT that ends here is [`super::tunnel`]'s.)
 
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 
 use super::admit::Plan;
 use super::body::AnswerBody;
@@ -10,6 +10,7 @@ use super::exchange::Exchange;
 use super::reply::{self, Answer};
 use super::tunnel::{Inside, Tunnel};
 use crate::cluster::ResponseBody;
+use crate::http::presence::Presence;
 use crate::http::upgrade::Asked;
 use crate::http::upgraded::{self, OnUpgrade};
 use crate::model::route::{Action, Route};
@@ -29,8 +30,10 @@ pub(crate) struct Upgrade {
 }
 
 /// Takes what a request asks to become out of it.
-pub(super) fn take<B>(request: &mut Request<B>) -> Option<Upgrade> {
-    let asked = crate::http::upgrade::take(request, fastrand::u128(..));
+pub(super) fn take<B>(request: &mut Request<B>, present: Presence) -> Option<Upgrade> {
+    // HTTP/2 asks in a pseudo-header.
+    let may = present.has(Presence::UPGRADE) || request.version() == Version::HTTP_2;
+    let asked = if may { crate::http::upgrade::take(request, fastrand::u128(..)) } else { None };
     if asked.is_none() && request.method() != Method::CONNECT {
         return None;
     }
@@ -120,8 +123,8 @@ pub(super) async fn answered(
     let kind = response.headers().get(UPGRADE).cloned();
     exchange.facts.status = Some(response.status());
     let (head, body) = response.into_parts();
-    let dressed = reply::dress(exchange, &plan, Response::from_parts(head, AnswerBody::Empty));
-    let mut response = dressed.await;
+    let mut response = Response::from_parts(head, AnswerBody::Empty);
+    reply::dress(exchange, &plan, (&mut response, body.present())).await;
     // The request is not complete: nothing is known about how long it takes.
     response.headers_mut().remove(reply::SERVICE_TIME);
     if let Some(asked) = &upgrade.asked {

@@ -146,13 +146,13 @@ impl Tracer {
     }
 
     /// Why a request is traced, if it begins a trace here: what its id says already, else the
-    /// client's word, ours (`forced`: `x-envoy-force-trace`), or chance. `number` is the same at every hop, and so is
-    /// the outcome.
+    /// client's word (`asks`: it sends `x-client-trace-id`), ours (`forced`: `x-envoy-force-trace`), or chance. `number` is
+    /// the same at every hop, and so is the outcome.
     pub fn reason(
         &self,
         of_route: Option<&RouteTracing>,
         headers: &HeaderMap,
-        (found, forced): (TraceReason, bool),
+        (found, forced, asks): (TraceReason, bool, bool),
         (number, random): (u64, u64),
     ) -> TraceReason {
         let share = number % 10_000;
@@ -165,9 +165,7 @@ impl Tracer {
         let client = || chance(client_share * 10_000.0, random);
         let internal = || headers.get(names::X_ENVOY_INTERNAL).is_some_and(|value| value == "true");
         let reason = match found {
-            TraceReason::No if headers.contains_key(names::X_CLIENT_TRACE_ID) && client() => {
-                TraceReason::Client
-            }
+            TraceReason::No if asks && client() => TraceReason::Client,
             TraceReason::No if forced && internal() => TraceReason::Forced,
             TraceReason::No if within(random_share) => TraceReason::Sampled,
             found => found,
@@ -182,16 +180,15 @@ impl Tracer {
         ((number % 10_000) as f64) < overall * 100.0
     }
 
-    /// Begin the span of a request. `traced`: by the percentages; `allowed`: by their upper bound. Where it is not sampled it is not recorded either (but for a second look), and
+    /// Begin the span of a request, under the context that it brings. `traced`: by the percentages; `allowed`: by their upper bound. Where it is not sampled it is not recorded either (but for a second look), and
     /// the decision is passed on, so that the hops behind this one do not draw again.
     pub fn start(
         &self,
-        headers: &HeaderMap,
+        parent: Option<TraceContext>,
         random: &mut dyn FnMut() -> u64,
         start: SystemTime,
         (traced, allowed, inbound): (bool, bool, bool),
     ) -> Span {
-        let parent = TraceContext::extract(headers);
         let sampled = self.samples(parent.as_ref(), (traced, allowed), random);
         let span_id = nonzero(random);
         let context = match &parent {

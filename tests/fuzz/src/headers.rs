@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pillion_proxy::http::forwarded::{self, Hop};
 use pillion_proxy::http::hop;
+use pillion_proxy::http::presence::Presence;
 use pillion_proxy::model::http::HttpManager;
 
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
@@ -38,7 +39,8 @@ pub(super) fn target(data: &[u8]) {
         ..HttpManager::default()
     };
     let peer = Hop { peer: Some(PEER), port: Some(443), ..Hop::default() };
-    let client = forwarded::apply(&mut headers, &manager, &peer);
+    let present = Presence::of(&headers);
+    let client = forwarded::apply(&mut headers, present, &manager, &peer);
     if manager.use_remote_address && manager.xff_num_trusted_hops == 0 {
         assert_eq!(client, Some(PEER), "nobody in front is trusted");
         let proto = headers.get("x-forwarded-proto");

@@ -282,17 +282,15 @@ pub(super) async fn run<'a>(
     for (at, filter) in filters.iter().enumerate() {
         exchange.notes.at = at;
         let Some(kind) = effective(filter, routed) else { continue };
-        let held;
-        let (filter, kind) = match &filter.config.kind {
-            FilterKind::Discovered(found) => {
-                held = discovered::find(exchange, filter, found)?;
-                let Some(filter) = held.as_deref() else { continue };
-                let Some(kind) = effective(filter, routed) else { continue };
-                (filter, kind)
+        let answer = match at_once(exchange, (filter, kind), routed, request)? {
+            Done::On => None,
+            Done::Answered(answer) => Some(answer),
+            // In a box, so that requests whose filters do not wait stay small.
+            Done::Waits(wait) => {
+                Box::pin(waiting(exchange, (filter, kind), wait, (routed, request))).await?
             }
-            _ => (filter, kind),
         };
-        if let Some(answer) = one(exchange, (filter, kind), routed, request).await? {
+        if let Some(answer) = answer {
             return Ok(Passed::Answered(answer));
         }
         if std::mem::take(&mut exchange.notes.reroute) {
@@ -310,58 +308,57 @@ fn note(exchange: &mut Exchange, routed: Routed<'_>) {
     exchange.note(routed);
 }
 
-/// One filter. What waits is in a box, so that those who do not wait stay small.
-async fn one(
+/// What a filter makes of a request without waiting for anything.
+enum Done {
+    /// The request goes on.
+    On,
+    /// It is answered.
+    Answered(Answer),
+    /// It has to wait.
+    Waits(Wait),
+}
+
+/// What a filter that waits has found out before.
+enum Wait {
+    Fault(fault::Drawn),
+    Other,
+}
+
+impl From<Option<Answer>> for Done {
+    fn from(answer: Option<Answer>) -> Self {
+        answer.map_or(Self::On, Self::Answered)
+    }
+}
+
+/// One filter, as far as it gets at once.
+///
+/// # Errors
+/// It refuses the request.
+fn at_once(
     exchange: &mut Exchange,
     (filter, kind): (&Filter, &FilterKind),
     routed: Routed<'_>,
     request: &mut Request<RequestBody>,
-) -> Result<Option<Answer>, Refusal> {
+) -> Result<Done, Refusal> {
     match (kind, &filter.stats) {
         (FilterKind::Rbac(config), Stats::Rbac(stats)) => {
-            return Ok(rbac::check(exchange, config, stats, request));
+            return Ok(rbac::check(exchange, config, stats, request).into());
         }
         (FilterKind::LocalRateLimit(config), _) => {
             rate_limit::check(exchange, config, (routed, request))?;
         }
         (FilterKind::Fault(config), Stats::Fault(stats)) => {
-            if let Some(drawn) = fault::draw(config, stats, routed, request) {
-                return Ok(Box::pin(fault::inject(exchange, drawn, stats)).await);
-            }
+            let drawn = fault::draw(config, stats, routed, request);
+            return Ok(drawn.map_or(Done::On, |drawn| Done::Waits(Wait::Fault(drawn))));
         }
         (FilterKind::Cors(Some(policy)), Stats::Cors(stats)) => {
-            return Ok(cors::preflight(exchange, policy, stats, request));
-        }
-        (FilterKind::ExtAuthz(_) | FilterKind::ExtAuthzRoute(_), Stats::ExtAuthz(stats)) => {
-            if let FilterKind::ExtAuthz(config) = &filter.config.kind {
-                let asked = (routed, request);
-                let check = ext_authz::check(exchange, (config, filter), stats, asked);
-                return Box::pin(check).await;
-            }
-        }
-        (FilterKind::Jwt(config), Stats::Jwt(stats)) => {
-            return Box::pin(jwt::check(exchange, (config, None), stats, request)).await;
-        }
-        (FilterKind::JwtRoute(route), Stats::Jwt(stats)) => {
-            if let FilterKind::Jwt(config) = &filter.config.kind {
-                let check = jwt::check(exchange, (config, Some(route)), stats, request);
-                return Box::pin(check).await;
-            }
-        }
-        (FilterKind::GlobalRateLimit(config), _) => {
-            let asked = (&**config, None);
-            return Box::pin(global_limit::check(exchange, asked, routed, request)).await;
+            return Ok(cors::preflight(exchange, policy, stats, request).into());
         }
         (FilterKind::HealthCheck(config), Stats::HealthCheck(cache)) => {
-            return Ok(health_check::check(exchange, config, cache, request));
+            return Ok(health_check::check(exchange, config, cache, request).into());
         }
         (FilterKind::StatefulSession(config), _) => {
-            stateful_session::find(exchange, config, request)
-        }
-        (FilterKind::GlobalRateLimitRoute(route), _) => {
-            let FilterKind::GlobalRateLimit(config) = &filter.config.kind else { return Ok(None) };
-            let asked = (&**config, Some(&**route));
-            return Box::pin(global_limit::check(exchange, asked, routed, request)).await;
+            stateful_session::find(exchange, config, request);
         }
         (FilterKind::AdaptiveConcurrency(config), Stats::Adaptive(scope)) => {
             adaptive::limit(exchange, config, scope)?;
@@ -370,27 +367,33 @@ async fn one(
             adaptive::admit(exchange, config, stats)?;
         }
         (FilterKind::Csrf(policy), Stats::Csrf(stats)) => csrf::check(policy, stats, request)?,
-        _ => change(exchange, (filter, kind), routed, request).await?,
+        (
+            FilterKind::Discovered(_)
+            | FilterKind::ExtAuthz(_)
+            | FilterKind::ExtAuthzRoute(_)
+            | FilterKind::Jwt(_)
+            | FilterKind::JwtRoute(_)
+            | FilterKind::GlobalRateLimit(_)
+            | FilterKind::GlobalRateLimitRoute(_)
+            | FilterKind::Buffer(_)
+            | FilterKind::GrpcWeb,
+            _,
+        ) => return Ok(Done::Waits(Wait::Other)),
+        _ => change(exchange, (filter, kind), routed, request),
     }
-    Ok(None)
+    Ok(Done::On)
 }
 
 /// The same for filters that never answer by themselves.
-async fn change(
+fn change(
     exchange: &mut Exchange,
     (filter, kind): (&Filter, &FilterKind),
     routed: Routed<'_>,
     request: &mut Request<RequestBody>,
-) -> Result<(), Refusal> {
+) {
     match (kind, &filter.stats) {
-        (FilterKind::Buffer(most), _) => {
-            Box::pin(buffer::fill(exchange, *most, request)).await?;
-        }
         (FilterKind::HeaderMutation(_), _) => {
             mutate::request(exchange, &mutate::levels(filter, routed), request);
-        }
-        (FilterKind::GrpcWeb, Stats::GrpcWeb(known)) => {
-            Box::pin(grpc_web::request(exchange, known, request)).await?;
         }
         (FilterKind::GrpcStats(config), _) => {
             if let Some(call) = grpc_stats::request(exchange, config, request) {
@@ -402,7 +405,7 @@ async fn change(
             exchange.notes.on_reply(OnReply::Compress(asked));
         }
         (FilterKind::CompressorRoute(route), Stats::Compress(stats)) => {
-            let FilterKind::Compressor(config) = &filter.config.kind else { return Ok(()) };
+            let FilterKind::Compressor(config) = &filter.config.kind else { return };
             let asked = compress::request(config, Some(route), stats, request);
             exchange.notes.on_reply(OnReply::Compress(asked));
         }
@@ -420,14 +423,81 @@ async fn change(
         // CORS without a policy, or settings of another filter's kind: nothing to do.
         _ => {}
     }
-    Ok(())
+}
+
+/// One filter that waits.
+///
+/// # Errors
+/// It refuses the request.
+async fn waiting(
+    exchange: &mut Exchange,
+    (filter, kind): (&Filter, &FilterKind),
+    wait: Wait,
+    (routed, request): (Routed<'_>, &mut Request<RequestBody>),
+) -> Result<Option<Answer>, Refusal> {
+    match (kind, &filter.stats, wait) {
+        (_, Stats::Fault(stats), Wait::Fault(drawn)) => {
+            return Ok(fault::inject(exchange, drawn, stats).await);
+        }
+        (FilterKind::Discovered(found), ..) => {
+            let held = discovered::find(exchange, filter, found)?;
+            let Some(filter) = held.as_deref() else { return Ok(None) };
+            let Some(kind) = effective(filter, routed) else { return Ok(None) };
+            match at_once(exchange, (filter, kind), routed, request)? {
+                Done::On => {}
+                Done::Answered(answer) => return Ok(Some(answer)),
+                Done::Waits(wait) => {
+                    let inner = waiting(exchange, (filter, kind), wait, (routed, request));
+                    return Box::pin(inner).await;
+                }
+            }
+        }
+        (FilterKind::ExtAuthz(_) | FilterKind::ExtAuthzRoute(_), Stats::ExtAuthz(stats), _) => {
+            if let FilterKind::ExtAuthz(config) = &filter.config.kind {
+                let asked = (routed, request);
+                return ext_authz::check(exchange, (config, filter), stats, asked).await;
+            }
+        }
+        (FilterKind::Jwt(config), Stats::Jwt(stats), _) => {
+            return jwt::check(exchange, (config, None), stats, request).await;
+        }
+        (FilterKind::JwtRoute(route), Stats::Jwt(stats), _) => {
+            if let FilterKind::Jwt(config) = &filter.config.kind {
+                return jwt::check(exchange, (config, Some(route)), stats, request).await;
+            }
+        }
+        (FilterKind::GlobalRateLimit(config), ..) => {
+            return global_limit::check(exchange, (config, None), routed, request).await;
+        }
+        (FilterKind::GlobalRateLimitRoute(route), ..) => {
+            if let FilterKind::GlobalRateLimit(config) = &filter.config.kind {
+                let asked = (&**config, Some(&**route));
+                return global_limit::check(exchange, asked, routed, request).await;
+            }
+        }
+        (FilterKind::Buffer(most), ..) => buffer::fill(exchange, *most, request).await?,
+        (FilterKind::GrpcWeb, Stats::GrpcWeb(known), _) => {
+            grpc_web::request(exchange, known, request).await?;
+        }
+        // Settings of another filter's kind: nothing to do.
+        _ => {}
+    }
+    Ok(None)
+}
+
+/// Whether a filter has something to do about an answer.
+pub(super) fn wants_reply(exchange: &Exchange) -> bool {
+    let http = &exchange.connection.http;
+    let by_itself = |filter: &Filter| {
+        matches!(filter.config.kind, FilterKind::HeaderMutation(_) | FilterKind::Discovered(_))
+    };
+    !exchange.notes.on_reply.is_empty()
+        || http.filters.iter().any(by_itself)
+        || (!http.filters.is_empty() && http.context.own.is_failing())
 }
 
 /// Every filter in reverse order, on any answer.
-pub(super) async fn reply(
-    exchange: &mut Exchange,
-    mut response: Response<AnswerBody>,
-) -> Response<AnswerBody> {
+pub(super) async fn reply(exchange: &mut Exchange, response: &mut Response<AnswerBody>) {
     let connection = Arc::clone(&exchange.connection);
     let filters = &connection.http.filters;
     let mut left = std::mem::take(&mut exchange.notes.on_reply);
@@ -446,16 +516,17 @@ pub(super) async fn reply(
             _ => (filters.as_slice(), filter),
         };
         while let Some((_, what)) = left.pop_if(|(of, _)| *of == at) {
-            response = noted(exchange, (filters, filter), what, response).await;
+            let whole = std::mem::replace(response, Response::new(AnswerBody::Empty));
+            *response = noted(exchange, (filters, filter), what, whole).await;
         }
         if matches!(filter.config.kind, FilterKind::HeaderMutation(_)) {
             let routed = Routed::again(exchange);
             if effective(filter, routed).is_some() {
-                response = mutate::response(exchange, &mutate::levels(filter, routed), response);
+                let whole = std::mem::replace(response, Response::new(AnswerBody::Empty));
+                *response = mutate::response(exchange, &mutate::levels(filter, routed), whole);
             }
         }
     }
-    response
 }
 
 /// What a filter wanted to do about the answer.

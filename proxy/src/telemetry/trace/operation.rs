@@ -22,12 +22,17 @@ pub(super) struct Operation {
 
 impl Span {
     /// Take the name that the route has for it. A client's proxy passes it on with the request; a server's takes
-    /// what it is told so, and passes nothing on to the service.
-    pub fn decorate(&mut self, decorator: Option<Arc<Decorator>>, headers: &mut HeaderMap) {
+    /// what it is told so (`told`: it may be), and passes nothing on to the service.
+    pub fn decorate(
+        &mut self,
+        decorator: Option<Arc<Decorator>>,
+        headers: &mut HeaderMap,
+        told: bool,
+    ) {
         self.operation.of_route = decorator;
-        if self.inbound {
+        if self.inbound && told {
             self.hear(headers);
-        } else {
+        } else if !self.inbound {
             self.tell(headers);
         }
     }

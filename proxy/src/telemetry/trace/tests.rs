@@ -34,14 +34,15 @@ fn tracer(random_sampling: f64) -> (Tracer, mpsc::Receiver<FinishedSpan>) {
 #[test]
 fn a_request_that_is_not_sampled_tells_so_to_the_next_hop_and_is_not_recorded() {
     let (tracer, mut spans) = tracer(0.0);
-    let span = tracer.start(&HeaderMap::new(), &mut || 7, UNIX_EPOCH, (false, true, true));
+    let span = tracer.start(None, &mut || 7, UNIX_EPOCH, (false, true, true));
     let mut headers = HeaderMap::new();
     span.inject(&mut headers);
     let text = headers["traceparent"].to_str().unwrap().to_owned();
     assert!(text.ends_with("-00"), "{text}");
     span.finish(&Record::default(), UNIX_EPOCH, None);
     assert!(spans.try_recv().is_err());
-    let next = tracer.start(&headers, &mut || 9, UNIX_EPOCH, (false, true, true));
+    let next =
+        tracer.start(TraceContext::extract(&headers), &mut || 9, UNIX_EPOCH, (false, true, true));
     assert!(!next.is_sampled());
     assert!(text.contains(&next.trace_id().to_string()));
 }
@@ -51,7 +52,8 @@ fn a_sampled_parent_is_followed() {
     let (tracer, mut spans) = tracer(0.0);
     let mut headers = HeaderMap::new();
     TraceContext::root(TraceId::new(1, 2), 3, true).inject(&mut headers);
-    let span = tracer.start(&headers, &mut || 4, UNIX_EPOCH, (false, true, false));
+    let span =
+        tracer.start(TraceContext::extract(&headers), &mut || 4, UNIX_EPOCH, (false, true, false));
     span.finish(&Record { status: Some(200), ..Record::default() }, UNIX_EPOCH, None);
     let finished = spans.try_recv().unwrap();
     assert_eq!(finished.parent, Some(3));
@@ -73,7 +75,8 @@ fn why_a_request_is_traced() {
     let (tracer, _spans) = tracer(25.0);
     let reason = |headers: &HeaderMap, found, number| {
         let forced = headers.contains_key(names::X_ENVOY_FORCE_TRACE);
-        tracer.reason(None, headers, (found, forced), (number, 0))
+        let asks = headers.contains_key(names::X_CLIENT_TRACE_ID);
+        tracer.reason(None, headers, (found, forced, asks), (number, 0))
     };
     let none = HeaderMap::new();
     assert_eq!(reason(&none, TraceReason::No, 2499), TraceReason::Sampled);
@@ -100,7 +103,7 @@ fn with_tail(per_second: u32, tags: &[&str]) -> (Tracer, mpsc::Receiver<Finished
 #[test]
 fn what_failed_is_sent_though_the_next_hop_was_told_that_it_is_not_sampled() {
     let (tracer, mut spans) = with_tail(2, &[]);
-    let begin = || tracer.start(&HeaderMap::new(), &mut || 7, UNIX_EPOCH, (false, true, true));
+    let begin = || tracer.start(None, &mut || 7, UNIX_EPOCH, (false, true, true));
     let mut onward = HeaderMap::new();
     begin().inject(&mut onward);
     assert!(onward["traceparent"].to_str().unwrap().ends_with("-00"));
@@ -129,7 +132,8 @@ fn a_sampled_span_needs_no_second_look() {
     let (tracer, _spans) = with_tail(1, &[]);
     let mut headers = HeaderMap::new();
     TraceContext::root(TraceId::new(1, 2), 3, true).inject(&mut headers);
-    let span = tracer.start(&headers, &mut || 4, UNIX_EPOCH, (false, true, true));
+    let span =
+        tracer.start(TraceContext::extract(&headers), &mut || 4, UNIX_EPOCH, (false, true, true));
     assert_eq!(span.wants(), Wants::All);
     assert_eq!(span.look_again(&Outcome::default(), UNIX_EPOCH), None);
 }
@@ -138,7 +142,7 @@ fn a_sampled_span_needs_no_second_look() {
 fn no_more_is_kept_than_the_span_will_tell() {
     let wants = |tags: &[&str]| {
         let (tracer, _spans) = with_tail(1, tags);
-        let span = tracer.start(&HeaderMap::new(), &mut || 7, UNIX_EPOCH, (false, true, true));
+        let span = tracer.start(None, &mut || 7, UNIX_EPOCH, (false, true, true));
         match span.wants() {
             Wants::Head(names) => Some(names.iter().any(|name| name == "x-user")),
             Wants::All => None,
@@ -149,6 +153,6 @@ fn no_more_is_kept_than_the_span_will_tell() {
     assert_eq!(wants(&["%REQ(X-USER)%"]), Some(true));
     assert_eq!(wants(&["%REQ(X-USER)%", "%RESP(X-COST)%"]), None);
     let (tracer, _spans) = tracer(0.0);
-    let span = tracer.start(&HeaderMap::new(), &mut || 7, UNIX_EPOCH, (false, true, true));
+    let span = tracer.start(None, &mut || 7, UNIX_EPOCH, (false, true, true));
     assert_eq!(span.wants(), Wants::Nothing);
 }
