@@ -10,6 +10,7 @@ pub mod guard;
 pub mod h1;
 pub mod hop;
 pub mod meter;
+pub mod number;
 pub mod path;
 pub mod presence;
 pub mod replay;

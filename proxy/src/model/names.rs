@@ -14,6 +14,8 @@ pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// The id of a request, on all its hops.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// W3C Trace Context: the trace, and the caller's span.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Envoy: the request comes from within.
 pub const X_ENVOY_INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
 /// Envoy: it is traced, whatever chance says.

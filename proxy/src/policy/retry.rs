@@ -53,6 +53,9 @@ impl Wait {
     }
 }
 
+/// Headers that ask for retries.
+const ASKING: [HeaderName; 2] = [names::X_ENVOY_RETRY_ON, names::X_ENVOY_RETRY_GRPC_ON];
+
 impl<'a> Retries<'a> {
     /// What the route allows, with what the client's `x-envoy-retry-on`,
     /// `x-envoy-retry-grpc-on` and `x-envoy-max-retries` add (`asked`: [`names::envoy`] of its headers).
@@ -63,7 +66,7 @@ impl<'a> Retries<'a> {
     ) -> Self {
         let mut on = policy.map(|policy| policy.on).unwrap_or_default();
         let mut left = policy.map_or(1, |policy| policy.num_retries);
-        for name in [names::X_ENVOY_RETRY_ON, names::X_ENVOY_RETRY_GRPC_ON] {
+        for name in ASKING.iter().filter(|_| !asked.is_empty()) {
             if let Some(text) = asked.get(name).and_then(|value| value.to_str().ok()) {
                 for condition in text.split(',') {
                     on.enable(condition.trim());

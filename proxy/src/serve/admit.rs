@@ -13,7 +13,7 @@ use super::read;
 use super::reply::{self, Answer};
 use crate::cluster::{Cluster, Endpoint, Live, RequestPermit};
 use crate::http::body::RequestBody;
-use crate::http::target;
+use crate::http::{number, target};
 use crate::model::balancing::SubsetMatch;
 use crate::model::http::RouteSource;
 use crate::model::matcher::RequestView;
@@ -310,7 +310,7 @@ pub(super) fn prepare(
     headers::to_upstream(exchange, plan, request);
     // After the route's changes: those may ask for retries too.
     let envoys = names::envoy(request.headers());
-    if RETRY_HEADERS.iter().any(|name| envoys.contains_key(name)) {
+    if !envoys.is_empty() && RETRY_HEADERS.iter().any(|name| envoys.contains_key(name)) {
         let view = read::view(request);
         plan.retries = Retries::new(policy(plan.forward, plan.host), &view, envoys);
         for name in RETRY_HEADERS {
@@ -321,7 +321,7 @@ pub(super) fn prepare(
     let timeout = plan.timeouts.per_try.or(plan.timeouts.global);
     if let Some(timeout) = timeout {
         let millis = crate::model::duration::millis(timeout);
-        request.headers_mut().insert(EXPECTED_TIMEOUT, HeaderValue::from(millis));
+        request.headers_mut().insert(EXPECTED_TIMEOUT, number::value(millis));
     }
     super::record::inject_span(exchange, request);
     super::record::keep_head(exchange, request);

@@ -15,12 +15,9 @@ use crate::policy::retry::{Outcome, Wait};
 use crate::telemetry::reason::{Reason, Refusal, Sent, Side};
 
 /// What follows a try.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "lives for one match; boxing would cost an allocation a request"
-)]
 pub(super) enum Next {
-    Final(Response<ResponseBody>),
+    /// Nothing: what came of it is passed on.
+    Final,
     AgainAfter(Duration),
 }
 
@@ -42,21 +39,17 @@ pub(super) fn after(
     plan: &mut Plan<'_>,
     source: &mut Source<'_>,
     tried: &mut Tried,
-    outcome: Result<Response<ResponseBody>, SendError>,
-) -> Result<Next, Refusal> {
+    outcome: &Result<Response<ResponseBody>, SendError>,
+) -> Next {
     let repeated = tried.permit.take().is_some();
-    let outcome = match outcome {
-        Ok(response) => Ok(response),
-        Err(SendError { refusal, unsent }) => {
-            if let Some(next) = excuse(plan, source, tried, (&refusal, unsent)) {
-                return Ok(next);
-            }
-            Err(refusal)
-        }
-    };
-    let ended = match &outcome {
+    if let Err(SendError { refusal, unsent }) = outcome
+        && let Some(next) = excuse(plan, source, tried, (refusal, *unsent))
+    {
+        return next;
+    }
+    let ended = match outcome {
         Ok(response) => Outcome::Response(response.status(), response.headers()),
-        Err(refusal) => Outcome::Failure(refusal),
+        Err(error) => Outcome::Failure(&error.refusal),
     };
     let wanted = plan.retries.wants(&ended);
     let asked = if wanted { plan.retries.asked(&ended, SystemTime::now()) } else { None };
@@ -64,23 +57,20 @@ pub(super) fn after(
         && source.can_repeat()
         && let Some(wait) = try_again(exchange, plan, tried, asked)
     {
-        tried.timed_out = matches!(&outcome, Err(refusal) if is_timeout(refusal.reason));
-        if let Ok(response) = &outcome {
+        tried.timed_out = matches!(outcome, Err(error) if is_timeout(error.refusal.reason));
+        if let Ok(response) = outcome {
             plan.cluster.stats.charge_retried(response.status().as_u16());
         }
-        return Ok(Next::AgainAfter(wait));
+        return Next::AgainAfter(wait);
     }
     if repeated && !wanted {
         plan.cluster.stats.upstream_rq_retry_success.inc();
         exchange.count(|stats| stats.retry_success.inc());
     }
-    match outcome {
-        Ok(response) => Ok(Next::Final(response)),
-        Err(refusal) => {
-            failed(exchange, &refusal);
-            Err(refusal)
-        }
+    if let Err(error) = outcome {
+        failed(exchange, &error.refusal);
     }
+    Next::Final
 }
 
 fn is_timeout(reason: Reason) -> bool {

@@ -67,14 +67,17 @@ pub(super) async fn run(
         let outcome = one_try(exchange, plan, (&endpoint, &clock), (request, options)).await;
         count(exchange, &outcome);
         observe(&plan.leaf.0, &endpoint, &outcome);
-        let next = again::after(exchange, plan, &mut source, &mut tried, outcome)?;
-        tried.endpoints.push(endpoint);
-        match next {
-            Next::Final(response) => {
-                mirror::send(exchange, plan, &source);
-                return Ok(response);
+        match again::after(exchange, plan, &mut source, &mut tried, &outcome) {
+            Next::Final => {
+                if outcome.is_ok() {
+                    mirror::send(exchange, plan, &source);
+                }
+                return outcome.map_err(|error| error.refusal);
             }
             Next::AgainAfter(wait) => {
+                // What there is of an answer is not wanted while the next try waits.
+                drop(outcome);
+                tried.endpoints.push(endpoint);
                 again::back_off(&clock, wait, &exchange.connection.timers).await?;
             }
         }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -123,8 +124,7 @@ pub(super) async fn serve_http(http: Arc<Http>, ends: Ends, mut io: Io, drain: W
     if h2 {
         Box::pin(serve_http2(&connection, io)).await;
     } else {
-        // In a box: a connection without a request does not carry the state of one.
-        let answer = |request| Box::pin(answer(Arc::clone(&connection), request));
+        let answer = |request| answer(&connection, request);
         let serving = http1::serve(io, http1::Settings::new(&http.manager), answer);
         if let Err(error) = connection.watch_over(serving).await {
             tracing::debug!(connection = connection.id, %error, "downstream connection ended");
@@ -139,8 +139,7 @@ async fn serve_http2(connection: &Arc<Connection>, io: Metered) {
     let http = &connection.http;
     let for_service = Arc::clone(connection);
     let service = service_fn(move |request: Request<Incoming>| {
-        // In a box: whoever serves the connection hands it on by value, from one place to the next.
-        let answered = Box::pin(answer(Arc::clone(&for_service), request.map(Arrived::Http2)));
+        let answered = answer(&for_service, request.map(Arrived::Http2));
         async move { Ok::<_, Infallible>(answered.await) }
     });
     let io = Gather::new(io);
@@ -158,15 +157,14 @@ async fn serve_http2(connection: &Arc<Connection>, io: Metered) {
     }
 }
 
-/// Serve one request, and see whether the connection is to end.
-async fn answer(connection: Arc<Connection>, request: Request<Arrived>) -> Response<ReplyBody> {
+/// Serve one request. In a box: a connection without a request does not carry the state of one, and whoever serves
+/// the connection hands it on by value.
+fn answer(
+    connection: &Arc<Connection>,
+    request: Request<Arrived>,
+) -> Pin<Box<impl Future<Output = Response<ReplyBody>> + use<>>> {
     connection.lifetime.request();
-    let mut response = Exchange::serve(Arc::clone(&connection), request).await;
-    connection.lifetime.say_goodbye(&mut response);
-    if connection.http.overload.ends_connections() && connection.lifetime.end_soon(&mut response) {
-        connection.http.stats.overload.downstream_cx_overload_disable_keepalive.inc();
-    }
-    response
+    Box::pin(Exchange::serve(Arc::clone(connection), request))
 }
 
 /// The h2 crate ended it, because too many streams were reset before anybody could look at them.
@@ -228,6 +226,15 @@ fn http2(manager: &HttpManager) -> hyper::server::conn::http2::Builder<TokioExec
 }
 
 impl Connection {
+    /// See whether the connection is to end after an answer, and say so in it.
+    pub(super) fn conclude(&self, response: &mut Response<ReplyBody>) {
+        self.lifetime.say_goodbye(response);
+        let overload = &self.http.overload;
+        if overload.ends_connections() && self.lifetime.end_soon(response) {
+            self.http.stats.overload.downstream_cx_overload_disable_keepalive.inc();
+        }
+    }
+
     async fn watch_over<E>(&self, serving: impl Graceful<Output = Result<(), E>>) -> Result<(), E> {
         self.lifetime.watch_over(serving, &self.drain, &self.http).await
     }

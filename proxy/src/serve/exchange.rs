@@ -13,7 +13,7 @@ use super::attempt;
 use super::body::ReplyBody;
 use super::connection::Connection;
 use super::filter::{self, Notes, Passed, Routed};
-use super::read;
+use super::read::{self, Accepted};
 use super::redirects::{self, Followed};
 use super::reply::{self, Answer};
 use super::route_stats::RequestStats;
@@ -163,32 +163,37 @@ enum Pass {
 
 impl Exchange {
     /// Serve one request. Never fails: whatever goes wrong becomes an answer.
-    pub(crate) async fn serve(
+    pub(crate) fn serve(
         connection: Arc<Connection>,
         request: Request<Arrived>,
-    ) -> Response<ReplyBody> {
+    ) -> impl Future<Output = Response<ReplyBody>> {
         let http2 = connection.is_http2();
         let mut exchange = Box::new(Self::begin(connection, &request));
-        let outcome = exchange.answer(request).await;
-        let ends = exchange.upgrade.is_some() && !http2;
-        let mut response = reply::send(exchange, outcome).await;
-        if ends {
-            upgrade::refused(&mut response);
+        // read, at once: a request that a future is given is kept by it twice.
+        let accepted = read::accept(&mut exchange, request);
+        async move {
+            let outcome = match accepted {
+                Ok(Accepted::Request(mut request)) => exchange.answer(&mut request).await,
+                Ok(Accepted::Answer(answer)) => Ok(*answer),
+                Err(refusal) => Err(refusal),
+            };
+            let ends = exchange.upgrade.is_some() && !http2;
+            let connection = Arc::clone(&exchange.connection);
+            let mut response = reply::send(exchange, outcome).await;
+            if ends {
+                upgrade::refused(&mut response);
+            }
+            connection.conclude(&mut response);
+            response
         }
-        response
     }
 
-    /// Steps three to seven; the eighth, the reply, is made of what this returns.
-    async fn answer(&mut self, request: Request<Arrived>) -> Result<Answer, Refusal> {
-        // read
-        let mut request = match read::accept(self, request)? {
-            read::Accepted::Request(request) => request,
-            read::Accepted::Answer(answer) => return Ok(answer),
-        };
+    /// Steps four to seven; the eighth, the reply, is made of what this returns.
+    async fn answer(&mut self, request: &mut Request<RequestBody>) -> Result<Answer, Refusal> {
         let live = Arc::clone(&self.live);
         let connection = Arc::clone(&self.connection);
         let table = admit::route_table(&live, &connection.http.manager.routes);
-        self.begin_trace(table.as_ref().ok().copied(), &mut request);
+        self.begin_trace(table.as_ref().ok().copied(), request);
         let table = table?;
         if !self.facts.internal {
             for name in &table.internal_only {
@@ -197,9 +202,9 @@ impl Exchange {
         }
         let mut followed = Followed::default();
         loop {
-            match self.pass(table, &mut request, &mut followed).await? {
+            match self.pass(table, request, &mut followed).await? {
                 Pass::Answer(answer) => return Ok(answer),
-                Pass::Elsewhere(next) => request = next,
+                Pass::Elsewhere(next) => *request = next,
             }
         }
     }
@@ -214,13 +219,7 @@ impl Exchange {
         let connection = Arc::clone(&self.connection);
         // route
         let mut routed = self.choose(table, request);
-        if let Some(route) = routed.matched.and_then(|matched| matched.route) {
-            upgrade::admit(self, route)?;
-        }
-        if let Some(matched) = routed.matched
-            && let Some(answer) = admit::tls_required(&connection, matched.host, request)
-        {
-            self.facts.host = Some(Arc::clone(matched.host));
+        if let Some(answer) = self.refused_by(routed, request)? {
             return Ok(Pass::Answer(answer));
         }
         super::record::begin(self, routed);
@@ -252,11 +251,12 @@ impl Exchange {
         let kept = forward
             .internal_redirect
             .as_deref()
-            .map(|policy| (policy, redirects::keep(request, plan.buffer_limit())));
+            .map(|policy| (policy, Box::new(redirects::keep(request, plan.buffer_limit()))));
         admit::prepare(self, &mut plan, request)?;
         if self.upgrade.is_some() {
             if forward.connect && request.method() == Method::CONNECT {
-                return tunnel::open(self, plan, authority(request)).await.map(Pass::Answer);
+                let open = Box::pin(tunnel::open(self, plan, authority(request)));
+                return open.await.map(Pass::Answer);
             }
             plan.timeouts = upgrade::unlimited(plan.timeouts);
         }
@@ -264,7 +264,7 @@ impl Exchange {
         let response = attempt::run(self, &mut plan, request).await?;
         if let Some((policy, kept)) = kept
             && let Some(next) =
-                redirects::follow(self, (table, route), policy, (kept, followed), &response)
+                redirects::follow(self, (table, route), policy, (*kept, followed), &response)
         {
             self.facts.attempts = 0;
             self.facts.cluster = None;
@@ -272,7 +272,28 @@ impl Exchange {
         }
         // reply
         self.facts.status = Some(response.status());
-        upgrade::answered(self, plan, response).await.map(Pass::Answer)
+        if self.upgrade.is_some() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let answered = Box::pin(upgrade::answered(self, plan, response));
+            return answered.await.map(Pass::Answer);
+        }
+        Ok(Pass::Answer(reply::from_upstream(self, plan, response).await))
+    }
+
+    /// What the route, or its virtual host, does not take: an upgrade, or plain text.
+    fn refused_by(
+        &mut self,
+        routed: Routed<'_>,
+        request: &Request<RequestBody>,
+    ) -> Result<Option<Answer>, Refusal> {
+        let Some(Match { host, route }) = routed.matched else { return Ok(None) };
+        if let Some(route) = route {
+            upgrade::admit(self, route)?;
+        }
+        let answer = admit::tls_required(&self.connection, host, request);
+        if answer.is_some() {
+            self.facts.host = Some(Arc::clone(host));
+        }
+        Ok(answer)
     }
 
     /// Begin the span, as the connection manager wants it, or the route.

@@ -28,11 +28,15 @@ use crate::telemetry::stats::Counter;
 use crate::telemetry::trace::TraceReason;
 
 /// What reading a request leads to.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved once; boxing would cost an allocation a request"
+)]
 pub(super) enum Accepted {
     /// Go on with it.
     Request(Request<RequestBody>),
     /// It is answered already.
-    Answer(Answer),
+    Answer(Box<Answer>),
 }
 
 /// The parts of a request that matchers see.
@@ -95,7 +99,7 @@ pub(super) fn accept(
     default_host(&mut request, manager);
     check_authority(&request)?;
     if let Some(answer) = clean_path(&mut request, &connection)? {
-        return Ok(Accepted::Answer(answer));
+        return Ok(Accepted::Answer(Box::new(answer)));
     }
     if manager.strip_trailing_host_dot {
         strip_dot(&mut request);

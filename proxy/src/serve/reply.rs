@@ -15,7 +15,7 @@ use super::tunnel::{self, Tunnel};
 use super::{filter, headers, local_reply};
 use crate::cluster::{RequestPermit, ResponseBody};
 use crate::http::presence::Presence;
-use crate::http::{grpc, hop};
+use crate::http::{grpc, hop, number};
 use crate::model::duration::millis;
 use crate::model::http::ServerHeader;
 use crate::model::listener::Direction;
@@ -150,7 +150,7 @@ pub(super) async fn dress(
         && let (Some(after), Some(sent)) =
             (exchange.facts.response_after, exchange.facts.sent_after)
     {
-        map.insert(SERVICE_TIME, HeaderValue::from(millis(after.saturating_sub(sent))));
+        map.insert(SERVICE_TIME, number::value(millis(after.saturating_sub(sent))));
     }
     if plan.host.include_attempt_count_in_response {
         map.insert(ATTEMPT_COUNT, HeaderValue::from(exchange.facts.attempts));

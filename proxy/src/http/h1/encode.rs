@@ -6,6 +6,7 @@ use http::{Extensions, HeaderMap, HeaderName, Method, StatusCode, Uri, request, 
 
 use super::Framing;
 use super::spelling::Spelling;
+use crate::http::number::Digits;
 
 /// Which line of a request stands for its target (RFC 9112 section 3.2).
 fn target<'u>(method: &Method, uri: &'u Uri) -> &'u str {
@@ -163,18 +164,7 @@ fn line(value: &[u8], out: &mut BytesMut) {
 }
 
 fn decimal(number: u64, out: &mut BytesMut) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    let mut rest = number;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    line(&digits[at..], out);
+    line(Digits::of(number).as_bytes(), out);
 }
 
 /// How names are written.

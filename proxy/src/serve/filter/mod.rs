@@ -284,7 +284,7 @@ pub(super) async fn run<'a>(
         let Some(kind) = effective(filter, routed) else { continue };
         let answer = match at_once(exchange, (filter, kind), routed, request)? {
             Done::On => None,
-            Done::Answered(answer) => Some(answer),
+            Done::Answered(answer) => Some(*answer),
             // In a box, so that requests whose filters do not wait stay small.
             Done::Waits(wait) => {
                 Box::pin(waiting(exchange, (filter, kind), wait, (routed, request))).await?
@@ -313,7 +313,7 @@ enum Done {
     /// The request goes on.
     On,
     /// It is answered.
-    Answered(Answer),
+    Answered(Box<Answer>),
     /// It has to wait.
     Waits(Wait),
 }
@@ -326,7 +326,7 @@ enum Wait {
 
 impl From<Option<Answer>> for Done {
     fn from(answer: Option<Answer>) -> Self {
-        answer.map_or(Self::On, Self::Answered)
+        answer.map_or(Self::On, |answer| Self::Answered(Box::new(answer)))
     }
 }
 
@@ -445,7 +445,7 @@ async fn waiting(
             let Some(kind) = effective(filter, routed) else { return Ok(None) };
             match at_once(exchange, (filter, kind), routed, request)? {
                 Done::On => {}
-                Done::Answered(answer) => return Ok(Some(answer)),
+                Done::Answered(answer) => return Ok(Some(*answer)),
                 Done::Waits(wait) => {
                     let inner = waiting(exchange, (filter, kind), wait, (routed, request));
                     return Box::pin(inner).await;

@@ -4,9 +4,9 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::model::names::TRACEPARENT;
 use crate::telemetry::hex;
 
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const B3_SINGLE: HeaderName = HeaderName::from_static("b3");
 const B3_TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
@@ -173,9 +173,16 @@ fn parse(text: &str) -> Option<TraceContext> {
     })
 }
 
+/// Up to 32 lower-case digits.
 fn hex(text: &str) -> Option<u128> {
-    let lower = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    if lower { u128::from_str_radix(text, 16).ok() } else { None }
+    text.bytes().try_fold(0, |number: u128, digit| {
+        let digit = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        Some(number << 4 | u128::from(digit))
+    })
 }
 
 /// All lines as one list; empty members are dropped, and the whole if there are too many.

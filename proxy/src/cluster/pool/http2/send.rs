@@ -9,7 +9,7 @@ use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{RecvStream, SendStream};
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, HeaderName, Method, Request, Response};
 use http_body::Body as _;
 use hyper::ext::Protocol;
 
@@ -18,6 +18,11 @@ use super::tunnel::Tunnel;
 use super::{Arriving, Error, Streams};
 use crate::http::body::RequestBody;
 use crate::http::{hop, upgraded};
+use crate::model::names;
+
+/// Headers that are different in every request. In the compression's table they would only take the place of others, and
+/// be searched in vain by every request after; a value that is said to be sensitive does not get into it.
+const UNIQUE: [HeaderName; 2] = [names::X_REQUEST_ID, names::TRACEPARENT];
 
 /// Sends a request, and waits for the head of its answer. The head of the request is gone then, unless it was not sent.
 /// When this is dropped the stream is reset.
@@ -108,6 +113,11 @@ fn take_head(request: &mut Request<RequestBody>) -> Result<Request<()>, Error> {
     let known = request.body().size_hint().exact();
     if let Some(length) = known.filter(|length| *length != 0 || expects_content(request.method())) {
         request.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    for name in UNIQUE {
+        if let Some(value) = request.headers_mut().get_mut(name) {
+            value.set_sensitive(true);
+        }
     }
     let mut head = Request::new(());
     *head.method_mut() = std::mem::take(request.method_mut());
