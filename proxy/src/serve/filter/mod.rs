@@ -10,6 +10,7 @@
 
 mod accept_encoding;
 mod adaptive;
+mod answer;
 mod bandwidth;
 mod buffer;
 mod compress;
@@ -30,6 +31,7 @@ mod mutate;
 mod note;
 mod rate_limit;
 mod rbac;
+mod request;
 mod rls;
 mod stateful_session;
 mod whole;
@@ -37,16 +39,15 @@ mod whole;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue};
+
+pub(super) use answer::{reply, wants_reply};
+pub(super) use request::run;
 
 use super::admit::{self, NamedHosts};
-use super::body::AnswerBody;
 use super::exchange::Exchange;
-use super::headers;
-use super::record;
 use super::reply::Answer;
 use crate::cluster::Clusters;
-use crate::http::body::RequestBody;
 use crate::model::Name;
 use crate::model::adaptive::Admission;
 use crate::model::ext_authz::Change;
@@ -55,7 +56,6 @@ use crate::model::matcher::RequestView;
 use crate::model::rate_limit::{LocalRateLimit, Taken};
 use crate::model::route::{Action, RouteTable, Target, WeightedCluster};
 use crate::route::{self, Given, Match};
-use crate::telemetry::reason::Refusal;
 use crate::telemetry::stats::{GaugeGuard, Registry, Scope};
 
 /// Namespace of what RBAC notes.
@@ -265,319 +265,6 @@ pub(super) fn begin(filters: &[Filter], clusters: &Arc<Clusters>) {
             jwt::fetch_ahead(config, stats, clusters);
         }
     }
-}
-
-/// Every filter in order, until one of them answers.
-///
-/// # Errors
-/// A filter refuses the request.
-pub(super) async fn run<'a>(
-    exchange: &mut Exchange,
-    filters: &[Filter],
-    routed: Routed<'a>,
-    request: &mut Request<RequestBody>,
-) -> Result<Passed<'a>, Refusal> {
-    let mut routed = routed;
-    note(exchange, routed);
-    for (at, filter) in filters.iter().enumerate() {
-        exchange.notes.at = at;
-        let Some(kind) = effective(filter, routed) else { continue };
-        let answer = match at_once(exchange, (filter, kind), routed, request)? {
-            Done::On => None,
-            Done::Answered(answer) => Some(*answer),
-            // In a box, so that requests whose filters do not wait stay small.
-            Done::Waits(wait) => {
-                Box::pin(waiting(exchange, (filter, kind), wait, (routed, request))).await?
-            }
-        };
-        if let Some(answer) = answer {
-            return Ok(Passed::Answered(answer));
-        }
-        if std::mem::take(&mut exchange.notes.reroute) {
-            routed = exchange.choose(routed.table, request);
-            note(exchange, routed);
-        }
-    }
-    // Logs tell the request as it went on.
-    record::keep_head(exchange, request);
-    Ok(Passed::On(routed))
-}
-
-fn note(exchange: &mut Exchange, routed: Routed<'_>) {
-    exchange.notes.weighted = routed.drawn_at();
-    exchange.note(routed);
-}
-
-/// What a filter makes of a request without waiting for anything.
-enum Done {
-    /// The request goes on.
-    On,
-    /// It is answered.
-    Answered(Box<Answer>),
-    /// It has to wait.
-    Waits(Wait),
-}
-
-/// What a filter that waits has found out before.
-enum Wait {
-    Fault(fault::Drawn),
-    Other,
-}
-
-impl From<Option<Answer>> for Done {
-    fn from(answer: Option<Answer>) -> Self {
-        answer.map_or(Self::On, |answer| Self::Answered(Box::new(answer)))
-    }
-}
-
-/// One filter, as far as it gets at once.
-///
-/// # Errors
-/// It refuses the request.
-fn at_once(
-    exchange: &mut Exchange,
-    (filter, kind): (&Filter, &FilterKind),
-    routed: Routed<'_>,
-    request: &mut Request<RequestBody>,
-) -> Result<Done, Refusal> {
-    match (kind, &filter.stats) {
-        (FilterKind::Rbac(config), Stats::Rbac(stats)) => {
-            return Ok(rbac::check(exchange, config, stats, request).into());
-        }
-        (FilterKind::LocalRateLimit(config), _) => {
-            rate_limit::check(exchange, config, (routed, request))?;
-        }
-        (FilterKind::Fault(config), Stats::Fault(stats)) => {
-            let drawn = fault::draw(config, stats, routed, request);
-            return Ok(drawn.map_or(Done::On, |drawn| Done::Waits(Wait::Fault(drawn))));
-        }
-        (FilterKind::Cors(Some(policy)), Stats::Cors(stats)) => {
-            return Ok(cors::preflight(exchange, policy, stats, request).into());
-        }
-        (FilterKind::HealthCheck(config), Stats::HealthCheck(cache)) => {
-            return Ok(health_check::check(exchange, config, cache, request).into());
-        }
-        (FilterKind::StatefulSession(config), _) => {
-            stateful_session::find(exchange, config, request);
-        }
-        (FilterKind::AdaptiveConcurrency(config), Stats::Adaptive(scope)) => {
-            adaptive::limit(exchange, config, scope)?;
-        }
-        (FilterKind::Admission(config), Stats::Admission(stats)) => {
-            adaptive::admit(exchange, config, stats)?;
-        }
-        (FilterKind::Csrf(policy), Stats::Csrf(stats)) => csrf::check(policy, stats, request)?,
-        (
-            FilterKind::Discovered(_)
-            | FilterKind::ExtAuthz(_)
-            | FilterKind::ExtAuthzRoute(_)
-            | FilterKind::Jwt(_)
-            | FilterKind::JwtRoute(_)
-            | FilterKind::GlobalRateLimit(_)
-            | FilterKind::GlobalRateLimitRoute(_)
-            | FilterKind::Buffer(_)
-            | FilterKind::GrpcWeb,
-            _,
-        ) => return Ok(Done::Waits(Wait::Other)),
-        _ => change(exchange, (filter, kind), routed, request),
-    }
-    Ok(Done::On)
-}
-
-/// The same for filters that never answer by themselves.
-fn change(
-    exchange: &mut Exchange,
-    (filter, kind): (&Filter, &FilterKind),
-    routed: Routed<'_>,
-    request: &mut Request<RequestBody>,
-) {
-    match (kind, &filter.stats) {
-        (FilterKind::HeaderMutation(_), _) => {
-            mutate::request(exchange, &mutate::levels(filter, routed), request);
-        }
-        (FilterKind::GrpcStats(config), _) => {
-            if let Some(call) = grpc_stats::request(exchange, config, request) {
-                exchange.notes.on_reply(OnReply::GrpcStats(call));
-            }
-        }
-        (FilterKind::Compressor(config), Stats::Compress(stats)) => {
-            let asked = compress::request(config, None, stats, request);
-            exchange.notes.on_reply(OnReply::Compress(asked));
-        }
-        (FilterKind::CompressorRoute(route), Stats::Compress(stats)) => {
-            let FilterKind::Compressor(config) = &filter.config.kind else { return };
-            let asked = compress::request(config, Some(route), stats, request);
-            exchange.notes.on_reply(OnReply::Compress(asked));
-        }
-        (FilterKind::SetState(all), _) => note::state(exchange, all, request),
-        (FilterKind::HeaderToMetadata(rules), _) => note::headers(exchange, rules, request),
-        (FilterKind::Decompressor(config), Stats::Decompress(stats)) => {
-            decompress::request(config, stats, request);
-            exchange.notes.on_reply(OnReply::Decompress);
-        }
-        (FilterKind::BandwidthLimit(config), _) => {
-            let registry = &exchange.connection.http.context.registry;
-            let limited = bandwidth::request(config, registry, request);
-            exchange.notes.on_reply(OnReply::Bandwidth(limited));
-        }
-        // CORS without a policy, or settings of another filter's kind: nothing to do.
-        _ => {}
-    }
-}
-
-/// One filter that waits.
-///
-/// # Errors
-/// It refuses the request.
-async fn waiting(
-    exchange: &mut Exchange,
-    (filter, kind): (&Filter, &FilterKind),
-    wait: Wait,
-    (routed, request): (Routed<'_>, &mut Request<RequestBody>),
-) -> Result<Option<Answer>, Refusal> {
-    match (kind, &filter.stats, wait) {
-        (_, Stats::Fault(stats), Wait::Fault(drawn)) => {
-            return Ok(fault::inject(exchange, drawn, stats).await);
-        }
-        (FilterKind::Discovered(found), ..) => {
-            let held = discovered::find(exchange, filter, found)?;
-            let Some(filter) = held.as_deref() else { return Ok(None) };
-            let Some(kind) = effective(filter, routed) else { return Ok(None) };
-            match at_once(exchange, (filter, kind), routed, request)? {
-                Done::On => {}
-                Done::Answered(answer) => return Ok(Some(*answer)),
-                Done::Waits(wait) => {
-                    let inner = waiting(exchange, (filter, kind), wait, (routed, request));
-                    return Box::pin(inner).await;
-                }
-            }
-        }
-        (FilterKind::ExtAuthz(_) | FilterKind::ExtAuthzRoute(_), Stats::ExtAuthz(stats), _) => {
-            if let FilterKind::ExtAuthz(config) = &filter.config.kind {
-                let asked = (routed, request);
-                return ext_authz::check(exchange, (config, filter), stats, asked).await;
-            }
-        }
-        (FilterKind::Jwt(config), Stats::Jwt(stats), _) => {
-            return jwt::check(exchange, (config, None), stats, request).await;
-        }
-        (FilterKind::JwtRoute(route), Stats::Jwt(stats), _) => {
-            if let FilterKind::Jwt(config) = &filter.config.kind {
-                return jwt::check(exchange, (config, Some(route)), stats, request).await;
-            }
-        }
-        (FilterKind::GlobalRateLimit(config), ..) => {
-            return global_limit::check(exchange, (config, None), routed, request).await;
-        }
-        (FilterKind::GlobalRateLimitRoute(route), ..) => {
-            if let FilterKind::GlobalRateLimit(config) = &filter.config.kind {
-                let asked = (&**config, Some(&**route));
-                return global_limit::check(exchange, asked, routed, request).await;
-            }
-        }
-        (FilterKind::Buffer(most), ..) => buffer::fill(exchange, *most, request).await?,
-        (FilterKind::GrpcWeb, Stats::GrpcWeb(known), _) => {
-            grpc_web::request(exchange, known, request).await?;
-        }
-        // Settings of another filter's kind: nothing to do.
-        _ => {}
-    }
-    Ok(None)
-}
-
-/// Whether a filter has something to do about an answer.
-pub(super) fn wants_reply(exchange: &Exchange) -> bool {
-    let http = &exchange.connection.http;
-    let by_itself = |filter: &Filter| {
-        matches!(filter.config.kind, FilterKind::HeaderMutation(_) | FilterKind::Discovered(_))
-    };
-    !exchange.notes.on_reply.is_empty()
-        || http.filters.iter().any(by_itself)
-        || (!http.filters.is_empty() && http.context.own.is_failing())
-}
-
-/// Every filter in reverse order, on any answer.
-pub(super) async fn reply(exchange: &mut Exchange, response: &mut Response<AnswerBody>) {
-    let connection = Arc::clone(&exchange.connection);
-    let filters = &connection.http.filters;
-    let mut left = std::mem::take(&mut exchange.notes.on_reply);
-    if connection.http.context.own.is_failing() {
-        health_check::tell_failure(exchange, &left, response.headers_mut());
-    }
-    for (at, filter) in filters.iter().enumerate().rev() {
-        let held;
-        let (filters, filter) = match &filter.config.kind {
-            FilterKind::Discovered(found) => {
-                // Without settings it did nothing, so there is nothing to do about the answer.
-                held = discovered::find(exchange, filter, found).ok().flatten();
-                let Some(filter) = held.as_deref() else { continue };
-                (std::slice::from_ref(filter), filter)
-            }
-            _ => (filters.as_slice(), filter),
-        };
-        while let Some((_, what)) = left.pop_if(|(of, _)| *of == at) {
-            let whole = std::mem::replace(response, Response::new(AnswerBody::Empty));
-            *response = noted(exchange, (filters, filter), what, whole).await;
-        }
-        if matches!(filter.config.kind, FilterKind::HeaderMutation(_)) {
-            let routed = Routed::again(exchange);
-            if effective(filter, routed).is_some() {
-                let whole = std::mem::replace(response, Response::new(AnswerBody::Empty));
-                *response = mutate::response(exchange, &mutate::levels(filter, routed), whole);
-            }
-        }
-    }
-}
-
-/// What a filter wanted to do about the answer.
-async fn noted(
-    exchange: &Exchange,
-    (filters, filter): (&[Filter], &Filter),
-    what: OnReply,
-    mut response: Response<AnswerBody>,
-) -> Response<AnswerBody> {
-    let status = response.status();
-    let map = response.headers_mut();
-    match (what, &filter.stats) {
-        (OnReply::Cors(origin, policy), _) => cors::allow(&origin, &policy, map),
-        (OnReply::RateLimit(taken), _) => rate_limit::tell(taken, map),
-        (OnReply::Changes(changes), _) => ext_authz::on_reply(&changes, map),
-        (OnReply::Session(config, said), _) => {
-            stateful_session::tell(exchange, &config, said, map);
-        }
-        (OnReply::Add(headers, ours), _) => global_limit::add(&headers, ours, map),
-        (OnReply::Limited(config), _) => {
-            headers::change(exchange, std::iter::once(&config.response_headers), map);
-        }
-        (OnReply::Checked(time), Stats::HealthCheck(cache)) => {
-            health_check::checked(exchange, (cache, time), (status, map));
-        }
-        (OnReply::Outstanding(one), _) => return adaptive::measure(one, response),
-        (OnReply::Admitted(config), Stats::Admission(stats)) => {
-            return adaptive::judge(config, stats, response);
-        }
-        (OnReply::Slow(kbps, held), _) => return bandwidth::alone(kbps, response, held),
-        (OnReply::GrpcWeb(text, call), _) => {
-            return grpc_web::response((text, call), response).await;
-        }
-        (OnReply::GrpcStats(call), _) => return grpc_stats::response(call, response),
-        (OnReply::Compress(asked), Stats::Compress(stats)) => {
-            let routed = Routed::again(exchange);
-            return compress::response(&asked, stats, (filters, routed), response);
-        }
-        (OnReply::Decompress, Stats::Decompress(stats)) => {
-            if let FilterKind::Decompressor(config) = &filter.config.kind {
-                return decompress::response(config, stats, response);
-            }
-        }
-        (OnReply::Bandwidth(limited), _) => {
-            let registry = &exchange.connection.http.context.registry;
-            return bandwidth::response(&limited, registry, response);
-        }
-        // Of a filter of another kind: there is none.
-        _ => {}
-    }
-    response
 }
 
 /// Whether a filter will want to read the request's head when its answer comes.
