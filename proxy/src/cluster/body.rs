@@ -176,7 +176,7 @@ impl Body for ResponseBody {
 impl ActiveRequest {
     pub(super) fn new(endpoint: &Arc<Endpoint>, stats: &Arc<ClusterStats>) -> Self {
         stats.upstream_rq_active.add(1);
-        endpoint.host.counters.rq_active.fetch_add(1, Ordering::Relaxed);
+        endpoint.counters().rq_active.fetch_add(1, Ordering::Relaxed);
         Self { endpoint: Arc::clone(endpoint), stats: Arc::clone(stats) }
     }
 }
@@ -184,6 +184,6 @@ impl ActiveRequest {
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
         self.stats.upstream_rq_active.add(-1);
-        self.endpoint.host.counters.rq_active.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.counters().rq_active.fetch_sub(1, Ordering::Relaxed);
     }
 }

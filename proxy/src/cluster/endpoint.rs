@@ -77,9 +77,9 @@ impl Endpoint {
             || self.host.flags.has(Flags::PENDING_ACTIVE | Flags::EXCLUDED)
     }
 
-    /// Counters for the admin's `/clusters`.
+    /// Counters for the admin's `/clusters`, to be counted by.
     pub fn counters(&self) -> &EndpointCounters {
-        &self.host.counters
+        &self.host.used().counters
     }
 
     /// Whether the configuration says the same about both; they may differ in what lives.
@@ -186,37 +186,50 @@ pub struct EndpointCounters {
     pub rq_timeout: AtomicU64,
 }
 
-/// What lives.
+/// What lives. Most endpoints of a large mesh are never asked: what only those have that were is [`Used`].
 #[derive(Debug)]
 pub(crate) struct Host {
+    pub(crate) flags: Flags,
+    /// How many pools there are.
+    pools: u32,
+    /// Nanoseconds from the start of the clock to the moment since which it is well.
+    well_since: AtomicU64,
+    used: OnceLock<Box<Used>>,
+}
+
+/// What an endpoint has from the first request to it on.
+#[derive(Debug)]
+pub(crate) struct Used {
     /// Apart from the rest, so that an open connection can count without keeping the host alive.
     pub(crate) counters: Arc<EndpointCounters>,
-    pub(crate) flags: Flags,
     pub(crate) monitor: Monitor,
     /// How fast it answers.
     pub(crate) latency: Latency,
     /// What it reports about its load.
     pub(crate) reported: Weight,
-    /// Nanoseconds from the start of the clock to the moment since which it is well.
-    well_since: AtomicU64,
     ejection: Mutex<Ejection>,
-    /// One for each worker, made when that worker first needs it. In boxes: most endpoints of a
-    /// large mesh are never asked.
+    /// One for each worker, made when that worker first needs it.
     pools: Box<[OnceLock<Box<Pool>>]>,
 }
 
 impl Host {
     pub(crate) fn new(pools: usize) -> Self {
         Self {
-            counters: Arc::default(),
             flags: Flags::default(),
-            monitor: Monitor::default(),
-            latency: Latency::default(),
-            reported: Weight::default(),
+            pools: u32::try_from(pools).unwrap_or(u32::MAX),
             well_since: AtomicU64::new(clock::now().as_nanos() as u64),
-            ejection: Mutex::default(),
-            pools: (0..pools).map(|_| OnceLock::new()).collect(),
+            used: OnceLock::new(),
         }
+    }
+
+    /// For those who are about to use it.
+    pub(crate) fn used(&self) -> &Used {
+        self.used.get_or_init(|| Box::new(Used::new(self.pools)))
+    }
+
+    /// For those who only look. None: it was never asked.
+    pub(crate) fn if_used(&self) -> Option<&Used> {
+        self.used.get().map(Box::as_ref)
     }
 
     /// As if it were well for so much longer.
@@ -238,13 +251,28 @@ impl Host {
 
     /// The pool at this place; the last one if there are not so many.
     pub(crate) fn pool(&self, at: usize) -> Option<&Pool> {
-        let at = at.min(self.pools.len().checked_sub(1)?);
-        self.pools.get(at).map(|pool| &**pool.get_or_init(Box::default))
+        let pools = &self.used().pools;
+        let at = at.min(pools.len().checked_sub(1)?);
+        pools.get(at).map(|pool| &**pool.get_or_init(Box::default))
     }
 
     /// The pools that are in use.
     pub(crate) fn pools(&self) -> impl Iterator<Item = &Pool> {
-        self.pools.iter().filter_map(OnceLock::get).map(Box::as_ref)
+        let pools = self.if_used().map(|used| &used.pools);
+        pools.into_iter().flatten().filter_map(OnceLock::get).map(Box::as_ref)
+    }
+}
+
+impl Used {
+    fn new(pools: u32) -> Self {
+        Self {
+            counters: Arc::default(),
+            monitor: Monitor::default(),
+            latency: Latency::default(),
+            reported: Weight::default(),
+            ejection: Mutex::default(),
+            pools: (0..pools).map(|_| OnceLock::new()).collect(),
+        }
     }
 
     pub(crate) fn ejection(&self) -> MutexGuard<'_, Ejection> {

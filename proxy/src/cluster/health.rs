@@ -51,7 +51,7 @@ impl Cluster {
             }
         };
         let Some(config) = &self.config.outliers else { return };
-        if let Some(detector) = endpoint.host.monitor.observe(config, event) {
+        if let Some(detector) = endpoint.host.used().monitor.observe(config, event) {
             self.suspect(endpoint, detector, Instant::now());
         }
     }
@@ -76,8 +76,9 @@ impl Cluster {
         let _state = self.lock();
         let mut back = false;
         for endpoint in &self.set.load().endpoints {
-            if endpoint.host.ejection().returns(config, now) {
-                endpoint.host.monitor.reset();
+            let Some(used) = endpoint.host.if_used() else { continue };
+            if used.ejection().returns(config, now) {
+                used.monitor.reset();
                 endpoint.host.flags.clear(Flags::EJECTED);
                 tracing::info!(cluster = %self.name(), endpoint = %endpoint.address_text, "endpoint is back");
                 back = true;
@@ -98,14 +99,14 @@ impl Cluster {
             config.success_rate.request_volume.min(config.failure_percentage.request_volume);
         let mut samples = Vec::new();
         for (index, endpoint) in set.endpoints.iter().enumerate() {
-            let monitor = &endpoint.host.monitor;
+            let Some(used) = endpoint.host.if_used() else { continue };
             let bucket = match origin {
-                Origin::External => &monitor.external,
-                Origin::Local => &monitor.local,
+                Origin::External => &used.monitor.external,
+                Origin::Local => &used.monitor.local,
             };
             let sample = bucket.take().filter(|_| !endpoint.is_ejected());
             let known = sample.filter(|sample| sample.total >= least.into());
-            endpoint.host.ejection().rates[origin as usize] = known.map(|sample| sample.rate);
+            used.ejection().rates[origin as usize] = known.map(|sample| sample.rate);
             samples.extend(sample.map(|sample| (index, sample)));
         }
         let round = rates::round(config, origin, set.endpoints.len(), &samples);
@@ -137,8 +138,9 @@ impl Cluster {
         stats.fits(detector);
         if verdict == Verdict::Eject {
             stats.enforced(detector);
-            endpoint.host.ejection().eject(config, now, mix(random));
-            endpoint.host.monitor.reset();
+            let used = endpoint.host.used();
+            used.ejection().eject(config, now, mix(random));
+            used.monitor.reset();
             endpoint.host.flags.set(Flags::EJECTED);
             tracing::info!(cluster = %self.name(), endpoint = %endpoint.address_text, ?detector, "endpoint is left out");
             self.lay_out(&state);
@@ -154,8 +156,9 @@ impl Cluster {
         if !wanted || !endpoint.is_ejected() {
             return false;
         }
-        endpoint.host.ejection().release();
-        endpoint.host.monitor.reset();
+        let used = endpoint.host.used();
+        used.ejection().release();
+        used.monitor.reset();
         endpoint.host.flags.clear(Flags::EJECTED);
         tracing::info!(cluster = %self.name(), endpoint = %endpoint.address_text, "endpoint is back: a health check succeeded");
         true
@@ -200,7 +203,9 @@ impl Cluster {
     pub(super) fn pardon_if_undetected(&self) {
         if self.config.outliers.is_none() {
             for endpoint in &self.set.load().endpoints {
-                endpoint.host.ejection().pardon();
+                if let Some(used) = endpoint.host.if_used() {
+                    used.ejection().pardon();
+                }
                 endpoint.host.flags.clear(Flags::EJECTED);
             }
         }

@@ -19,7 +19,7 @@ pub(super) fn answered(
     match balancer {
         Balancer::PeakEwma(config) => {
             let now = clock::now();
-            endpoint.host.latency.observe(now.saturating_sub(sent), now, config.decay);
+            endpoint.host.used().latency.observe(now.saturating_sub(sent), now, config.decay);
         }
         Balancer::Reported(_) => reported(balancer, endpoint, headers),
         _ => {}
@@ -31,6 +31,6 @@ pub(super) fn reported(balancer: &Balancer, endpoint: &Endpoint, headers: &Heade
     if let Balancer::Reported(config) = balancer
         && let Some(report) = Report::read(headers)
     {
-        endpoint.host.reported.report(&report, clock::now(), config);
+        endpoint.host.used().reported.report(&report, clock::now(), config);
     }
 }

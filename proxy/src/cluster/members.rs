@@ -210,9 +210,9 @@ impl Cluster {
         let used = |target: &Target| {
             let same = |endpoint: &&Arc<Endpoint>| matches!(target, Target::Address(address) if *address == endpoint.address);
             set.endpoints.iter().find(same).is_some_and(|endpoint| {
-                let counters = endpoint.counters();
-                counters.cx_active.load(Ordering::Relaxed) > 0
-                    || counters.rq_active.load(Ordering::Relaxed) > 0
+                let Some(used) = endpoint.host.if_used() else { return false };
+                used.counters.cx_active.load(Ordering::Relaxed) > 0
+                    || used.counters.rq_active.load(Ordering::Relaxed) > 0
             })
         };
         let mut assignment = Assignment::clone(&state.assignment);

@@ -83,7 +83,7 @@ pub(super) async fn send(
 ) -> Result<Response<ResponseBody>, SendError> {
     let stats = &job.connector.stats;
     let active = ActiveRequest::new(&job.endpoint, stats);
-    let counters = &job.endpoint.host.counters;
+    let counters = job.endpoint.counters();
     let balancer = &job.connector.config.balancer;
     let sent = if balancer.learns() { clock::now() } else { Duration::ZERO };
     let mut bounces = 0;

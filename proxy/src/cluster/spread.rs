@@ -193,7 +193,9 @@ impl List {
 
 impl Load for List {
     fn active(&self, index: usize) -> u32 {
-        let active = |at: &Arc<Endpoint>| at.host.counters.rq_active.load(Ordering::Relaxed);
+        let active = |at: &Arc<Endpoint>| {
+            at.host.if_used().map_or(0, |used| used.counters.rq_active.load(Ordering::Relaxed))
+        };
         self.endpoints.get(index).map_or(u32::MAX, active)
     }
 
@@ -206,7 +208,10 @@ impl Load for List {
         let Some((endpoint, config)) = self.endpoints.get(index).zip(self.ewma.as_ref()) else {
             return f64::MAX;
         };
-        endpoint.host.latency.cost(clock::now(), config.decay, config.default_rtt)
+        match endpoint.host.if_used() {
+            Some(used) => used.latency.cost(clock::now(), config.decay, config.default_rtt),
+            None => config.default_rtt.as_nanos() as f64,
+        }
     }
 }
 

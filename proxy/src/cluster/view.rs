@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use super::{Cluster, Endpoint, Live};
+use super::{Cluster, Endpoint, EndpointCounters, Live};
 use crate::model::Name;
 use crate::model::cluster::Discovery;
 use crate::model::endpoint::{Findings, Health, Locality};
@@ -129,11 +129,13 @@ fn is_canary(found: &Metadata) -> bool {
 
 impl Endpoint {
     fn view(&self) -> EndpointView {
-        let counters = self.counters();
-        let (rates, ejections) = {
-            let ejection = self.host.ejection();
+        let unused = EndpointCounters::default();
+        let used = self.host.if_used();
+        let counters = used.map_or(&unused, |used| &*used.counters);
+        let (rates, ejections) = used.map_or_else(Default::default, |used| {
+            let ejection = used.ejection();
             (ejection.rates, ejection.count())
-        };
+        });
         EndpointView {
             address: Name::clone(&self.address_text),
             hostname: Name::clone(&self.hostname),

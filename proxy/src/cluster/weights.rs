@@ -16,14 +16,15 @@ impl Cluster {
     pub(super) fn median_weight(&self, localities: &[Locality], now: Duration) -> Option<f64> {
         let Balancer::Reported(config) = &self.config.balancer else { return None };
         let endpoints = localities.iter().flat_map(|at| &at.endpoints);
-        let reported = endpoints.filter_map(|at| at.host.reported.get(now, config));
+        let reported = endpoints.filter_map(|at| at.host.if_used()?.reported.get(now, config));
         orca::median(&mut reported.collect::<Vec<f64>>())
     }
 
     pub(super) fn weight(&self, endpoint: &Endpoint, median: Option<f64>, now: Duration) -> f64 {
         let weight = match (&self.config.balancer, median) {
             (Balancer::Reported(config), Some(median)) => {
-                endpoint.host.reported.get(now, config).unwrap_or(median)
+                let used = endpoint.host.if_used();
+                used.and_then(|used| used.reported.get(now, config)).unwrap_or(median)
             }
             _ => f64::from(endpoint.weight),
         };

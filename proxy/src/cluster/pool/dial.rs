@@ -218,7 +218,7 @@ impl Connector {
     }
 
     fn permit(&self, endpoint: &Endpoint, place: ConnectionPlace) -> ConnectionPermit {
-        let counters = Arc::clone(&endpoint.host.counters);
+        let counters = Arc::clone(&endpoint.host.used().counters);
         ConnectionPermit::new(Arc::clone(&self.stats), counters, place)
     }
 
@@ -229,7 +229,7 @@ impl Connector {
         wanted: Option<Wanted>,
     ) -> Result<Io, Refusal> {
         let started = Instant::now();
-        let counters = &endpoint.host.counters;
+        let counters = endpoint.counters();
         self.stats.upstream_cx_total.inc();
         counters.cx_total.fetch_add(1, Ordering::Relaxed);
         let limit = self.config.connect_timeout;
