@@ -1,5 +1,6 @@
 //! One endpoint: what is configured about it, and what lives across configurations.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -10,10 +11,8 @@ use super::clock;
 use super::outlier::{Ejection, Monitor};
 use super::pool::Pool;
 use crate::model::Name;
-use crate::model::endpoint::{Findings, Health, Locality};
-use crate::model::health_check::CheckTarget;
+use crate::model::endpoint::{Findings, Health, Locality, Traits};
 use crate::model::listener::Address;
-use crate::model::metadata::Metadata;
 
 /// An endpoint as one version of the configuration has it. Its connections, ejections and counters
 /// are shared with the versions before and after.
@@ -23,23 +22,24 @@ pub struct Endpoint {
     pub address: Address,
     /// The same as text, for access logs.
     pub address_text: Name,
-    pub(crate) hostname: Name,
-    /// At least 1.
-    pub weight: u32,
-    /// As the control plane sees it; checks and outlier detection come on top: see
+    /// Health is as the control plane sees it; checks and outlier detection come on top: see
     /// [`Self::standing`].
-    pub health: Health,
+    pub(crate) traits: Arc<Traits>,
     /// Where it is.
     pub locality: Arc<Locality>,
     /// 0 is tried first.
     pub priority: u32,
-    /// For subsets and transport socket matches.
-    pub metadata: Arc<Metadata>,
-    /// Where active checks ask it.
-    pub(crate) check: Arc<CheckTarget>,
     /// Which transport socket it is connected to by; see [`Cluster::tls_of`](crate::model::cluster::Cluster::tls_of).
     pub(crate) socket: usize,
     pub(crate) host: Arc<Host>,
+}
+
+impl Deref for Endpoint {
+    type Target = Traits;
+
+    fn deref(&self) -> &Traits {
+        &self.traits
+    }
 }
 
 impl Endpoint {
@@ -85,13 +85,9 @@ impl Endpoint {
     /// Whether the configuration says the same about both; they may differ in what lives.
     pub(crate) fn same_configuration(&self, other: &Self) -> bool {
         self.is_same(other)
-            && self.hostname == other.hostname
-            && self.weight == other.weight
-            && self.health == other.health
+            && self.traits == other.traits
             && self.locality == other.locality
             && self.priority == other.priority
-            && self.metadata == other.metadata
-            && self.check == other.check
             && self.socket == other.socket
     }
 }

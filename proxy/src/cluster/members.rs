@@ -17,8 +17,7 @@ use super::subset::SubsetIndex;
 use crate::model::Name;
 use crate::model::balancing::LocalityRouting;
 use crate::model::cluster::Discovery;
-use crate::model::endpoint::{self, Assignment, Health, LocalityEndpoints, Target};
-use crate::model::health_check::CheckTarget;
+use crate::model::endpoint::{self, Assignment, Health, LocalityEndpoints, Target, Traits};
 use crate::model::listener::Address;
 use crate::telemetry::reason::Refusal;
 
@@ -188,14 +187,8 @@ impl Cluster {
             assignment.localities.push(LocalityEndpoints::default());
         }
         if let Some(locality) = assignment.localities.first_mut() {
-            locality.endpoints.push(endpoint::Endpoint {
-                address: Target::Address(address.clone()),
-                hostname: Name::from(""),
-                weight: 1,
-                health: Health::Healthy,
-                metadata: Default::default(),
-                check: CheckTarget::default(),
-            });
+            let address = Target::Address(address.clone());
+            locality.endpoints.push(endpoint::Endpoint { address, traits: Traits::plain() });
         }
         state.assignment = Arc::new(assignment);
         self.lay_out(&state);
@@ -227,17 +220,12 @@ impl Cluster {
 }
 
 /// A name that is resolved is also the host name, where no other is given.
-fn hostname(config: &endpoint::Endpoint) -> Name {
+fn traits(config: &endpoint::Endpoint) -> Arc<Traits> {
     match &config.address {
-        Target::Dns(name, _) if config.hostname.is_empty() => Name::clone(name),
-        _ => Name::clone(&config.hostname),
-    }
-}
-
-/// `shared` is what `wanted` is: the same as before, if that was equal.
-fn share<T: Clone + PartialEq>(shared: &mut Arc<T>, wanted: &T) {
-    if **shared != *wanted {
-        *shared = Arc::new(wanted.clone());
+        Target::Dns(name, _) if config.traits.hostname.is_empty() => {
+            Arc::new(Traits { hostname: Name::clone(name), ..Traits::clone(&config.traits) })
+        }
+        _ => Arc::clone(&config.traits),
     }
 }
 
@@ -273,11 +261,8 @@ impl<'a> Builder<'a> {
     fn locality(&mut self, configured: &LocalityEndpoints, state: &State) -> Locality {
         let place = Arc::new(configured.locality.clone());
         let mut endpoints = Vec::with_capacity(configured.endpoints.len());
-        // Mostly all say the same, which is nothing: it is there once.
-        let (mut metadata, mut check) = (Arc::default(), Arc::default());
         for config in &configured.endpoints {
-            share(&mut metadata, &config.metadata);
-            share(&mut check, &config.check);
+            let traits = traits(config);
             if !self.is_once() {
                 // A name that stands for an address twice stands for it once.
                 self.seen.clear();
@@ -287,7 +272,7 @@ impl<'a> Builder<'a> {
                     let old = self.take_known(&address, &place, configured.priority);
                     self.changed |= old.is_none();
                     let cluster = &self.cluster.config;
-                    let socket = cluster.socket_for(&config.metadata, &configured.metadata);
+                    let socket = cluster.socket_for(&traits.metadata, &configured.metadata);
                     // Its pooled connections were made by another transport socket.
                     let alike = old.filter(|old| old.socket == socket);
                     let host = self.host(alike, config);
@@ -298,13 +283,9 @@ impl<'a> Builder<'a> {
                     let endpoint = Endpoint {
                         address,
                         address_text: text,
-                        hostname: hostname(config),
-                        weight: config.weight.max(1),
-                        health: config.health,
+                        traits: Arc::clone(&traits),
                         locality: Arc::clone(&place),
                         priority: configured.priority,
-                        metadata: Arc::clone(&metadata),
-                        check: Arc::clone(&check),
                         socket,
                         host,
                     };
@@ -323,7 +304,7 @@ impl<'a> Builder<'a> {
         let new = || Arc::new(Host::new((self.cluster.workers + 1) * 2));
         let host = old.map_or_else(new, |old| Arc::clone(&old.host));
         let settings = &self.cluster.config;
-        if settings.health_check.is_none() || config.check.disabled {
+        if settings.health_check.is_none() || config.traits.check.disabled {
             host.flags.clear(Flags::BY_CHECKS);
         } else if old.is_none() {
             host.flags.set(Flags::FAILED_ACTIVE);

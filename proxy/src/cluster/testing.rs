@@ -1,6 +1,5 @@
 //! Clusters and endpoints for tests.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -24,9 +23,8 @@ use super::{Cluster, Clusters, Endpoint, PickContext, ResponseBody, SendError, S
 use crate::http::body::{BodyError, RequestBody};
 use crate::model::cluster::{Cluster as Config, OutlierDetection};
 use crate::model::endpoint::{
-    Assignment, Endpoint as Configured, Health, LocalityEndpoints, Target,
+    Assignment, Endpoint as Configured, LocalityEndpoints, Target, Traits,
 };
-use crate::model::health_check::CheckTarget;
 use crate::model::listener::Address;
 use crate::model::{Changes, Name, Snapshot};
 use crate::telemetry::stats::Registry;
@@ -48,14 +46,14 @@ pub(super) fn outliers() -> OutlierDetection {
 }
 
 pub(super) fn endpoint(address: SocketAddr) -> Configured {
-    Configured {
-        address: Target::Address(Address::Socket(address)),
-        hostname: "".into(),
-        weight: 1,
-        health: Health::Healthy,
-        metadata: BTreeMap::new(),
-        check: CheckTarget::default(),
-    }
+    Configured { address: Target::Address(Address::Socket(address)), traits: Traits::plain() }
+}
+
+/// The same, of which something else is said.
+pub(super) fn but(endpoint: Configured, change: impl FnOnce(&mut Traits)) -> Configured {
+    let mut traits = Traits::clone(&endpoint.traits);
+    change(&mut traits);
+    Configured { traits: Arc::new(traits), ..endpoint }
 }
 
 /// `127.0.0.1:<port>`, where nobody has to listen.

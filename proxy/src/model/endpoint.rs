@@ -1,5 +1,7 @@
 //! Endpoints of a cluster (`envoy.config.endpoint.v3`).
 
+use std::sync::{Arc, LazyLock};
+
 use super::Name;
 use super::health_check::CheckTarget;
 use super::listener::Address;
@@ -58,6 +60,14 @@ pub struct Locality {
 pub struct Endpoint {
     /// Where it listens.
     pub address: Target,
+    /// Everything else.
+    pub traits: Arc<Traits>,
+}
+
+/// What is said of an endpoint beside its address. Of most it is the same as of their neighbours, and is there once
+/// for all of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Traits {
     /// Used for `auto_host_rewrite` and health checks. May be empty.
     pub hostname: Name,
     /// At least 1.
@@ -68,6 +78,27 @@ pub struct Endpoint {
     pub metadata: Metadata,
     /// Where it is checked.
     pub check: CheckTarget,
+}
+
+impl Traits {
+    /// What nothing is said of: the same one each time.
+    pub fn plain() -> Arc<Self> {
+        static PLAIN: LazyLock<Arc<Traits>> = LazyLock::new(|| {
+            Arc::new(Traits {
+                hostname: Name::from(""),
+                weight: 1,
+                health: Health::Healthy,
+                metadata: Metadata::new(),
+                check: CheckTarget::default(),
+            })
+        });
+        Arc::clone(&PLAIN)
+    }
+
+    /// Shares them with the neighbour, if they are the same.
+    pub fn beside(self, neighbour: &Arc<Self>) -> Arc<Self> {
+        if self == **neighbour { Arc::clone(neighbour) } else { Arc::new(self) }
+    }
 }
 
 /// What to connect to.

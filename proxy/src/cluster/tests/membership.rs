@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::cluster::testing::{
-    Backend, Shop, assignment, at, config, endpoint, eventually, get, locality, ok, outliers,
+    Backend, Shop, assignment, at, but, config, endpoint, eventually, get, locality, ok, outliers,
 };
 use crate::cluster::{Behalf, Outcome, SendOptions};
 use crate::model::cluster::{Cluster, Discovery, Dns, DnsFamily, Thresholds};
@@ -38,7 +38,7 @@ async fn what_did_not_change_goes_on_living() {
     shop.get().await.unwrap();
 
     // A new neighbour and another weight.
-    let endpoints = vec![Endpoint { weight: 5, ..endpoint(backend.address) }];
+    let endpoints = vec![but(endpoint(backend.address), |traits| traits.weight = 5)];
     shop.publish(config(), assignment(vec![locality(0, endpoints), locality(1, vec![at(1)])]));
     shop.get().await.unwrap();
     assert_eq!(backend.accepted(), 1);

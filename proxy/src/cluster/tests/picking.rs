@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cluster::testing::{Shop, assignment, at, config, locality, outliers};
+use crate::cluster::testing::{Shop, assignment, at, but, config, locality, outliers};
 use crate::cluster::{Outcome, PickContext};
 use crate::model::balancing::{Balancer, Balancing, LocalityRouting};
 use crate::model::cluster::{Cluster, Discovery, OutlierDetection, SuccessRate};
@@ -29,12 +29,12 @@ fn metric(shop: &Shop, name: &str) -> i64 {
 }
 
 fn with(health: Health, port: u16) -> Endpoint {
-    Endpoint { health, ..at(port) }
+    but(at(port), |traits| traits.health = health)
 }
 
 #[tokio::test]
 async fn weights_are_shares() {
-    let endpoints = vec![at(1), Endpoint { weight: 3, ..at(2) }];
+    let endpoints = vec![at(1), but(at(2), |traits| traits.weight = 3)];
     let shop = Shop::new(config(), assignment(vec![locality(0, endpoints)]));
     let hits = picks(&shop, 400);
     assert_eq!((share(&hits, 1), share(&hits, 2)), (100, 300));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use crate::cluster::balance::orca::Report;
-use crate::cluster::testing::{Shop, assignment, at, config, locality};
+use crate::cluster::testing::{Shop, assignment, at, but, config, locality};
 use crate::cluster::{PickContext, clock, learn};
 use crate::model::balancing::{Balancer, Balancing, PeakEwma, Reported, SlowStart};
 use crate::model::cluster::{Cluster, Discovery};
@@ -106,7 +106,7 @@ async fn an_aggregate_goes_to_its_clusters_in_order() {
         };
         let names = ["gone", "one", "two", "both"].map(Name::from).to_vec();
         add("both", Discovery::Aggregate(names), vec![]);
-        add("one", Discovery::Static, vec![Endpoint { health: first, ..at(1) }]);
+        add("one", Discovery::Static, vec![but(at(1), |traits| traits.health = first)]);
         add("two", Discovery::Static, vec![at(2)]);
         let changes = Changes::all(&snapshot);
         shop.clusters.publish(snapshot, &changes);

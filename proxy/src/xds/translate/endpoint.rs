@@ -1,12 +1,14 @@
 //! `ClusterLoadAssignment`
 
+use std::sync::Arc;
+
 use pillion_xds::envoy::config::core::v3 as core;
 use pillion_xds::envoy::config::endpoint::v3 as pb;
 
 use super::at::At;
 use super::common;
 use crate::model::endpoint::{
-    Assignment, DropOverload, Endpoint, Health, Locality, LocalityEndpoints, Target,
+    Assignment, DropOverload, Endpoint, Health, Locality, LocalityEndpoints, Target, Traits,
 };
 use crate::model::health_check::CheckTarget;
 
@@ -65,18 +67,30 @@ fn locality(
     at.field("priority").expect(group.priority <= 128, "must be at most 128")?;
     let load = group.lb_config.is_none();
     at.expect(load, "endpoints by another service (LEDS) are not supported")?;
+    let mut last = Traits::plain();
+    let mut endpoints = at.field("lb_endpoints").each(&group.lb_endpoints, |at, one| {
+        let made = endpoint(at, one, names, &last)?;
+        last = Arc::clone(&made.traits);
+        Some(made)
+    });
+    // They stay for long.
+    endpoints.shrink_to_fit();
     Some(LocalityEndpoints {
         locality: Locality { region: place.region, zone: place.zone, sub_zone: place.sub_zone },
         priority: group.priority,
         weight: group.load_balancing_weight,
         metadata: group.metadata.as_ref().map(common::metadata).unwrap_or_default(),
-        endpoints: at
-            .field("lb_endpoints")
-            .each(&group.lb_endpoints, |at, one| endpoint(at, one, names)),
+        endpoints,
     })
 }
 
-fn endpoint(at: &At<'_>, config: &pb::LbEndpoint, names: Names) -> Option<Endpoint> {
+/// `neighbour`: what is said of another one, which may be the same.
+fn endpoint(
+    at: &At<'_>,
+    config: &pb::LbEndpoint,
+    names: Names,
+    neighbour: &Arc<Traits>,
+) -> Option<Endpoint> {
     use pb::lb_endpoint::HostIdentifier;
     let weight = config.load_balancing_weight.unwrap_or(1);
     at.field("load_balancing_weight").expect(weight >= 1, "must be at least 1")?;
@@ -90,8 +104,8 @@ fn endpoint(at: &At<'_>, config: &pb::LbEndpoint, names: Names) -> Option<Endpoi
         core::HealthStatus::Draining => Health::Draining,
         core::HealthStatus::Degraded => Health::Degraded,
     };
-    Some(Endpoint {
-        address: target(&endpoint_at.field("address"), inner.address.as_ref(), names)?,
+    let address = target(&endpoint_at.field("address"), inner.address.as_ref(), names)?;
+    let traits = Traits {
         hostname: inner.hostname.as_str().into(),
         weight,
         health,
@@ -100,7 +114,8 @@ fn endpoint(at: &At<'_>, config: &pb::LbEndpoint, names: Names) -> Option<Endpoi
             Some(check) => check_target(&endpoint_at.field("health_check_config"), check)?,
             None => CheckTarget::default(),
         },
-    })
+    };
+    Some(Endpoint { address, traits: traits.beside(neighbour) })
 }
 
 /// `Endpoint.HealthCheckConfig`
