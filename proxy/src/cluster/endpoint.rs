@@ -10,7 +10,6 @@ use super::balance::peak_ewma::Latency;
 use super::clock;
 use super::outlier::{Ejection, Monitor};
 use super::pool::Pool;
-use crate::model::Name;
 use crate::model::endpoint::{Findings, Health, Locality, Traits};
 use crate::model::listener::Address;
 
@@ -20,8 +19,6 @@ use crate::model::listener::Address;
 pub struct Endpoint {
     /// Where it listens.
     pub address: Address,
-    /// The same as text, for access logs.
-    pub address_text: Name,
     /// Health is as the control plane sees it; checks and outlier detection come on top: see
     /// [`Self::standing`].
     pub(crate) traits: Arc<Traits>,
@@ -46,6 +43,11 @@ impl Endpoint {
     /// Whether both are the same endpoint, maybe in different versions of the configuration.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.host, &other.host)
+    }
+
+    /// Where it listens, as text: for what is said with each request.
+    pub fn address_text(&self) -> &str {
+        self.host.used().address.get_or_init(|| self.address.to_string().into())
     }
 
     /// Its host name, for `auto_host_rewrite`. May be empty.
@@ -198,6 +200,8 @@ pub(crate) struct Host {
 pub(crate) struct Used {
     /// Apart from the rest, so that an open connection can count without keeping the host alive.
     pub(crate) counters: Arc<EndpointCounters>,
+    /// Where it listens, as text: endpoints that have the same host listen at the same address.
+    address: OnceLock<Box<str>>,
     pub(crate) monitor: Monitor,
     /// How fast it answers.
     pub(crate) latency: Latency,
@@ -263,6 +267,7 @@ impl Used {
     fn new(pools: u32) -> Self {
         Self {
             counters: Arc::default(),
+            address: OnceLock::new(),
             monitor: Monitor::default(),
             latency: Latency::default(),
             reported: Weight::default(),

@@ -80,7 +80,7 @@ impl Cluster {
             if used.ejection().returns(config, now) {
                 used.monitor.reset();
                 endpoint.host.flags.clear(Flags::EJECTED);
-                tracing::info!(cluster = %self.name(), endpoint = %endpoint.address_text, "endpoint is back");
+                tracing::info!(cluster = %self.name(), endpoint = %endpoint.address, "endpoint is back");
                 back = true;
             }
         }
@@ -142,7 +142,7 @@ impl Cluster {
             used.ejection().eject(config, now, mix(random));
             used.monitor.reset();
             endpoint.host.flags.set(Flags::EJECTED);
-            tracing::info!(cluster = %self.name(), endpoint = %endpoint.address_text, ?detector, "endpoint is left out");
+            tracing::info!(cluster = %self.name(), endpoint = %endpoint.address, ?detector, "endpoint is left out");
             self.lay_out(&state);
             drop(state);
             self.leave(endpoint);
@@ -160,7 +160,7 @@ impl Cluster {
         used.ejection().release();
         used.monitor.reset();
         endpoint.host.flags.clear(Flags::EJECTED);
-        tracing::info!(cluster = %self.name(), endpoint = %endpoint.address_text, "endpoint is back: a health check succeeded");
+        tracing::info!(cluster = %self.name(), endpoint = %endpoint.address, "endpoint is back: a health check succeeded");
         true
     }
 

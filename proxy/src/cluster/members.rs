@@ -276,13 +276,8 @@ impl<'a> Builder<'a> {
                     // Its pooled connections were made by another transport socket.
                     let alike = old.filter(|old| old.socket == socket);
                     let host = self.host(alike, config);
-                    let text = old.map_or_else(
-                        || Name::from(address.to_string()),
-                        |old| Name::clone(&old.address_text),
-                    );
                     let endpoint = Endpoint {
                         address,
-                        address_text: text,
                         traits: Arc::clone(&traits),
                         locality: Arc::clone(&place),
                         priority: configured.priority,

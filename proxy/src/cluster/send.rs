@@ -235,7 +235,7 @@ fn to_http2(request: &mut Request<RequestBody>, tls: bool) {
 /// What a failure means for the client, and whether the endpoint may have seen the request.
 fn refusal(job: &Job, failure: &SendFailure) -> Refusal {
     let (reason, sent) = judge(failure);
-    let (to, cluster) = (&job.endpoint.address_text, &job.connector.config.name);
+    let (to, cluster) = (&job.endpoint.address, &job.connector.config.name);
     let detail = match (&failure.alert, &failure.cause) {
         (Some(alert), _) => format!("{to} of cluster {cluster} did not answer: {alert}"),
         (None, Cause::Http1(Http1Error::Ambiguous)) => {

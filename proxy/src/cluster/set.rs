@@ -10,6 +10,7 @@ use super::spread::{Layout, Spread, counts};
 use super::subset::SubsetIndex;
 use crate::model::balancing::SubsetMatch;
 use crate::model::endpoint::{DropOverload, Locality as Place};
+use crate::model::listener::Address;
 
 /// Endpoints, ready to be picked from.
 #[derive(Debug, Default)]
@@ -87,13 +88,17 @@ impl EndpointSet {
     /// The endpoint at this address.
     pub(crate) fn find(&self, address: &str) -> Option<&Arc<Endpoint>> {
         let at = |place: u32| self.endpoints.get(place as usize);
-        let text = |place: &u32| at(*place).map_or("", |endpoint| &*endpoint.address_text);
+        let known = |place: &u32| at(*place).map(|endpoint| &endpoint.address);
         let order = self.by_address.get_or_init(|| {
             let mut order: Box<[u32]> = (0..self.endpoints.len() as u32).collect();
-            order.sort_unstable_by(|a, b| text(a).cmp(text(b)));
+            order.sort_unstable_by(|a, b| known(a).cmp(&known(b)));
             order
         });
-        let found = order.binary_search_by(|place| text(place).cmp(address)).ok()?;
-        order.get(found).and_then(|place| at(*place))
+        let parsed = address.parse().map(Address::Socket);
+        let wanted = parsed.unwrap_or_else(|_| Address::Pipe(address.into()));
+        let found = order.binary_search_by(|place| known(place).cmp(&Some(&wanted))).ok()?;
+        let found = order.get(found).and_then(|place| at(*place));
+        // Nothing but the text that we write ourselves counts.
+        found.filter(|endpoint| endpoint.address_text() == address)
     }
 }

@@ -355,9 +355,7 @@ impl Layout<'_> {
             .unzip();
         let hashing = &self.cluster.balancing.hashing;
         let key = |index: usize| {
-            endpoints
-                .get(index)
-                .map_or_else(String::new, |at| key(at, hashing.by_hostname).to_owned())
+            endpoints.get(index).map_or_else(String::new, |at| key(at, hashing.by_hostname))
         };
         let balancer = &self.cluster.balancer;
         let recipe = Recipe { balancer, hashing, seed: self.seed, lot: self.lot };
@@ -372,13 +370,13 @@ impl Layout<'_> {
 }
 
 /// What an endpoint is hashed by: `hash_key` of its metadata, its host name or its address.
-fn key(endpoint: &Endpoint, by_hostname: bool) -> &str {
+fn key(endpoint: &Endpoint, by_hostname: bool) -> String {
     let fields = endpoint.metadata.get(metadata::LB);
     let named = fields.and_then(|fields| fields.get("hash_key")).and_then(Value::text);
     match named.filter(|key| !key.is_empty()) {
-        Some(key) => key,
-        None if by_hostname => &endpoint.hostname,
-        None => &endpoint.address_text,
+        Some(key) => key.to_owned(),
+        None if by_hostname => endpoint.hostname().to_owned(),
+        None => endpoint.address.to_string(),
     }
 }
 

@@ -137,7 +137,7 @@ impl Endpoint {
             (ejection.rates, ejection.count())
         });
         EndpointView {
-            address: Name::clone(&self.address_text),
+            address: self.address.to_string().into(),
             hostname: Name::clone(&self.hostname),
             weight: self.weight,
             canary: is_canary(&self.metadata),

@@ -17,7 +17,7 @@ use super::rbac::Matcher;
 use super::tls::DownstreamTls;
 
 /// Where a listener binds or a connection goes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Address {
     /// A TCP socket.
     Socket(SocketAddr),

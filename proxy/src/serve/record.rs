@@ -273,7 +273,7 @@ pub(super) fn with(
         request_headers: headers,
         response_headers: response.or(facts.response.as_deref()),
         response_trailers: facts.trailers.as_deref(),
-        upstream_host: endpoint.map(|endpoint| &*endpoint.address_text),
+        upstream_host: endpoint.map(|endpoint| endpoint.address_text()),
         upstream_metadata: endpoint.map(|endpoint| &endpoint.metadata),
         upstream_hostname: endpoint.map(Endpoint::hostname).filter(|name| !name.is_empty()),
         upstream_local: upstream_local.as_deref(),

@@ -157,7 +157,7 @@ pub(super) fn record_of<'a>(ends: &'a Ends, told: &'a Told, begun: &Begun) -> Re
         flags: &told.flags,
         details: told.details,
         termination: told.termination.as_deref(),
-        upstream_host: told.endpoint.as_ref().map(|endpoint| &*endpoint.address_text),
+        upstream_host: told.endpoint.as_ref().map(|endpoint| endpoint.address_text()),
         upstream_local: told.upstream.as_ref().map(|(local, _)| local.as_str()),
         upstream,
         upstream_cluster: told.cluster.as_ref().map(|cluster| &*cluster.config.name),

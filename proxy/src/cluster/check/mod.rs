@@ -293,7 +293,7 @@ fn count(stats: &CheckStats, finding: Finding) {
 impl Cluster {
     fn log(&self, config: &HealthCheck, endpoint: &Endpoint, all: &[Event]) {
         for event in all {
-            let address = &endpoint.address_text;
+            let address = &endpoint.address;
             tracing::debug!(cluster = %self.name(), endpoint = %address, ?event, "health check");
         }
         if let Some(log) = config.events.as_ref().filter(|_| !all.is_empty()) {

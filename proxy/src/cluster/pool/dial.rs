@@ -203,7 +203,7 @@ impl Connector {
             return Ok(Opened::Http1(Box::new(Http1::new(io))));
         }
         let failed = |error: h2::Error| {
-            let detail = format!("HTTP with {} did not start: {error}", job.endpoint.address_text);
+            let detail = format!("HTTP with {} did not start: {error}", job.endpoint.address);
             Refusal::upstream(Reason::ConnectFailure, Sent::No, detail)
         };
         self.stats.upstream_cx_http2_total.inc();
@@ -270,7 +270,7 @@ impl Connector {
             if error.kind() == io::ErrorKind::TimedOut {
                 return self.timed_out(endpoint);
             }
-            let (to, cluster) = (&endpoint.address_text, &self.config.name);
+            let (to, cluster) = (&endpoint.address, &self.config.name);
             let detail = format!("no connection to {to} of cluster {cluster}: {error}");
             Refusal::upstream(Reason::ConnectFailure, Sent::No, detail)
         })?;
@@ -318,7 +318,7 @@ impl Connector {
         wanted: Option<Wanted>,
     ) -> Result<Io, Refusal> {
         let failed = |why: &str| {
-            let (to, cluster) = (&endpoint.address_text, &self.config.name);
+            let (to, cluster) = (&endpoint.address, &self.config.name);
             let detail = format!("no TLS with {to} of cluster {cluster}: {why}");
             Refusal::upstream(Reason::TlsFailure, Sent::No, detail)
         };
@@ -345,7 +345,7 @@ impl Connector {
     }
 
     fn timed_out(&self, endpoint: &Endpoint) -> Refusal {
-        let (to, cluster) = (&endpoint.address_text, &self.config.name);
+        let (to, cluster) = (&endpoint.address, &self.config.name);
         let limit = self.config.connect_timeout;
         let detail = format!("no connection to {to} of cluster {cluster} within {limit:?}");
         Refusal::upstream(Reason::ConnectTimeout, Sent::No, detail)

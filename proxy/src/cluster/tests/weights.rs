@@ -17,7 +17,7 @@ use crate::model::{Changes, Name, Snapshot};
 fn picks(shop: &Shop, count: usize) -> HashMap<String, usize> {
     let mut hits = HashMap::new();
     for _ in 0..count {
-        *hits.entry(shop.pick().address_text.to_string()).or_default() += 1;
+        *hits.entry(shop.pick().address.to_string()).or_default() += 1;
     }
     hits
 }
@@ -115,7 +115,7 @@ async fn an_aggregate_goes_to_its_clusters_in_order() {
         let live = shop.clusters.load();
         let leaf = live.leaf(live.cluster("both").unwrap(), fastrand::u64(..));
         let context = PickContext { random: fastrand::u64(..), ..PickContext::default() };
-        leaf.pick(&context).map(|endpoint| endpoint.address_text.to_string())
+        leaf.pick(&context).map(|endpoint| endpoint.address.to_string())
     };
     publish(Health::Healthy);
     assert!((0..50).all(|_| to().unwrap() == "127.0.0.1:1"));

@@ -66,7 +66,7 @@ pub(super) fn tell(
     map: &mut HeaderMap,
 ) {
     let Some(endpoint) = &exchange.facts.endpoint else { return };
-    let address = &*endpoint.address_text;
+    let address = endpoint.address_text();
     if said.as_deref() == Some(address) {
         return;
     }
