@@ -13,7 +13,6 @@ use super::live::State;
 use super::pool::Pool;
 use super::set::{EndpointSet, Locality};
 use super::spread::Layout;
-use super::subset::SubsetIndex;
 use crate::model::Name;
 use crate::model::balancing::LocalityRouting;
 use crate::model::cluster::Discovery;
@@ -133,8 +132,8 @@ impl Cluster {
             stats: &self.stats,
         };
         let set = EndpointSet::new(&layout, localities);
-        self.count_subsets(set.subsets.as_ref().map_or(0, SubsetIndex::len));
-        let duplicates = set.subsets.as_ref().map_or(0, SubsetIndex::duplicates);
+        self.count_subsets(set.subsets.as_ref().map_or(0, |index| index.len()));
+        let duplicates = set.subsets.as_ref().map_or(0, |index| index.duplicates());
         if let Some(level) = self.stats.lb_subsets_duplicates.get() {
             level.set(i64::try_from(duplicates).unwrap_or(i64::MAX));
         }

@@ -23,7 +23,7 @@ pub(crate) struct EndpointSet {
     pub(crate) levels: Box<[Counts]>,
     /// Healthy ones (or all, in panic) for each priority, and how they share the traffic.
     pub(crate) whole: Spread,
-    pub(crate) subsets: Option<SubsetIndex>,
+    pub(crate) subsets: Option<Box<SubsetIndex>>,
     /// Places of the endpoints in the order of their addresses, made when that is first asked for.
     by_address: OnceLock<Box<[u32]>>,
 }
@@ -67,7 +67,7 @@ impl EndpointSet {
             counts: levels.iter().fold(Counts::default(), |all, one| all + *one),
             levels: levels.into(),
             whole: Spread::new(layout, localities),
-            subsets: subsets.map(|subsets| SubsetIndex::new(subsets, layout, localities)),
+            subsets: subsets.map(|subsets| Box::new(SubsetIndex::new(subsets, layout, localities))),
             by_address: OnceLock::new(),
         }
     }

@@ -45,7 +45,7 @@ pub enum Balancer {
         shuffle: bool,
     },
     /// In turn, by the load that endpoints report (gRFC A58).
-    Reported(Reported),
+    Reported(Box<Reported>),
     /// The cheaper of two: latency, remembered by its peaks, times requests under way.
     PeakEwma(PeakEwma),
 }
@@ -125,7 +125,7 @@ pub struct Balancing {
     /// New endpoints get less at first.
     pub slow_start: Option<SlowStart>,
     /// Subsets by metadata.
-    pub subsets: Option<Subsets>,
+    pub subsets: Option<Box<Subsets>>,
     /// Where requests name their endpoint, and in which health it is still used.
     pub override_host: OverrideHost,
 }

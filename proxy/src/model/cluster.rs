@@ -52,7 +52,7 @@ pub struct Cluster {
     /// `wait_for_warm_on_init`: the proxy is not ready before this cluster is. Default true.
     pub wait_for_warm: bool,
     /// Passive health checking.
-    pub outliers: Option<OutlierDetection>,
+    pub outliers: Option<Box<OutlierDetection>>,
     /// How often unused endpoints of ORIGINAL_DST are forgotten. Default 5 s.
     pub cleanup_interval: Duration,
     /// Connections begin with a PROXY header, before any TLS.

@@ -39,7 +39,7 @@ pub(crate) struct Connector {
     /// By transport socket. None: plain text.
     tls: Box<[ArcSwapOption<Tls>]>,
     /// Our own certificate as it was first, for access logs.
-    own: OnceLock<tls::PeerIdentity>,
+    own: OnceLock<Box<tls::PeerIdentity>>,
 }
 
 /// A TLS context compiled with the secrets of the moment.
@@ -111,14 +111,14 @@ impl Connector {
             place.store(Some(Arc::new(Tls { config })));
             if let Some(own) = tls::own_identity(&context.common, secrets) {
                 // A renewed certificate has the same names.
-                let _ = self.own.set(own);
+                let _ = self.own.set(own.into());
             }
         }
     }
 
     /// Our own certificate, for access logs.
     pub(crate) fn own_certificate(&self) -> Option<&dyn Certificate> {
-        self.own.get().map(|own| own as _)
+        self.own.get().map(|own| &**own as _)
     }
 
     pub(crate) fn wanted(&self, socket: usize, downstream_h2: bool) -> Wanted {

@@ -108,7 +108,7 @@ async fn metrics_of_a_removed_cluster_can_be_swept() {
 #[tokio::test]
 async fn connections_to_an_ejected_endpoint_are_closed_where_that_is_on() {
     let backend = Backend::http1(async |_| ok("hello")).await;
-    let config = Cluster { close_on_health_failure: true, outliers: Some(outliers()), ..config() };
+    let config = Cluster { close_on_health_failure: true, outliers: Some(outliers().into()), ..config() };
     let shop = Shop::one(config, backend.address);
     shop.get().await.unwrap();
     let cluster = shop.cluster();

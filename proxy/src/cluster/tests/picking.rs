@@ -167,7 +167,7 @@ async fn a_hash_always_goes_to_the_same_place() {
 async fn failing_endpoints_are_left_out_and_come_back() {
     let endpoints = (1..=4).map(at).collect();
     let shop = Shop::new(
-        Cluster { outliers: Some(outliers()), ..config() },
+        Cluster { outliers: Some(outliers().into()), ..config() },
         assignment(vec![locality(0, endpoints)]),
     );
     let cluster = shop.cluster();
@@ -204,7 +204,7 @@ async fn whoever_succeeds_much_less_often_is_left_out() {
         ..outliers()
     };
     let shop = Shop::new(
-        Cluster { outliers: Some(outliers), ..config() },
+        Cluster { outliers: Some(outliers.into()), ..config() },
         assignment(vec![locality(0, (1..=5).map(at).collect())]),
     );
     let cluster = shop.cluster();
@@ -232,7 +232,7 @@ async fn whoever_succeeds_much_less_often_is_left_out() {
 async fn not_too_many_are_left_out() {
     let endpoints = (1..=4).map(at).collect();
     let shop = Shop::new(
-        Cluster { outliers: Some(outliers()), ..config() },
+        Cluster { outliers: Some(outliers().into()), ..config() },
         assignment(vec![locality(0, endpoints)]),
     );
     let cluster = shop.cluster();

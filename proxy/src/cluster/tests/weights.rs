@@ -36,7 +36,7 @@ async fn reports_become_weights() {
         metrics: Vec::new(),
     };
     let shop = Shop::new(
-        Cluster { balancer: Balancer::Reported(reported), ..config() },
+        Cluster { balancer: Balancer::Reported(reported.into()), ..config() },
         assignment(vec![locality(0, vec![at(1), at(2), at(3)])]),
     );
     let cluster = shop.cluster();

@@ -118,8 +118,11 @@ impl<'a> At<'a> {
         items: &[P],
         mut translate: impl FnMut(&At<'_>, &P) -> Option<T>,
     ) -> Vec<T> {
+        // What is made stays for long: no more than is needed.
+        let mut made = Vec::with_capacity(items.len());
         let items = items.iter().enumerate();
-        items.filter_map(|(i, item)| translate(&self.index(i), item)).collect()
+        made.extend(items.filter_map(|(i, item)| translate(&self.index(i), item)));
+        made
     }
 
     fn write(&self, out: &mut String) {

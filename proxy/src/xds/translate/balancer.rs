@@ -89,7 +89,7 @@ fn by_enum(at: &At<'_>, config: &pb::Cluster) -> Option<Made> {
         },
     };
     let subsets = match &config.lb_subset_config {
-        Some(config) => Some(subsets::legacy(&at.field("lb_subset_config"), config)?),
+        Some(config) => Some(subsets::legacy(&at.field("lb_subset_config"), config)?.into()),
         None => None,
     };
     let fail_on_panic = match common.and_then(|common| common.locality_config_specifier.as_ref()) {
@@ -289,7 +289,7 @@ fn reported(at: &At<'_>, packed: &Any) -> Option<Made> {
         penalty: penalty.into(),
         metrics: config.metric_names_for_computing_utilization,
     };
-    Some((Balancer::Reported(made), Balancing { slow_start, ..Balancing::default() }))
+    Some((Balancer::Reported(made.into()), Balancing { slow_start, ..Balancing::default() }))
 }
 
 fn typed_subset(at: &At<'_>, packed: &Any) -> Option<Made> {
@@ -299,7 +299,7 @@ fn typed_subset(at: &At<'_>, packed: &Any) -> Option<Made> {
     let child = at.required(config.subset_lb_policy.as_ref())?;
     let (balancer, balancing) = typed(&at.field("policies"), &child.policies)?;
     at.expect(balancing.subsets.is_none(), "subsets within subsets are not supported")?;
-    Some((balancer, Balancing { subsets: Some(subsets), ..balancing }))
+    Some((balancer, Balancing { subsets: Some(subsets.into()), ..balancing }))
 }
 
 fn override_host(at: &At<'_>, packed: &Any) -> Option<Made> {

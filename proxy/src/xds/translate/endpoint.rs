@@ -68,13 +68,11 @@ fn locality(
     let load = group.lb_config.is_none();
     at.expect(load, "endpoints by another service (LEDS) are not supported")?;
     let mut last = Traits::plain();
-    let mut endpoints = at.field("lb_endpoints").each(&group.lb_endpoints, |at, one| {
+    let endpoints = at.field("lb_endpoints").each(&group.lb_endpoints, |at, one| {
         let made = endpoint(at, one, names, &last)?;
         last = Arc::clone(&made.traits);
         Some(made)
     });
-    // They stay for long.
-    endpoints.shrink_to_fit();
     Some(LocalityEndpoints {
         locality: Locality { region: place.region, zone: place.zone, sub_zone: place.sub_zone },
         priority: group.priority,

@@ -8,7 +8,10 @@ use super::at::At;
 use crate::model::cluster::{Enforcing, FailurePercentage, OutlierDetection, SuccessRate};
 
 /// `OutlierDetection`
-pub(super) fn detection(at: &At<'_>, config: &pb::OutlierDetection) -> Option<OutlierDetection> {
+pub(super) fn detection(
+    at: &At<'_>,
+    config: &pb::OutlierDetection,
+) -> Option<Box<OutlierDetection>> {
     let default = OutlierDetection::default();
     let interval = at.field("interval").duration(config.interval).unwrap_or(default.interval);
     at.field("interval").expect(!interval.is_zero(), "must be greater than 0")?;
@@ -22,7 +25,7 @@ pub(super) fn detection(at: &At<'_>, config: &pb::OutlierDetection) -> Option<Ou
     }
     let jitter = at.field("max_ejection_time_jitter").duration(config.max_ejection_time_jitter);
     let percent = |name, value, default| percent(at, name, value, default);
-    Some(OutlierDetection {
+    Some(Box::new(OutlierDetection {
         consecutive_5xx: config.consecutive_5xx.unwrap_or(default.consecutive_5xx),
         consecutive_gateway_failure: config
             .consecutive_gateway_failure
@@ -57,7 +60,7 @@ pub(super) fn detection(at: &At<'_>, config: &pb::OutlierDetection) -> Option<Ou
         )?,
         always_eject_one: config.always_eject_one_host.unwrap_or(false),
         uneject_by_check: config.successful_active_health_check_uneject_host.unwrap_or(true),
-    })
+    }))
 }
 
 fn percent(at: &At<'_>, name: &str, value: Option<u32>, default: u32) -> Option<u32> {
