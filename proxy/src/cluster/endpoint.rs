@@ -26,8 +26,8 @@ pub struct Endpoint {
     pub locality: Arc<Locality>,
     /// 0 is tried first.
     pub priority: u32,
-    /// Which transport socket it is connected to by; see [`Cluster::tls_of`](crate::model::cluster::Cluster::tls_of).
-    pub(crate) socket: usize,
+    /// See [`Self::socket`].
+    pub(super) socket: u32,
     pub(crate) host: Arc<Host>,
 }
 
@@ -53,6 +53,11 @@ impl Endpoint {
     /// Its host name, for `auto_host_rewrite`. May be empty.
     pub fn hostname(&self) -> &str {
         &self.hostname
+    }
+
+    /// Which transport socket it is connected to by; see [`Cluster::tls_of`](crate::model::cluster::Cluster::tls_of).
+    pub(crate) fn socket(&self) -> usize {
+        self.socket as usize
     }
 
     /// Whether outlier detection leaves it out now.

@@ -258,9 +258,9 @@ impl Cluster {
 
     /// How to make a connection to `endpoint` from this thread.
     pub(super) fn job(&self, endpoint: &Arc<Endpoint>, options: SendOptions) -> Job {
-        let wanted = self.connector.wanted(endpoint.socket, options.downstream_h2);
+        let wanted = self.connector.wanted(endpoint.socket(), options.downstream_h2);
         let http2 = usize::from(wanted == Wanted::Http2);
-        let by_request = self.config.tls_of(endpoint.socket).is_some_and(|tls| tls.by_request);
+        let by_request = self.config.tls_of(endpoint.socket()).is_some_and(|tls| tls.by_request);
         Job {
             endpoint: Arc::clone(endpoint),
             connector: Arc::clone(&self.connector),

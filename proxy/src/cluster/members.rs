@@ -258,7 +258,7 @@ impl<'a> Builder<'a> {
     }
 
     fn locality(&mut self, configured: &LocalityEndpoints, state: &State) -> Locality {
-        let place = Arc::new(configured.locality.clone());
+        let place = Arc::clone(&configured.locality);
         let mut endpoints = Vec::with_capacity(configured.endpoints.len());
         for config in &configured.endpoints {
             let traits = traits(config);
@@ -273,14 +273,14 @@ impl<'a> Builder<'a> {
                     let cluster = &self.cluster.config;
                     let socket = cluster.socket_for(&traits.metadata, &configured.metadata);
                     // Its pooled connections were made by another transport socket.
-                    let alike = old.filter(|old| old.socket == socket);
+                    let alike = old.filter(|old| old.socket() == socket);
                     let host = self.host(alike, config);
                     let endpoint = Endpoint {
                         address,
                         traits: Arc::clone(&traits),
                         locality: Arc::clone(&place),
                         priority: configured.priority,
-                        socket,
+                        socket: u32::try_from(socket).unwrap_or(u32::MAX),
                         host,
                     };
                     endpoints.push(match old {

@@ -130,7 +130,7 @@ async fn on(
     again: bool,
 ) -> Result<Response<Content>, SendFailure> {
     let http2 = lease.is_http2();
-    let tls = job.connector.config.tls_of(job.endpoint.socket).is_some();
+    let tls = job.connector.config.tls_of(job.endpoint.socket()).is_some();
     if !(http2 && again) {
         adapt(request, http2, tls);
         return lease.send(request).await;
@@ -357,7 +357,7 @@ impl super::Cluster {
         mut options: SendOptions,
     ) -> impl Future<Output = Result<Response<ResponseBody>, SendError>> {
         // Not in the future: a request that is looked at there is kept twice.
-        if let Some(tls) = self.config.tls_of(endpoint.socket).filter(|tls| tls.by_request) {
+        if let Some(tls) = self.config.tls_of(endpoint.socket()).filter(|tls| tls.by_request) {
             let host = options.sni.take().or_else(|| self.host_of(request));
             // An IP address is no server name, but certificates may be asked for it.
             options.sni = host.filter(|host| tls.auto_sni_san_validation || !is_ip(host));

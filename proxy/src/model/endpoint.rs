@@ -33,7 +33,7 @@ pub struct DropOverload {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LocalityEndpoints {
     /// Where they are.
-    pub locality: Locality,
+    pub locality: Arc<Locality>,
     /// 0 is tried first.
     pub priority: u32,
     /// Share of this locality, with `locality_weighted_lb_config`. None: gets no traffic there.
@@ -53,6 +53,14 @@ pub struct Locality {
     pub zone: String,
     /// Part of the zone.
     pub sub_zone: String,
+}
+
+impl Locality {
+    /// To be shared; what is nowhere is the same one each time.
+    pub fn shared(self) -> Arc<Self> {
+        static NOWHERE: LazyLock<Arc<Locality>> = LazyLock::new(Arc::default);
+        if self == **NOWHERE { Arc::clone(&NOWHERE) } else { Arc::new(self) }
+    }
 }
 
 /// One endpoint as configured.

@@ -208,7 +208,7 @@ fn assignment(cluster: &ClusterView, live: &Live) -> Value {
         if priority > 0 {
             group["priority"] = priority.into();
         }
-        let same = |one: &&LocalityEndpoints| one.priority == priority && one.locality == *locality;
+        let same = |one: &&LocalityEndpoints| one.priority == priority && *one.locality == *locality;
         let found = configured.and_then(|all| all.localities.iter().find(same));
         group["load_balancing_weight"] = found.and_then(|one| one.weight).unwrap_or(0).into();
         group

@@ -348,7 +348,7 @@ impl Probe {
     }
 
     fn is_tls(&self) -> bool {
-        self.connector.config.tls_of(self.endpoint.socket).is_some()
+        self.connector.config.tls_of(self.endpoint.socket()).is_some()
     }
 }
 

@@ -165,8 +165,8 @@ impl Connector {
             let detail = format!("no connection to {address} for a health check: {error}");
             Refusal::upstream(Reason::ConnectFailure, Sent::No, detail)
         })?;
-        let tls = self.tls.get(endpoint.socket).and_then(ArcSwapOption::load_full);
-        let (Some(tls), Some(context)) = (tls, self.config.tls_of(endpoint.socket)) else {
+        let tls = self.tls.get(endpoint.socket()).and_then(ArcSwapOption::load_full);
+        let (Some(tls), Some(context)) = (tls, self.config.tls_of(endpoint.socket())) else {
             return Ok(io);
         };
         let mut tls = Tls { config: tls.config.clone() };
@@ -274,8 +274,8 @@ impl Connector {
             let detail = format!("no connection to {to} of cluster {cluster}: {error}");
             Refusal::upstream(Reason::ConnectFailure, Sent::No, detail)
         })?;
-        let tls = self.tls.get(endpoint.socket).and_then(ArcSwapOption::load_full);
-        match (tls, self.config.tls_of(endpoint.socket)) {
+        let tls = self.tls.get(endpoint.socket()).and_then(ArcSwapOption::load_full);
+        match (tls, self.config.tls_of(endpoint.socket())) {
             (Some(tls), Some(context)) => {
                 let name = context.server_name(fit.sni.as_ref(), &endpoint.hostname);
                 self.handshake(io, &tls, (endpoint, name), wanted).await
@@ -286,7 +286,7 @@ impl Connector {
 
     /// The server name that is sent to an endpoint, if there is one.
     pub(super) fn server_name(&self, endpoint: &Endpoint, fit: &Fit) -> Option<Name> {
-        let context = self.config.tls_of(endpoint.socket)?;
+        let context = self.config.tls_of(endpoint.socket())?;
         let name = context.server_name(fit.sni.as_ref(), &endpoint.hostname);
         Some(Arc::clone(name)).filter(|name| !name.is_empty())
     }

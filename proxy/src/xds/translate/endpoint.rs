@@ -73,8 +73,9 @@ fn locality(
         last = Arc::clone(&made.traits);
         Some(made)
     });
+    let place = Locality { region: place.region, zone: place.zone, sub_zone: place.sub_zone };
     Some(LocalityEndpoints {
-        locality: Locality { region: place.region, zone: place.zone, sub_zone: place.sub_zone },
+        locality: place.shared(),
         priority: group.priority,
         weight: group.load_balancing_weight,
         metadata: group.metadata.as_ref().map(common::metadata).unwrap_or_default(),
