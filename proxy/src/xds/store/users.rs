@@ -10,36 +10,34 @@ use crate::xds::kind::Kind;
 /// Something by its kind and key.
 type Place = (Kind, Name);
 
-/// The clusters and listeners that name a resource.
+/// The clusters and listeners that name a resource: first the resource, then who names it.
 #[derive(Debug, Default)]
-pub(super) struct Users(BTreeMap<Place, BTreeSet<Place>>);
+pub(super) struct Users(BTreeSet<(Place, Place)>);
 
 impl Users {
     /// A cluster or listener names these.
     pub(super) fn note(&mut self, (kind, name): (Kind, &Name), named: &[(Kind, &Reference)]) {
         for (of, reference) in named {
-            let users = self.0.entry((*of, Arc::clone(reference.key()))).or_default();
-            users.insert((kind, Arc::clone(name)));
+            let resource = (*of, Arc::clone(reference.key()));
+            self.0.insert((resource, (kind, Arc::clone(name))));
         }
     }
 
     /// It does not any more.
     pub(super) fn forget(&mut self, (kind, name): (Kind, &Name), named: &[(Kind, &Reference)]) {
-        let user = (kind, Arc::clone(name));
         for (of, reference) in named {
-            let place = (*of, Arc::clone(reference.key()));
-            if let Some(users) = self.0.get_mut(&place) {
-                users.remove(&user);
-                if users.is_empty() {
-                    self.0.remove(&place);
-                }
-            }
+            let resource = (*of, Arc::clone(reference.key()));
+            self.0.remove(&(resource, (kind, Arc::clone(name))));
         }
     }
 
     /// Those who name a resource.
     pub(super) fn of(&self, kind: Kind, name: &Name) -> impl Iterator<Item = &Place> {
-        self.0.get(&(kind, Arc::clone(name))).into_iter().flatten()
+        let resource = (kind, Arc::clone(name));
+        let [least, ..] = Kind::ALL;
+        let from = (resource.clone(), (least, Name::default()));
+        let users = self.0.range(from..).take_while(move |(named, _)| *named == resource);
+        users.map(|(_, user)| user)
     }
 }
 
