@@ -56,7 +56,7 @@ pub struct Client {
     own: Own,
     local: Local,
     /// What is in force, by key.
-    kept: BTreeMap<(Kind, Name), Kept>,
+    kept: BTreeMap<(Kind, Name), Arc<Kept>>,
     counts: Counts,
     around: Around,
 }
@@ -326,17 +326,20 @@ impl Client {
                 && same.body == accepted.body
             {
                 // Sent again, as state of the world does: nothing may be drained for that.
-                same.version = accepted.version;
+                if *same.version != *accepted.version {
+                    let version = accepted.version.into();
+                    *same = Arc::new(Kept { version, ..Kept::clone(same) });
+                }
                 self.around.status.hold(same, SystemTime::now());
                 continue;
             }
             self.warn_unknown(kind, &accepted.name, &accepted.body);
-            let kept = Kept {
+            let kept = Arc::new(Kept {
                 kind,
-                name: accepted.name.to_string(),
-                version: accepted.version,
+                name: Arc::clone(&accepted.name),
+                version: accepted.version.into(),
                 body: accepted.body,
-            };
+            });
             self.status().hold(&kept, SystemTime::now());
             changed.insert(Arc::clone(&accepted.name));
             self.kept.insert(key, kept);
@@ -450,8 +453,9 @@ impl Client {
         };
         for one in kept {
             if let (Some(_), Ok(resource)) = translate::resource(one.kind, &one.body) {
-                let name = Name::from(one.name.as_str());
-                ads.session.restore(one.kind, Arc::clone(&name), one.version.clone());
+                let name = Arc::clone(&one.name);
+                let one = Arc::new(one);
+                ads.session.restore(one.kind, Arc::clone(&name), one.version.to_string());
                 self.around.status.hold(&one, SystemTime::now());
                 self.kept.insert((one.kind, name), one);
                 self.store.accept(resource);
@@ -467,7 +471,7 @@ impl Client {
         let Some(file) = self.ads.as_ref().and_then(|ads| ads.last_good.as_ref()) else { return };
         let of_ads = |kind: Kind, key: &str| plain(key) == key && !self.own.serves(kind);
         let all = self.kept.iter().filter(|((kind, key), _)| of_ads(*kind, key));
-        let all: Vec<Kept> = all.map(|(_, kept)| kept.clone()).collect();
+        let all: Vec<Arc<Kept>> = all.map(|(_, kept)| Arc::clone(kept)).collect();
         if let Err(error) = file.save(&all) {
             let path = file.path().display();
             tracing::warn!(

@@ -52,7 +52,7 @@ pub fn configs(status: &Status, bootstrap: &Bytes, started: SystemTime) -> Vec<V
         "static_clusters":
             clusters.iter().map(|one| fixed("cluster", typed(one))).collect::<Vec<_>>(),
         "dynamic_active_clusters": each(status, Kind::Cluster, |held| {
-            held.wrap("cluster", read::<Cluster>(&held.body))
+            held.wrap("cluster", read::<Cluster>(&held.kept.body))
         }),
     });
     let listeners_dump = json!({
@@ -61,12 +61,12 @@ pub fn configs(status: &Status, bootstrap: &Bytes, started: SystemTime) -> Vec<V
         "static_listeners":
             listeners.iter().map(|one| fixed("listener", typed(one))).collect::<Vec<_>>(),
         "dynamic_listeners": each(status, Kind::Listener, |held| {
-            let active = held.wrap("listener", read::<Listener>(&held.body));
-            json!({"name": held.name, "active_state": active})
+            let active = held.wrap("listener", read::<Listener>(&held.kept.body));
+            json!({"name": *held.kept.name, "active_state": active})
         }),
     });
     let held = status.held(Kind::Listener);
-    let held = held.iter().filter_map(|held| Listener::decode(held.body.as_ref()).ok());
+    let held = held.iter().filter_map(|held| Listener::decode(held.kept.body.as_ref()).ok());
     let tables = listeners.iter().cloned().chain(held).flat_map(|one| inline_routes(&one));
     let tables: Vec<Value> = tables.map(|one| fixed("route_config", typed(&one))).collect();
     let secrets = statics.map(|all| all.secrets.as_slice()).unwrap_or_default();
@@ -95,7 +95,7 @@ pub fn forget() {
 
 /// Names of the clusters that a server told of.
 pub fn discovered_clusters(status: &Status) -> HashSet<String> {
-    status.held(Kind::Cluster).iter().map(|held| held.name.to_string()).collect()
+    status.held(Kind::Cluster).iter().map(|held| held.kept.name.to_string()).collect()
 }
 
 /// A node as JSON, and what it is.
@@ -208,7 +208,8 @@ fn assignment(cluster: &ClusterView, live: &Live) -> Value {
         if priority > 0 {
             group["priority"] = priority.into();
         }
-        let same = |one: &&LocalityEndpoints| one.priority == priority && *one.locality == *locality;
+        let same =
+            |one: &&LocalityEndpoints| one.priority == priority && *one.locality == *locality;
         let found = configured.and_then(|all| all.localities.iter().find(same));
         group["load_balancing_weight"] = found.and_then(|one| one.weight).unwrap_or(0).into();
         group
@@ -261,7 +262,7 @@ fn referred(status: &Status, tables: Vec<Value>, secrets: Vec<Value>) -> Vec<Val
         json!({
             "@type": format!("{PREFIX}EndpointsConfigDump"),
             "dynamic_endpoint_configs": each(status, Kind::Endpoints, |held| {
-                held.wrap("endpoint_config", read::<ClusterLoadAssignment>(&held.body))
+                held.wrap("endpoint_config", read::<ClusterLoadAssignment>(&held.kept.body))
             }),
         }),
         json!({
@@ -271,22 +272,22 @@ fn referred(status: &Status, tables: Vec<Value>, secrets: Vec<Value>) -> Vec<Val
             "@type": format!("{PREFIX}RoutesConfigDump"),
             "static_route_configs": tables,
             "dynamic_route_configs": each(status, Kind::Routes, |held| {
-                held.wrap("route_config", read::<RouteConfiguration>(&held.body))
+                held.wrap("route_config", read::<RouteConfiguration>(&held.kept.body))
             }),
         }),
         json!({
             "@type": format!("{PREFIX}SecretsConfigDump"),
             "static_secrets": secrets,
             "dynamic_active_secrets": each(status, Kind::Secret, |held| {
-                let (version, at) = (&held.version, stamp(held.at));
-                let name = plain(&held.name);
+                let (version, at) = (&*held.kept.version, stamp(held.at));
+                let name = plain(&held.kept.name);
                 json!({"name": name, "version_info": version, "last_updated": at})
             }),
         }),
         json!({
             "@type": format!("{PREFIX}EcdsConfigDump"),
             "ecds_filters": each(status, Kind::Extension, |held| {
-                held.wrap("ecds_filter", read::<TypedExtensionConfig>(&held.body))
+                held.wrap("ecds_filter", read::<TypedExtensionConfig>(&held.kept.body))
             }),
         }),
     ]
@@ -313,7 +314,7 @@ fn names(dumped: &Value, name: &str) -> bool {
 impl Held {
     fn wrap(&self, field: &str, resource: Value) -> Value {
         json!({
-            "version_info": self.version,
+            "version_info": *self.kept.version,
             field: resource,
             "last_updated": stamp(self.at),
         })

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use pillion_xds::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
@@ -12,6 +13,7 @@ use prost::Message;
 use prost_types::Any;
 
 use super::kind::Kind;
+use crate::model::Name;
 
 /// A resource as it was accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,9 +21,9 @@ pub struct Kept {
     /// Of which kind.
     pub kind: Kind,
     /// Its name.
-    pub name: String,
+    pub name: Name,
     /// Its version.
-    pub version: String,
+    pub version: Arc<str>,
     /// Its bytes.
     pub body: Bytes,
 }
@@ -47,12 +49,12 @@ impl LastGood {
     ///
     /// # Errors
     /// The folder cannot be written to, or the disk is full. The old file stays.
-    pub fn save(&self, resources: &[Kept]) -> io::Result<()> {
+    pub fn save(&self, resources: &[Arc<Kept>]) -> io::Result<()> {
         let message = DeltaDiscoveryResponse {
             resources: resources
                 .iter()
                 .filter(|kept| kept.kind != Kind::Secret)
-                .map(wrap)
+                .map(|kept| wrap(kept))
                 .collect(),
             ..DeltaDiscoveryResponse::default()
         };
@@ -91,8 +93,8 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 fn wrap(kept: &Kept) -> Resource {
     let type_url = kept.kind.type_url().to_owned();
     Resource {
-        name: kept.name.clone(),
-        version: kept.version.clone(),
+        name: kept.name.to_string(),
+        version: kept.version.to_string(),
         resource: Some(Any { type_url, value: kept.body.to_vec() }),
         ..Resource::default()
     }
@@ -102,8 +104,8 @@ fn unwrap(resource: Resource) -> Option<Kept> {
     let any = resource.resource?;
     Some(Kept {
         kind: Kind::of(&any.type_url)?,
-        name: resource.name,
-        version: resource.version,
+        name: resource.name.into(),
+        version: resource.version.into(),
         body: any.value.into(),
     })
 }
@@ -129,7 +131,7 @@ mod tests {
         let file = LastGood::new(dir.path());
         assert_eq!(file.load().unwrap(), []);
         let cluster = kept(Kind::Cluster, "a");
-        file.save(&[cluster.clone(), kept(Kind::Secret, "s")]).unwrap();
+        file.save(&[cluster.clone().into(), kept(Kind::Secret, "s").into()]).unwrap();
         assert_eq!(file.load().unwrap(), [cluster]);
         let mode = fs::metadata(file.path()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -139,7 +141,7 @@ mod tests {
     fn a_folder_that_cannot_be_written_to_is_an_error_and_keeps_the_old_file() {
         let dir = tempfile::tempdir().unwrap();
         let missing = LastGood::new(&dir.path().join("no-such-folder"));
-        assert!(missing.save(&[kept(Kind::Cluster, "a")]).is_err());
+        assert!(missing.save(&[kept(Kind::Cluster, "a").into()]).is_err());
         let file = LastGood::new(dir.path());
         fs::write(file.path(), b"\xff\xff\xff").unwrap();
         assert_eq!(file.load().unwrap_err().kind(), io::ErrorKind::InvalidData);

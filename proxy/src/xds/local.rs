@@ -80,13 +80,13 @@ impl Local {
     }
 }
 
-fn kept(given: &Given) -> Kept {
-    Kept {
+fn kept(given: &Given) -> Arc<Kept> {
+    Arc::new(Kept {
         kind: given.kind,
-        name: given.name.clone(),
-        version: given.version.clone(),
+        name: given.name.as_str().into(),
+        version: given.version.as_str().into(),
         body: given.body.clone(),
-    }
+    })
 }
 
 #[cfg(test)]

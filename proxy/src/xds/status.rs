@@ -1,7 +1,7 @@
 //! How the conversation with the control plane goes: for `/ready`, `/config_dump` and people.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -32,10 +32,8 @@ struct Inner {
 /// A resource that is in force, as it came.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
-    pub(super) name: Name,
-    pub(super) version: String,
-    /// Empty for secrets: they are not kept here.
-    pub(super) body: Bytes,
+    /// Without the bytes of secrets: they stay with the client.
+    pub(super) kept: Arc<Kept>,
     /// When it came.
     pub(super) at: SystemTime,
 }
@@ -94,11 +92,13 @@ impl Status {
     }
 
     /// A resource is in force.
-    pub(super) fn hold(&self, kept: &Kept, at: SystemTime) {
-        let name = Name::from(kept.name.as_str());
-        let body = if kept.kind == Kind::Secret { Bytes::new() } else { kept.body.clone() };
-        let held = Held { name: Name::clone(&name), version: kept.version.clone(), body, at };
-        self.lock().held.insert((kept.kind, name), held);
+    pub(super) fn hold(&self, kept: &Arc<Kept>, at: SystemTime) {
+        let key = (kept.kind, Name::clone(&kept.name));
+        let kept = match kept.kind {
+            Kind::Secret => Arc::new(Kept { body: Bytes::new(), ..Kept::clone(kept) }),
+            _ => Arc::clone(kept),
+        };
+        self.lock().held.insert(key, Held { kept, at });
     }
 
     /// It is not any more.
