@@ -285,3 +285,15 @@ impl Used {
         self.ejection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_that_was_never_asked_is_small() {
+        // Classes of the allocator that leave room for the counts of an `Arc`.
+        assert!(size_of::<Endpoint>() <= 80 - 16, "{}", size_of::<Endpoint>());
+        assert!(size_of::<Host>() <= 48 - 16, "{}", size_of::<Host>());
+    }
+}

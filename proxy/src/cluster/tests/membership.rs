@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -9,6 +9,7 @@ use crate::cluster::testing::{
     Backend, Shop, assignment, at, but, config, endpoint, eventually, get, locality, ok, outliers,
 };
 use crate::cluster::{Behalf, Outcome, SendOptions};
+use crate::model::balancing::Balancer;
 use crate::model::cluster::{Cluster, Discovery, Dns, DnsFamily, Thresholds};
 use crate::model::endpoint::{Assignment, Endpoint, Target};
 use crate::model::{Changes, Snapshot};
@@ -108,7 +109,8 @@ async fn metrics_of_a_removed_cluster_can_be_swept() {
 #[tokio::test]
 async fn connections_to_an_ejected_endpoint_are_closed_where_that_is_on() {
     let backend = Backend::http1(async |_| ok("hello")).await;
-    let config = Cluster { close_on_health_failure: true, outliers: Some(outliers().into()), ..config() };
+    let config =
+        Cluster { close_on_health_failure: true, outliers: Some(outliers().into()), ..config() };
     let shop = Shop::one(config, backend.address);
     shop.get().await.unwrap();
     let cluster = shop.cluster();
@@ -119,6 +121,21 @@ async fn connections_to_an_ejected_endpoint_are_closed_where_that_is_on() {
     // Panic: there is nobody else, so it is asked again, on a new connection.
     shop.get().await.unwrap();
     assert_eq!(backend.accepted(), 2);
+}
+
+#[tokio::test]
+async fn endpoints_that_are_only_looked_at_stay_small() {
+    let balancer = Balancer::least_request();
+    let config = Cluster { outliers: Some(outliers().into()), balancer, ..config() };
+    let shop = Shop::new(config, assignment(vec![locality(0, vec![at(1), at(2)])]));
+    let cluster = shop.cluster();
+    cluster.sweep(Instant::now());
+    assert_eq!(cluster.view().endpoints.len(), 2);
+    let picked = shop.pick();
+    assert!(cluster.endpoints().iter().all(|endpoint| endpoint.host.if_used().is_none()));
+    cluster.record(&picked, Outcome::Status(200));
+    let used = cluster.endpoints().iter().filter(|one| one.host.if_used().is_some()).count();
+    assert_eq!(used, 1);
 }
 
 #[tokio::test]
