@@ -11,7 +11,7 @@ mod settings;
 pub mod text;
 
 use std::any::{Any, TypeId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -154,6 +154,8 @@ struct Inner {
     entries: Mutex<BTreeMap<String, Entry>>,
     /// By the start of their flat names, with a dot at its end.
     groups: Mutex<BTreeMap<(String, TypeId), Grouped>>,
+    /// Families of groups: a few, which clusters by the thousand share.
+    families: Mutex<BTreeSet<Arc<str>>>,
     settings: OnceLock<Settings>,
 }
 
@@ -266,6 +268,7 @@ impl Registry {
     /// Forget metrics that nobody counts any more.
     pub fn sweep(&self) {
         lock(&self.0.groups).retain(|_, grouped| Arc::strong_count(&grouped.group) > 1);
+        lock(&self.0.families).retain(|family| Arc::strong_count(family) > 1);
         lock(&self.0.entries).retain(|_, entry| match &entry.value {
             Value::Counter(counter) => Arc::strong_count(&counter.0) > 1,
             Value::Gauge(gauge) => Arc::strong_count(&gauge.0) > 1,
@@ -277,6 +280,16 @@ impl Registry {
     /// What the bootstrap says of metrics.
     pub fn settings(&self) -> &Settings {
         self.0.settings.get_or_init(Settings::default)
+    }
+
+    fn family(&self, name: &str) -> Arc<str> {
+        let mut families = lock(&self.0.families);
+        let known = families.get(name).cloned();
+        known.unwrap_or_else(|| {
+            let family: Arc<str> = name.into();
+            families.insert(Arc::clone(&family));
+            family
+        })
     }
 
     fn root(&self) -> Scope {
@@ -394,7 +407,7 @@ impl Scope {
     /// Shows this group under the names of this scope, in place of the one that was there.
     pub fn show(&self, group: Arc<dyn Group>) {
         let grouped = Grouped {
-            family: self.family.as_str().into(),
+            family: self.registry.family(&self.family),
             labels: Arc::clone(&self.labels),
             group,
         };
