@@ -47,7 +47,7 @@ pub(super) enum Outcome<'a> {
     /// It was taken, in this version.
     Taken {
         /// Of the answer.
-        version: &'a str,
+        version: &'a Arc<str>,
         /// It differs from the one before.
         changed: bool,
         /// The server says that there is none.
@@ -66,7 +66,7 @@ pub(super) enum Outcome<'a> {
 /// Which resources an answer brings, and what becomes of them.
 #[derive(Debug)]
 pub(super) struct Answer {
-    version: String,
+    version: Arc<str>,
     accepted: Vec<Name>,
     refused: Vec<String>,
     /// They are not, or not any more.
@@ -76,7 +76,7 @@ pub(super) struct Answer {
 impl Answer {
     pub(super) fn of<R>(received: &Received<R>) -> Self {
         Self {
-            version: received.version.clone(),
+            version: received.version.as_str().into(),
             accepted: received.accepted.iter().map(|one| Arc::clone(&one.name)).collect(),
             refused: received.refused.iter().map(|(name, _)| name.clone()).collect(),
             gone: received.removed.iter().chain(&received.absent).cloned().collect(),
@@ -332,7 +332,7 @@ impl Subscription {
                 let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
                 self.time.set(now);
                 self.duration.record(took.as_secs_f64() * 1000.0);
-                *self.version.lock().unwrap_or_else(PoisonError::into_inner) = version.into();
+                *self.version.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(version);
                 if empty && self.kind != Kind::Extension {
                     cluster.as_ref().map_or(&self.empty, |one| one.empty).inc();
                 } else if changed || empty {
@@ -400,15 +400,14 @@ impl Group for Subscription {
 mod tests {
     use super::*;
 
-    const TAKEN: Outcome<'_> =
-        Outcome::Taken { version: "2", changed: true, empty: false, took: Duration::ZERO };
-
     #[test]
     fn an_answer_is_counted_and_its_version_told() {
         let registry = Registry::new();
         let mut counts = Counts::new(registry.clone());
         counts.begin(Kind::Cluster, true);
-        counts.count(Kind::Cluster, "", TAKEN);
+        let version = Arc::from("2");
+        let (changed, empty, took) = (true, false, Duration::ZERO);
+        counts.count(Kind::Cluster, "", Outcome::Taken { version: &version, changed, empty, took });
         counts.count(Kind::Cluster, "", Outcome::Rejected);
         let value = |name: &str| registry.value(&format!("cluster_manager.cds.{name}"));
         assert_eq!(value("update_attempt"), Some(3));
