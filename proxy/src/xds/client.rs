@@ -281,8 +281,7 @@ impl Client {
             Event::Due => self.due(),
             Event::Over => return,
         }
-        self.ask(wire);
-        self.apply();
+        self.settle(wire);
     }
 
     fn receive(&mut self, response: Response, wire: &wire::Wire) {
@@ -305,8 +304,7 @@ impl Client {
         if let Some(reply) = reply {
             wire.send(reply);
         }
-        self.ask(Some(wire));
-        self.apply();
+        self.settle(Some(wire));
     }
 
     /// Put what a server or a file says into the store.
@@ -367,6 +365,16 @@ impl Client {
             if let Some(wire) = wire {
                 wire.send(request);
             }
+        }
+    }
+
+    /// Ask for what is referred to, and publish what is ready: what that replaces is asked for no more.
+    fn settle(&mut self, wire: Option<&wire::Wire>) {
+        self.ask(wire);
+        self.apply();
+        if self.store.is_renamed() {
+            self.ask(wire);
+            self.apply();
         }
     }
 

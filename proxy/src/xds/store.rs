@@ -92,6 +92,9 @@ impl Store {
                 if let Some((cluster, _)) = self.clusters.remove(name) {
                     self.users.forget((kind, name), &references::of_cluster(&cluster));
                 }
+                if let Some(served) = self.published.clusters.get(name) {
+                    self.users.forget((kind, name), &references::of_cluster(served));
+                }
             }
             Kind::Listener => {
                 if let Some(listener) = self.listeners.remove(name) {
@@ -113,7 +116,12 @@ impl Store {
         self.given_up.insert((kind, name));
     }
 
-    /// Whether something else may be [wanted](Self::wanted) than when this was last asked.
+    /// Whether something else may be [wanted](Self::wanted) than when this was last taken.
+    pub fn is_renamed(&self) -> bool {
+        self.renamed
+    }
+
+    /// The same, taken.
     pub fn take_renamed(&mut self) -> bool {
         std::mem::take(&mut self.renamed)
     }
@@ -121,7 +129,8 @@ impl Store {
     /// Which endpoints, routes, secrets and settings the clusters and listeners refer to and somebody has to
     /// be asked for, by key.
     pub fn wanted(&self, kind: Kind) -> BTreeMap<Name, Reference> {
-        let clusters = self.clusters.values().flat_map(|(one, _)| references::of_cluster(one));
+        let clusters = self.clusters.values().map(|(one, _)| one);
+        let clusters = clusters.chain(self.replaced()).flat_map(|one| references::of_cluster(one));
         let listeners = self.listeners.values().flat_map(|one| references::of_listener(one));
         let mut wanted: BTreeMap<Name, Reference> = BTreeMap::new();
         for (_, reference) in clusters.chain(listeners).filter(|(of, _)| *of == kind) {
@@ -137,6 +146,14 @@ impl Store {
             wanted.insert(Arc::clone(key), patient);
         }
         wanted
+    }
+
+    /// Clusters that serve while their successors warm: they go on being told of their endpoints, as in Envoy.
+    fn replaced(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        self.clusters.iter().filter_map(|(name, (accepted, _))| {
+            let served = self.published.clusters.get(name)?;
+            (!Arc::ptr_eq(served, accepted)).then_some(served)
+        })
     }
 
     /// For whom things of a kind are asked for, by key: endpoints for clusters (their names in metrics), routes for
@@ -231,6 +248,12 @@ impl Store {
             let assignment = assignment
                 .or_else(|| self.published.assignments.get(name).cloned())
                 .unwrap_or_default();
+            if let Some(before) = next.clusters.get(name).filter(|one| !Arc::ptr_eq(one, cluster)) {
+                let place = (Kind::Cluster, name);
+                self.users.forget(place, &references::of_cluster(before));
+                self.users.note(place, &references::of_cluster(cluster));
+                self.renamed = true;
+            }
             put(&mut next.clusters, name, Some(cluster), &mut changes.clusters);
             put(&mut next.assignments, name, Some(&assignment), &mut changes.assignments);
         }
@@ -303,6 +326,10 @@ impl Store {
                 let before = self.clusters.insert(Arc::clone(&key), (Arc::clone(&one), endpoints));
                 if let Some((before, _)) = before {
                     self.users.forget((kind, &key), &references::of_cluster(&before));
+                }
+                // What serves while this one warms goes on being told of its endpoints.
+                if let Some(served) = self.published.clusters.get(&key) {
+                    self.users.note((kind, &key), &references::of_cluster(served));
                 }
                 self.users.note((kind, &key), &references::of_cluster(&one));
             }

@@ -151,6 +151,23 @@ fn sorted(made: Option<(Snapshot, Changes)>) -> Option<Changes> {
     })
 }
 
+#[test]
+fn a_cluster_that_serves_while_its_successor_warms_is_told_of_its_endpoints() {
+    let mut store = Store::default();
+    store.give_up(Kind::Endpoints, "b".into());
+    store.accept(cluster("c", "b", None));
+    assert_eq!(store.assemble().unwrap().1.clusters, ["c".into()]);
+    store.accept(cluster("c", "a", None));
+    assert!(store.assemble().is_none());
+    store.accept(endpoints("b"));
+    assert_eq!(store.assemble().unwrap().1.assignments, ["c".into()]);
+    store.accept(endpoints("a"));
+    assert_eq!(store.assemble().unwrap().1.clusters, ["c".into()]);
+    // Nothing of the old one is left.
+    store.accept(endpoints("b"));
+    assert!(store.assemble().is_none());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
