@@ -16,6 +16,7 @@ use super::{EXTENSIONS, cluster, listener, proxies, table};
 
 const MUTATION: &str =
     "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation";
+const RBAC: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
 const BUFFER: &str = "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer";
 
 /// Settings that put this into the answer's header `mark`.
@@ -165,6 +166,46 @@ async fn a_listener_waits_for_settings_and_no_longer_than_it_is_told() -> anyhow
         let served = served.await.with_context(|| format!("{kind:?}"))?;
         ensure!(served.header("mark") == Some("late"), "{kind:?} {:?}", served.headers);
         drop(proxy);
+    }
+    Ok(())
+}
+
+/// Rules for everybody.
+fn rules(action: &str) -> Value {
+    let everybody = json!({"permissions": [{"any": true}], "principals": [{"any": true}]});
+    json!({"action": action, "policies": {"everybody": everybody}})
+}
+
+#[tokio::test]
+async fn what_a_route_says_holds_for_a_filter_that_comes_from_elsewhere() -> anyhow::Result<()> {
+    for kind in proxies()? {
+        let dir = tempfile::tempdir()?;
+        let app = Backend::start("app", Speaks::Http1).await?;
+        let [front, port] = [Port::reserve()?, Port::reserve()?];
+        let mut routes = table("all", "app");
+        let routes_of_all = &mut routes["virtual_hosts"][0]["routes"];
+        let mut closed = routes_of_all[0].clone();
+        closed["match"] = json!({"prefix": "/closed"});
+        closed["typed_per_filter_config"] = json!({"rules": {
+            "@type": format!("{RBAC}PerRoute"),
+            "rbac": {"rules": rules("DENY")},
+        }});
+        *routes_of_all = json!([closed, routes_of_all[0].clone()]);
+        let mut made = listener(front.address(), "route_config", routes);
+        let filters = &mut made["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"];
+        let router = filters[0].take();
+        let from = source("ecds", "DELTA_GRPC");
+        let discovery = json!({"config_source": from, "type_urls": [RBAC]});
+        *filters = json!([{"name": "rules", "config_discovery": discovery}, router]);
+        let settings = json!({"@type": RBAC, "rules": rules("ALLOW")});
+        let served = json!({EXTENSIONS: [{"name": "rules", "typed_config": settings}]});
+        let server = XdsServer::start(dir.path(), &[port.address().to_string()], &served).await?;
+        let clusters = vec![xds_server::cluster("ecds", port.address()), cluster("app", &app)];
+        let proxy = Proxy::start(kind, Bootstrap::of(vec![made], clusters)).await?;
+        until(&front, "the settings are there", |answer| answer.status == 200).await?;
+        let closed = ask(front.address(), "any", "/closed").await?;
+        ensure!(closed.status == 403, "{kind:?}: {}", closed.status);
+        drop((proxy, server));
     }
     Ok(())
 }

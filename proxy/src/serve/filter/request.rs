@@ -88,6 +88,10 @@ fn at_once(
     routed: Routed<'_>,
     request: &mut Request<RequestBody>,
 ) -> Result<Done, Refusal> {
+    // Whatever a route says of it, it has to be found first.
+    if matches!(filter.config.kind, FilterKind::Discovered(_)) {
+        return Ok(Done::Waits(Wait::Other));
+    }
     match (kind, &filter.stats) {
         (FilterKind::Rbac(config), Stats::Rbac(stats)) => {
             return Ok(rbac::check(exchange, config, stats, request).into());
@@ -116,8 +120,7 @@ fn at_once(
         }
         (FilterKind::Csrf(policy), Stats::Csrf(stats)) => csrf::check(policy, stats, request)?,
         (
-            FilterKind::Discovered(_)
-            | FilterKind::ExtAuthz(_)
+            FilterKind::ExtAuthz(_)
             | FilterKind::ExtAuthzRoute(_)
             | FilterKind::Jwt(_)
             | FilterKind::JwtRoute(_)
@@ -183,22 +186,21 @@ async fn waiting(
     wait: Wait,
     (routed, request): (Routed<'_>, &mut Request<RequestBody>),
 ) -> Result<Option<Answer>, Refusal> {
+    if let FilterKind::Discovered(found) = &filter.config.kind {
+        let held = discovered::find(exchange, filter, found)?;
+        let Some(filter) = held.as_deref() else { return Ok(None) };
+        let Some(kind) = effective(filter, routed) else { return Ok(None) };
+        return match at_once(exchange, (filter, kind), routed, request)? {
+            Done::On => Ok(None),
+            Done::Answered(answer) => Ok(Some(*answer)),
+            Done::Waits(wait) => {
+                Box::pin(waiting(exchange, (filter, kind), wait, (routed, request))).await
+            }
+        };
+    }
     match (kind, &filter.stats, wait) {
         (_, Stats::Fault(stats), Wait::Fault(drawn)) => {
             return Ok(fault::inject(exchange, drawn, stats).await);
-        }
-        (FilterKind::Discovered(found), ..) => {
-            let held = discovered::find(exchange, filter, found)?;
-            let Some(filter) = held.as_deref() else { return Ok(None) };
-            let Some(kind) = effective(filter, routed) else { return Ok(None) };
-            match at_once(exchange, (filter, kind), routed, request)? {
-                Done::On => {}
-                Done::Answered(answer) => return Ok(Some(*answer)),
-                Done::Waits(wait) => {
-                    let inner = waiting(exchange, (filter, kind), wait, (routed, request));
-                    return Box::pin(inner).await;
-                }
-            }
         }
         (FilterKind::ExtAuthz(_) | FilterKind::ExtAuthzRoute(_), Stats::ExtAuthz(stats), _) => {
             if let FilterKind::ExtAuthz(config) = &filter.config.kind {
