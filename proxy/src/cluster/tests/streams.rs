@@ -190,10 +190,12 @@ async fn an_endpoint_that_answers_pings_is_kept() {
     let backend = Backend::http2(async |_| ok("hello")).await;
     let mut config = http2();
     config.http2.keepalive_interval = Some(Duration::from_millis(10));
+    // Less than the whole takes: an answer that nobody notices ends the connection.
+    config.http2.keepalive_timeout = Some(Duration::from_millis(200));
     let shop = Shop::one(config, backend.address);
     for _ in 0..3 {
         assert_eq!(shop.get().await.unwrap().0, 200);
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(250)).await;
     }
     assert_eq!(backend.accepted(), 1);
 }

@@ -58,14 +58,6 @@ pub(in super::super) fn drive(
     let about = Arc::clone(&known);
     let mut received = 0;
     let work = poll_fn(move |cx| {
-        if let Some(alive) = &mut alive
-            && alive.poll(cx, received).is_ready()
-        {
-            if let Some(streams) = weak.upgrade() {
-                streams.time_out();
-            }
-            return Poll::Ready(());
-        }
         let polled = Pin::new(&mut connection).poll(cx);
         let so_far = about.received.load(Ordering::Relaxed);
         if so_far != received || polled.is_ready() {
@@ -74,6 +66,16 @@ pub(in super::super) fn drive(
             if let Some(streams) = weak.upgrade() {
                 streams.look();
             }
+        }
+        // After reading: what came while nobody had time to look counts.
+        if polled.is_pending()
+            && let Some(alive) = &mut alive
+            && alive.poll(cx, received).is_ready()
+        {
+            if let Some(streams) = weak.upgrade() {
+                streams.time_out();
+            }
+            return Poll::Ready(());
         }
         polled.map(drop)
     });
