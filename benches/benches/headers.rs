@@ -10,10 +10,11 @@ use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion};
 use http::HeaderMap;
 use http::request::Parts;
+use pillion_proxy::http::date::Date;
 use pillion_proxy::http::forwarded::{self, Hop};
 use pillion_proxy::http::guard::{self, Rules};
 use pillion_proxy::http::h1::encode::{self, Reply, RequestHead};
-use pillion_proxy::http::h1::{Framing, date::Date, head};
+use pillion_proxy::http::h1::{Framing, head};
 use pillion_proxy::http::path::normalize;
 use pillion_proxy::http::presence::Presence;
 use pillion_proxy::http::{hop, request_id};
@@ -97,7 +98,7 @@ fn encoding(group: &mut Group<'_>, request: &Parts) -> anyhow::Result<()> {
                 http_10: false,
                 connection: None,
                 title_case: false,
-                date: Some(date.at(SystemTime::UNIX_EPOCH)),
+                date: Some(date.at(SystemTime::UNIX_EPOCH).as_bytes()),
             };
             encode::response(&response, reply, &mut out);
             out.len()

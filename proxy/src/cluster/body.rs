@@ -93,7 +93,7 @@ impl ResponseBody {
                 None => Poll::Ready(None),
             },
             Content::Carried(carried) => carried.poll_frame(cx),
-            Content::Http2(arriving) => arriving.poll_frame(cx),
+            Content::Http2(arriving) => Pin::new(arriving).poll_frame(cx),
         }
     }
 
@@ -159,7 +159,7 @@ impl Body for ResponseBody {
         match &self.content {
             Content::Http1 => self.lease.as_ref().is_none_or(Lease::is_over),
             Content::Carried(carried) => carried.is_over(),
-            Content::Http2(arriving) => arriving.is_over(),
+            Content::Http2(arriving) => arriving.is_end_stream(),
         }
     }
 
@@ -167,7 +167,7 @@ impl Body for ResponseBody {
         let left = match &self.content {
             Content::Http1 => self.lease.as_ref().map_or(Some(0), Lease::left),
             Content::Carried(carried) => carried.left(),
-            Content::Http2(arriving) => arriving.left(),
+            Content::Http2(arriving) => return arriving.size_hint(),
         };
         left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }

@@ -465,7 +465,7 @@ impl Answered {
     }
 }
 
-/// What codecs count. What `never` happens here is what hyper does not let happen.
+/// What codecs count. What `never` happens here is what the HTTP/2 library does not let happen.
 fn see_codecs(numbers: &Numbers, http2: bool, see: &mut dyn FnMut(Item<'_>, Reading)) {
     const HTTP1: [&str; 4] = [
         "http1.dropped_headers_with_underscores",

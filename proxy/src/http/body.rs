@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
+use super::h2::Arriving;
 use super::meter::Meter;
 
 /// Why a body ended early. Allocated only when that happens.
@@ -24,9 +24,9 @@ pub enum RequestBody {
     /// All of it, known in advance.
     Full(Option<Bytes>),
     /// As it arrives from the downstream in HTTP/2, metered.
-    Incoming(Incoming, Meter),
+    Http2(Arriving, Meter),
     /// The same in HTTP/1.
-    Arriving(BoxBody, Meter),
+    Http1(BoxBody, Meter),
     /// Anything else: replayed for retries, or made by this proxy.
     Boxed(BoxBody),
 }
@@ -46,8 +46,8 @@ impl fmt::Debug for RequestBody {
         f.write_str(match self {
             Self::Empty => "Empty",
             Self::Full(_) => "Full",
-            Self::Incoming(..) => "Incoming",
-            Self::Arriving(..) => "Arriving",
+            Self::Http2(..) => "Http2",
+            Self::Http1(..) => "Http1",
             Self::Boxed(_) => "Boxed",
         })
     }
@@ -64,8 +64,8 @@ impl Body for RequestBody {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Full(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
-            Self::Incoming(body, meter) => poll_metered(body, meter, cx),
-            Self::Arriving(body, meter) => poll_metered(body, meter, cx),
+            Self::Http2(body, meter) => poll_metered(body, meter, cx),
+            Self::Http1(body, meter) => poll_metered(body, meter, cx),
             Self::Boxed(body) => body.as_mut().poll_frame(cx),
         }
     }
@@ -74,8 +74,8 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Full(data) => data.is_none(),
-            Self::Incoming(body, _) => body.is_end_stream(),
-            Self::Arriving(body, _) | Self::Boxed(body) => body.is_end_stream(),
+            Self::Http2(body, _) => body.is_end_stream(),
+            Self::Http1(body, _) | Self::Boxed(body) => body.is_end_stream(),
         }
     }
 
@@ -83,13 +83,13 @@ impl Body for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(data) => SizeHint::with_exact(data.as_ref().map_or(0, Bytes::len) as u64),
-            Self::Incoming(body, _) => body.size_hint(),
-            Self::Arriving(body, _) | Self::Boxed(body) => body.size_hint(),
+            Self::Http2(body, _) => body.size_hint(),
+            Self::Http1(body, _) | Self::Boxed(body) => body.size_hint(),
         }
     }
 }
 
-fn poll_metered<B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin>(
+fn poll_metered<B: Body<Data = Bytes, Error = BodyError> + Unpin>(
     body: &mut B,
     meter: &Meter,
     cx: &mut Context<'_>,
@@ -106,5 +106,5 @@ fn poll_metered<B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin>(
         }
         Some(Err(_)) => {}
     }
-    Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    Poll::Ready(frame)
 }

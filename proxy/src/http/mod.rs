@@ -2,12 +2,14 @@
 
 pub mod body;
 pub mod compression;
+pub mod date;
 pub mod forwarded;
 pub mod frames;
 pub mod gather;
 pub mod grpc;
 pub mod guard;
 pub mod h1;
+pub mod h2;
 pub mod hop;
 pub mod meter;
 pub mod number;

@@ -3,24 +3,16 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use http::Extensions;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
 /// The bytes that a message's connection will be. In the extensions of the message.
 #[derive(Clone, Debug)]
-pub struct OnUpgrade(Source);
-
-#[derive(Clone, Debug)]
-enum Source {
-    /// HTTP/2's.
-    Hyper(hyper::upgrade::OnUpgrade),
-    Own(Arc<Mutex<oneshot::Receiver<Upgraded>>>),
-}
+pub struct OnUpgrade(Arc<Mutex<oneshot::Receiver<Upgraded>>>);
 
 /// Whoever has the connection grants the upgrade with this. Dropped: it does not happen.
 #[derive(Debug)]
@@ -29,67 +21,47 @@ pub struct Granting(oneshot::Sender<Upgraded>);
 /// An upgrade that may happen, and who grants it.
 pub fn pending() -> (Granting, OnUpgrade) {
     let (sender, receiver) = oneshot::channel();
-    (Granting(sender), OnUpgrade(Source::Own(Arc::new(Mutex::new(receiver)))))
+    (Granting(sender), OnUpgrade(Arc::new(Mutex::new(receiver))))
 }
 
 /// Whether a message's connection may go on in another protocol.
 pub fn offered(extensions: &Extensions) -> bool {
     extensions.get::<OnUpgrade>().is_some()
-        || extensions.get::<hyper::upgrade::OnUpgrade>().is_some()
 }
 
 /// The upgrade out of a message. None: its connection offers none.
 pub fn take(extensions: &mut Extensions) -> Option<OnUpgrade> {
-    let hyper = |extensions: &mut Extensions| {
-        extensions.remove().map(|on: hyper::upgrade::OnUpgrade| OnUpgrade(Source::Hyper(on)))
-    };
-    extensions.remove::<OnUpgrade>().or_else(|| hyper(extensions))
+    extensions.remove()
 }
 
 impl Granting {
     /// The connection, and what was read of it already.
     pub fn grant<T: AsyncRead + AsyncWrite + Send + Unpin + 'static>(self, io: T, read: Bytes) {
         // Who does not wait for it any more has closed it.
-        drop(self.0.send(Upgraded(Stream::Own(Box::new(io), read))));
+        drop(self.0.send(Upgraded { io: Box::new(io), read }));
     }
 }
 
 impl Future for OnUpgrade {
     type Output = io::Result<Upgraded>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            Source::Hyper(on) => {
-                let upgraded = ready!(Pin::new(on).poll(cx));
-                Poll::Ready(match upgraded {
-                    Ok(upgraded) => Ok(Upgraded(Stream::Hyper(TokioIo::new(upgraded)))),
-                    Err(error) => Err(io::Error::other(error)),
-                })
-            }
-            Source::Own(receiver) => {
-                let mut receiver = receiver.lock().unwrap_or_else(PoisonError::into_inner);
-                let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "there was no upgrade");
-                Pin::new(&mut *receiver).poll(cx).map_err(gone)
-            }
-        }
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut receiver = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "there was no upgrade");
+        Pin::new(&mut *receiver).poll(cx).map_err(gone)
     }
 }
 
 /// A connection that has become a stream of bytes.
-#[derive(Debug)]
-pub struct Upgraded(Stream);
-
-enum Stream {
-    Hyper(TokioIo<hyper::upgrade::Upgraded>),
-    Own(Box<dyn Duplex>, Bytes),
+pub struct Upgraded {
+    io: Box<dyn Duplex>,
+    /// Read of it before that.
+    read: Bytes,
 }
 
-impl std::fmt::Debug for Stream {
+impl std::fmt::Debug for Upgraded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Hyper(_) => "Hyper",
-            Self::Own(..) => "Own",
-        })
+        f.debug_struct("Upgraded").field("read", &self.read.len()).finish_non_exhaustive()
     }
 }
 
@@ -97,36 +69,19 @@ trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-macro_rules! each {
-    ($stream:expr, $io:ident => $call:expr) => {
-        match $stream {
-            Stream::Hyper($io) => {
-                let $io = Pin::new($io);
-                $call
-            }
-            Stream::Own($io, _) => {
-                let $io = Pin::new($io);
-                $call
-            }
-        }
-    };
-}
-
 impl AsyncRead for Upgraded {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Stream::Own(_, read) = &mut self.0
-            && !read.is_empty()
-        {
-            let count = read.len().min(buf.remaining());
-            buf.put_slice(&read[..count]);
-            read.advance(count);
-            return Poll::Ready(Ok(()));
+        if self.read.is_empty() {
+            return Pin::new(&mut self.io).poll_read(cx, buf);
         }
-        each!(&mut self.0, io => io.poll_read(cx, buf))
+        let count = self.read.len().min(buf.remaining());
+        buf.put_slice(&self.read[..count]);
+        self.read.advance(count);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -136,7 +91,7 @@ impl AsyncWrite for Upgraded {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        each!(&mut self.0, io => io.poll_write(cx, buf))
+        Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -144,22 +99,19 @@ impl AsyncWrite for Upgraded {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(&mut self.0, io => io.poll_write_vectored(cx, bufs))
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.0 {
-            Stream::Hyper(io) => io.is_write_vectored(),
-            Stream::Own(io, _) => io.is_write_vectored(),
-        }
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(&mut self.0, io => io.poll_flush(cx))
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(&mut self.0, io => io.poll_shutdown(cx))
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 

@@ -62,9 +62,9 @@ pub(super) async fn run(
                 "the request body is too large to be sent again",
             ));
         };
-        dress(exchange, plan, (&tried, &endpoint), request);
+        let begun = dress(exchange, plan, (&tried, &endpoint), request);
         let options = options(exchange, plan, again);
-        let outcome = one_try(exchange, plan, (&endpoint, &clock), (request, options)).await;
+        let outcome = one_try(exchange, plan, (&endpoint, &clock, begun), (request, options)).await;
         count(exchange, &outcome);
         observe(&plan.leaf.0, &endpoint, &outcome);
         match again::after(exchange, plan, &mut source, &mut tried, &outcome) {
@@ -84,13 +84,13 @@ pub(super) async fn run(
     }
 }
 
-/// What differs from try to try.
+/// What differs from try to try. When the try begins: now.
 pub(super) fn dress(
     exchange: &mut Exchange,
     plan: &Plan<'_>,
     (tried, endpoint): (&Tried, &Endpoint),
     request: &mut Request<RequestBody>,
-) {
+) -> Instant {
     admit::count_attempt(plan, exchange.facts.attempts, request);
     if plan.host.include_is_timeout_retry && !tried.endpoints.is_empty() {
         let value = if tried.timed_out { "true" } else { "false" };
@@ -104,6 +104,7 @@ pub(super) fn dress(
     record::start_try(exchange, request.headers_mut());
     let since = exchange.started.elapsed();
     exchange.facts.sent_after.get_or_insert(since);
+    exchange.started + since
 }
 
 /// The head of an answer is here; an answer without a body is here as a whole.
@@ -197,19 +198,22 @@ pub(super) fn options(exchange: &Exchange, plan: &Plan<'_>, again: bool) -> Send
 async fn one_try(
     exchange: &mut Exchange,
     plan: &Plan<'_>,
-    (endpoint, clock): (&Arc<Endpoint>, &Clock),
+    (endpoint, clock, begun): (&Arc<Endpoint>, &Clock, Instant),
     (request, options): (&mut Request<RequestBody>, SendOptions),
 ) -> Result<Response<ResponseBody>, SendError> {
     let connection = Arc::clone(&exchange.connection);
+    // Pinned here: what `select!` is given it moves, twice.
+    let sent = std::pin::pin!(plan.leaf.0.send(endpoint, request, options));
+    let late = std::pin::pin!(clock.run_out(Some(begun), &connection.timers));
     tokio::select! {
         biased;
-        sent = plan.leaf.0.send(endpoint, request, options) => {
+        sent = sent => {
             if let Ok(response) = &sent {
                 answered(exchange, response);
             }
             sent
         }
-        reason = clock.run_out(Some(Instant::now()), &connection.timers) => {
+        reason = late => {
             Err(SendError { refusal: timed_out(exchange, plan, clock, reason), unsent: false })
         }
     }
@@ -303,6 +307,6 @@ fn rewrite_host(plan: &Plan<'_>, endpoint: &Endpoint, request: &mut Request<Requ
     {
         admit::set_host(plan, request, &host);
     }
-    // The version of a request is the connection's affair; hyper refuses one that disagrees.
+    // The version of a request is the connection's affair.
     *request.version_mut() = Version::HTTP_11;
 }

@@ -32,12 +32,13 @@ pub(super) enum AnswerBody {
 /// What the downstream reads. When it has ended, or is dropped, the exchange is over.
 #[derive(Debug)]
 pub(crate) struct ReplyBody {
-    content: Content,
+    content: Outgoing,
     exchange: Option<Box<Exchange>>,
 }
 
+/// A body that no filter changes any more.
 #[derive(Debug)]
-enum Content {
+pub(super) enum Outgoing {
     Empty,
     Full(Bytes),
     Streamed(Box<Streamed>),
@@ -45,7 +46,7 @@ enum Content {
 
 /// A body that arrives piece by piece.
 #[derive(Debug)]
-struct Streamed {
+pub(super) struct Streamed {
     body: AnswerBody,
     /// None: it is this proxy's own, and in no danger of standing still.
     clock: Option<Clock>,
@@ -53,6 +54,31 @@ struct Streamed {
     timer: Option<Pin<Box<Sleep>>>,
     active: Instant,
     _permit: Option<RequestPermit>,
+}
+
+impl Outgoing {
+    /// What this proxy says itself.
+    pub(super) fn own(body: AnswerBody) -> Self {
+        Self::new(body, None)
+    }
+
+    /// As it arrives.
+    pub(super) fn upstream(body: AnswerBody, clock: Clock, permit: RequestPermit) -> Self {
+        Self::new(body, Some((clock, permit)))
+    }
+
+    fn new(body: AnswerBody, limits: Option<(Clock, RequestPermit)>) -> Self {
+        match body {
+            AnswerBody::Full(bytes) => Self::Full(bytes),
+            body if body.is_end_stream() => Self::Empty,
+            body => {
+                let (clock, permit) = limits.unzip();
+                let active = Instant::now();
+                let streamed = Streamed { body, clock, timer: None, active, _permit: permit };
+                Self::Streamed(Box::new(streamed))
+            }
+        }
+    }
 }
 
 impl From<Bytes> for AnswerBody {
@@ -125,39 +151,14 @@ impl Body for AnswerBody {
 impl ReplyBody {
     /// Nothing, while the exchange goes on elsewhere.
     pub(super) fn nothing() -> Self {
-        Self { content: Content::Empty, exchange: None }
+        Self { content: Outgoing::Empty, exchange: None }
     }
 
-    /// What this proxy says itself.
-    pub(super) fn own(exchange: Box<Exchange>, body: AnswerBody) -> Self {
-        Self::new(exchange, body, None, None)
-    }
-
-    /// As it arrives.
-    pub(super) fn upstream(
-        exchange: Box<Exchange>,
-        body: AnswerBody,
-        clock: Clock,
-        permit: RequestPermit,
-    ) -> Self {
-        Self::new(exchange, body, Some(clock), Some(permit))
-    }
-
-    fn new(
-        exchange: Box<Exchange>,
-        body: AnswerBody,
-        clock: Option<Clock>,
-        permit: Option<RequestPermit>,
-    ) -> Self {
-        let content = match body {
-            AnswerBody::Full(bytes) => Content::Full(bytes),
-            body if body.is_end_stream() => Content::Empty,
-            body => {
-                let active = Instant::now();
-                let streamed = Streamed { body, clock, timer: None, active, _permit: permit };
-                Content::Streamed(Box::new(streamed))
-            }
-        };
+    /// Of an answer whose head is finished.
+    pub(super) fn new(exchange: Box<Exchange>, mut content: Outgoing) -> Self {
+        if let Outgoing::Streamed(streamed) = &mut content {
+            streamed.active = exchange.started + exchange.facts.reply_after.unwrap_or_default();
+        }
         Self { content, exchange: Some(exchange) }
     }
 
@@ -179,12 +180,14 @@ impl ReplyBody {
     }
 
     fn end(&mut self) {
-        if let Some(exchange) = &mut self.exchange
-            && exchange.facts.response_after.is_some()
-        {
-            exchange.facts.response_end = Some(exchange.started.elapsed());
+        if let Some(exchange) = &mut self.exchange {
+            let took = exchange.started.elapsed();
+            exchange.took = Some(took);
+            if exchange.facts.response_after.is_some() {
+                exchange.facts.response_end = Some(took);
+            }
         }
-        self.content = Content::Empty;
+        self.content = Outgoing::Empty;
         self.exchange = None;
     }
 }
@@ -199,17 +202,17 @@ impl Body for ReplyBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let polled = match &mut this.content {
-            Content::Empty => {
+            Outgoing::Empty => {
                 this.end();
                 return Poll::Ready(None);
             }
-            Content::Full(bytes) => {
+            Outgoing::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
                 this.count(bytes.len());
                 this.end();
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
-            Content::Streamed(streamed) => match streamed.poll(cx) {
+            Outgoing::Streamed(streamed) => match streamed.poll(cx) {
                 Poll::Ready(polled) => polled,
                 Poll::Pending => {
                     if let Some(exchange) = &mut this.exchange {
@@ -243,17 +246,17 @@ impl Body for ReplyBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Empty => true,
-            Content::Full(bytes) => bytes.is_empty(),
-            Content::Streamed(streamed) => streamed.body.is_end_stream(),
+            Outgoing::Empty => true,
+            Outgoing::Full(bytes) => bytes.is_empty(),
+            Outgoing::Streamed(streamed) => streamed.body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Empty => SizeHint::with_exact(0),
-            Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Streamed(streamed) => streamed.body.size_hint(),
+            Outgoing::Empty => SizeHint::with_exact(0),
+            Outgoing::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Outgoing::Streamed(streamed) => streamed.body.size_hint(),
         }
     }
 }

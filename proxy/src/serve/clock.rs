@@ -69,6 +69,8 @@ impl Clock {
     /// that is under way.
     pub(super) async fn run_out(&self, tried: Option<Instant>, timers: &Timers) -> Reason {
         let mut timer = timers.timer();
+        // A deadline that has passed since the try began is seen by the timer.
+        let mut now = tried.unwrap_or_else(Instant::now);
         loop {
             let per_try = tried.zip(self.timeouts.per_try);
             let per_try = per_try.map(|(at, limit)| (at + limit, Reason::PerTryTimeout));
@@ -80,9 +82,10 @@ impl Clock {
                     // No limit at all.
                     std::future::pending::<()>().await;
                 }
+                now = Instant::now();
                 continue;
             };
-            if at <= Instant::now() {
+            if at <= now {
                 return reason;
             }
             if self.request_complete() {
@@ -94,6 +97,7 @@ impl Clock {
                     () = self.request_end() => {}
                 }
             }
+            now = Instant::now();
         }
     }
 

@@ -1,29 +1,24 @@
 //! A connection that is known, and its requests, one exchange each.
 
-use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use super::body::ReplyBody;
 use super::exchange::{Arrived, Exchange};
-use super::framed::Framed;
-use super::http1;
 use super::lifetime::{Graceful, Lifetime};
 use super::listener::Http;
 use super::meter::Metered;
 use super::overload::Counted;
 use super::preface;
 use super::timers::Timers;
+use super::{http1, http2};
 use crate::cluster::Behalf;
 use crate::http::forwarded::{Hop, PeerCertificate};
-use crate::http::gather::Gather;
+use crate::http::frames::Flood;
 use crate::model::Name;
 use crate::model::http::{Codec, HttpManager};
 use crate::model::listener::{Address, Inspect};
@@ -136,22 +131,20 @@ pub(super) async fn serve_http(http: Arc<Http>, ends: Ends, mut io: Io, drain: W
 }
 
 async fn serve_http2(connection: &Arc<Connection>, io: Metered) {
-    let http = &connection.http;
-    let for_service = Arc::clone(connection);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let answered = answer(&for_service, request.map(Arrived::Http2));
-        async move { Ok::<_, Infallible>(answered.await) }
-    });
-    let io = Gather::new(io);
-    let sender = io.sender();
-    let io = TokioIo::new(Framed::new(io, Arc::clone(http)));
-    let serving = sender.by(http2(&http.manager).serve_connection(io, service));
+    let stats = &connection.http.stats;
+    let for_streams = Arc::clone(connection);
+    let answer = move |request| answer(&for_streams, request);
+    let serving = http2::serve(io, http2::Settings::new(&connection.http.manager), answer);
     if let Err(error) = connection.watch_over(serving).await {
-        if is_abuse(&error) {
-            http.stats.downstream_rq_too_many_premature_resets.inc();
-        }
-        if error.is_parse() || error.is_parse_too_large() {
-            http.stats.downstream_cx_protocol_error.inc();
+        match error {
+            http2::Error::Abused(_) => stats.downstream_rq_too_many_premature_resets.inc(),
+            http2::Error::Malformed(_) => stats.downstream_cx_protocol_error.inc(),
+            http2::Error::Flooded(Flood::Empty) => stats.inbound_empty_frames_flood.inc(),
+            http2::Error::Flooded(Flood::Priority) => stats.inbound_priority_frames_flood.inc(),
+            http2::Error::Flooded(Flood::WindowUpdate) => {
+                stats.inbound_window_update_frames_flood.inc();
+            }
+            http2::Error::TimedOut | http2::Error::Ended(_) => {}
         }
         tracing::debug!(connection = connection.id, %error, "downstream connection ended");
     }
@@ -165,18 +158,6 @@ fn answer(
 ) -> Pin<Box<impl Future<Output = Response<ReplyBody>> + use<>>> {
     connection.lifetime.request();
     Box::pin(Exchange::serve(Arc::clone(connection), request))
-}
-
-/// The h2 crate ended it, because too many streams were reset before anybody could look at them.
-fn is_abuse(error: &hyper::Error) -> bool {
-    let mut next = std::error::Error::source(error);
-    while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<h2::Error>() {
-            return error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
-        }
-        next = error.source();
-    }
-    false
 }
 
 /// Whether the connection is HTTP/2: by the codec, by ALPN, or by its first bytes. None: it closed. Bytes that had to be
@@ -199,30 +180,6 @@ async fn speaks_h2(
             Some(sniffed.http == Some(sniff::Http::H2c))
         }
     }
-}
-
-fn http2(manager: &HttpManager) -> hyper::server::conn::http2::Builder<TokioExecutor> {
-    const STREAM_WINDOW: u32 = 1 << 20;
-    const CONNECTION_WINDOW: u32 = 4 << 20;
-    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-    let options = &manager.http2;
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(options.max_concurrent_streams.or(Some(1024)))
-        .initial_stream_window_size(options.initial_stream_window.unwrap_or(STREAM_WINDOW))
-        .initial_connection_window_size(
-            options.initial_connection_window.unwrap_or(CONNECTION_WINDOW),
-        )
-        .max_header_list_size(manager.limits.max_request_headers_kb.saturating_mul(1024))
-        .max_pending_accept_reset_streams(64)
-        .keep_alive_interval(options.keepalive_interval);
-    if let Some(timeout) = options.keepalive_timeout {
-        builder.keep_alive_timeout(timeout);
-    }
-    if options.allow_connect {
-        builder.enable_connect_protocol();
-    }
-    builder
 }
 
 impl Connection {

@@ -5,15 +5,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body::Body as _;
-use hyper::body::Incoming;
 
 use super::admit::{self, Plan};
 use super::attempt;
 use super::body::ReplyBody;
 use super::connection::Connection;
 use super::filter::{self, Notes, Passed, Routed};
-use super::read::{self, Accepted};
+use super::read;
 use super::redirects::{self, Followed};
 use super::reply::{self, Answer};
 use super::route_stats::RequestStats;
@@ -22,6 +20,7 @@ use super::upgrade::{self, Upgrade};
 use crate::cluster::{Cluster, Endpoint, Live, SentOn};
 use crate::http::body::{BoxBody, RequestBody};
 use crate::http::guard::Verdict;
+use crate::http::h2::Arriving;
 use crate::http::meter::Meter;
 use crate::http::presence::Presence;
 use crate::http::{grpc, target};
@@ -72,6 +71,8 @@ pub(crate) struct Exchange {
     /// Its luck: decides shares of routes and weighted clusters, the same however often the route
     /// is chosen.
     pub(super) random: u64,
+    /// From the start to the last byte of its answer, which is read when that is sent.
+    pub(super) took: Option<Duration>,
     /// What filters remember of it. Mostly empty.
     pub(super) notes: Notes,
 }
@@ -82,8 +83,8 @@ pub(crate) enum Arrived {
     Nothing,
     /// A body in HTTP/1.
     Http1(BoxBody),
-    /// A stream of HTTP/2, which may have ended.
-    Http2(Incoming),
+    /// A body in HTTP/2.
+    Http2(Arriving),
     /// The head itself may not pass: only this is known of it.
     Refused(Verdict),
 }
@@ -158,7 +159,7 @@ impl Facts {
 enum Pass {
     Answer(Answer),
     /// An internal redirect: it is routed again.
-    Elsewhere(Request<RequestBody>),
+    Elsewhere(Box<Request<RequestBody>>),
 }
 
 impl Exchange {
@@ -170,11 +171,19 @@ impl Exchange {
         let http2 = connection.is_http2();
         let mut exchange = Box::new(Self::begin(connection, &request));
         // read, at once: a request that a future is given is kept by it twice.
-        let accepted = read::accept(&mut exchange, request);
+        let refused = match request.body() {
+            Arrived::Refused(verdict) => Some(*verdict),
+            _ => None,
+        };
+        let mut request = request.map(|body| exchange.take_body(body));
+        let accepted = match refused {
+            Some(verdict) => Err(read::refused(&verdict, &exchange.connection.http.stats)),
+            None => read::accept(&mut exchange, &mut request),
+        };
         async move {
             let outcome = match accepted {
-                Ok(Accepted::Request(mut request)) => exchange.answer(&mut request).await,
-                Ok(Accepted::Answer(answer)) => Ok(*answer),
+                Ok(None) => exchange.answer(&mut request).await,
+                Ok(Some(answer)) => Ok(*answer),
                 Err(refusal) => Err(refusal),
             };
             let ends = exchange.upgrade.is_some() && !http2;
@@ -204,7 +213,7 @@ impl Exchange {
         loop {
             match self.pass(table, request, &mut followed).await? {
                 Pass::Answer(answer) => return Ok(answer),
-                Pass::Elsewhere(next) => *request = next,
+                Pass::Elsewhere(next) => *request = *next,
             }
         }
     }
@@ -268,7 +277,7 @@ impl Exchange {
         {
             self.facts.attempts = 0;
             self.facts.cluster = None;
-            return Ok(Pass::Elsewhere(next));
+            return Ok(Pass::Elsewhere(Box::new(next)));
         }
         // reply
         self.facts.status = Some(response.status());
@@ -388,6 +397,7 @@ impl Exchange {
             periodic: None,
             echo_request_id: None,
             random: fastrand::u64(..),
+            took: None,
             notes: Notes::default(),
             connection,
         }
@@ -397,17 +407,15 @@ impl Exchange {
     pub(crate) fn take_body(&mut self, body: Arrived) -> RequestBody {
         let meter = || Meter::new(self.started);
         let (body, meter) = match body {
-            Arrived::Http2(body) if !body.is_end_stream() => {
+            Arrived::Http2(body) => {
                 let meter = meter();
-                (RequestBody::Incoming(body, meter.clone()), meter)
+                (RequestBody::Http2(body, meter.clone()), meter)
             }
             Arrived::Http1(body) => {
                 let meter = meter();
-                (RequestBody::Arriving(body, meter.clone()), meter)
+                (RequestBody::Http1(body, meter.clone()), meter)
             }
-            Arrived::Http2(_) | Arrived::Nothing | Arrived::Refused(_) => {
-                return RequestBody::Empty;
-            }
+            Arrived::Nothing | Arrived::Refused(_) => return RequestBody::Empty,
         };
         self.meter = Some(meter);
         body
@@ -440,8 +448,9 @@ fn authority(request: &Request<RequestBody>) -> String {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let unanswered = self.facts.status.is_none().then(|| self.started.elapsed());
-        self.connection.lifetime.request_ended(unanswered);
-        super::record::finish(self);
+        let took = self.took.unwrap_or_else(|| self.started.elapsed());
+        let unanswered = self.facts.status.is_none().then_some(took);
+        self.connection.lifetime.request_ended(self.started + took, unanswered);
+        super::record::finish(self, took);
     }
 }

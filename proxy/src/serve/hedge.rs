@@ -110,8 +110,8 @@ impl Race {
                 "the request body is too large to be sent again",
             ));
         };
-        attempt::dress(exchange, plan, (&self.tried, &endpoint), &mut request);
-        self.late = plan.timeouts.per_try.map(|limit| Instant::now() + limit);
+        let begun = attempt::dress(exchange, plan, (&self.tried, &endpoint), &mut request);
+        self.late = plan.timeouts.per_try.map(|limit| begun + limit);
         self.tried.endpoints.push(Arc::clone(&endpoint));
         self.fly(exchange, plan, endpoint, request);
         Ok(())

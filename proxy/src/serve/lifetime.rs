@@ -9,15 +9,11 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::Notify;
 
-use super::framed::Framed;
 use super::listener::Http;
-use super::meter::Metered;
 use super::overload::Overload;
 use super::stats::HttpStats;
-use crate::http::gather::Gathered;
 use crate::model::http::HttpManager;
 use crate::model::overload::Timer;
 use crate::net::drain::Watch;
@@ -125,10 +121,10 @@ impl Lifetime {
         }
     }
 
-    /// A request ended: with an answer, or without one after so long.
-    pub(super) fn request_ended(&self, unanswered: Option<Duration>) {
-        let now = crate::model::duration::millis(self.since.elapsed());
-        self.idle_from.store(now, Ordering::Relaxed);
+    /// A request ended at this time: with an answer, or without one after so long.
+    pub(super) fn request_ended(&self, at: Instant, unanswered: Option<Duration>) {
+        let open = at.saturating_duration_since(self.since);
+        self.idle_from.store(crate::model::duration::millis(open), Ordering::Relaxed);
         self.active.fetch_sub(1, Ordering::Relaxed);
         let ended = self.ended.fetch_add(1, Ordering::Relaxed) + 1;
         let premature = if unanswered.is_some_and(|after| after < PREMATURE) {
@@ -267,21 +263,6 @@ impl Lifetime {
             stats.downstream_cx_idle_timeout.inc();
         }
         passed
-    }
-}
-
-impl<S, B> Graceful
-    for Gathered<Metered, hyper::server::conn::http2::Connection<TokioIo<Framed>, S, TokioExecutor>>
-where
-    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    S::Future: 'static,
-    B: http_body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    TokioExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
-{
-    fn finish(self: Pin<&mut Self>) {
-        self.work().graceful_shutdown();
     }
 }
 

@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 
 use super::connection::Connection;
-use super::exchange::{Arrived, Exchange};
+use super::exchange::Exchange;
 use super::filter;
 use super::reply::{self, Answer};
 use super::stats::HttpStats;
@@ -26,18 +26,6 @@ use crate::model::names;
 use crate::telemetry::reason::{Reason, Refusal};
 use crate::telemetry::stats::Counter;
 use crate::telemetry::trace::TraceReason;
-
-/// What reading a request leads to.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "moved once; boxing would cost an allocation a request"
-)]
-pub(super) enum Accepted {
-    /// Go on with it.
-    Request(Request<RequestBody>),
-    /// It is answered already.
-    Answer(Box<Answer>),
-}
 
 /// The parts of a request that matchers see.
 pub(super) fn view<B>(request: &Request<B>) -> RequestView<'_> {
@@ -62,31 +50,25 @@ pub(super) fn head_of<B>(request: &Request<B>) -> Parts {
 }
 
 /// Check a request against the connection manager's limits and bring it into the form in which it
-/// is routed and forwarded.
+/// is routed and forwarded. An answer: it needs not be.
 ///
 /// # Errors
 /// The request breaks HTTP or a limit; the refusal says which.
 pub(super) fn accept(
     exchange: &mut Exchange,
-    request: Request<Arrived>,
-) -> Result<Accepted, Refusal> {
+    request: &mut Request<RequestBody>,
+) -> Result<Option<Box<Answer>>, Refusal> {
     let connection = Arc::clone(&exchange.connection);
     let manager = &*connection.http.manager;
-    let mut request = request;
-    if let Arrived::Refused(verdict) = request.body() {
-        return Err(refused(verdict, &connection.http.stats));
-    }
     let present = exchange.present;
-    exchange.upgrade = upgrade::take(&mut request, present);
-    let (parts, body) = request.into_parts();
+    exchange.upgrade = upgrade::take(request, present);
     let http = &connection.http;
     if http.logger.is_enabled()
         || http.manager.local_replies.is_some()
         || filter::wants_head(&http.filters)
     {
-        exchange.head = Some(Box::new(parts.clone()));
+        exchange.head = Some(Box::new(head_of(request)));
     }
-    let mut request = Request::from_parts(parts, exchange.take_body(body));
     http.overload
         .request()
         .inspect_err(|_| http.stats.overload.downstream_rq_overload_close.inc())?;
@@ -96,18 +78,18 @@ pub(super) fn accept(
         let counters = &connection.http.stats.underscores[usize::from(http2)];
         handle_underscores(request.headers_mut(), manager.limits.underscores, counters)?;
     }
-    default_host(&mut request, manager);
-    check_authority(&request)?;
-    if let Some(answer) = clean_path(&mut request, &connection)? {
-        return Ok(Accepted::Answer(Box::new(answer)));
+    default_host(request, manager);
+    check_authority(request)?;
+    if let Some(answer) = clean_path(request, &connection)? {
+        return Ok(Some(Box::new(answer)));
     }
     if manager.strip_trailing_host_dot {
-        strip_dot(&mut request);
+        strip_dot(request);
     }
-    strip_port(&mut request, manager.strip_port, connection.local_port());
+    strip_port(request, manager.strip_port, connection.local_port());
     hop::strip_present(request.headers_mut(), present);
     if let Some(upgrade) = &exchange.upgrade {
-        upgrade.restore(&mut request);
+        upgrade.restore(request);
     }
     let headers = request.headers_mut();
     // Answered here: whoever reads the connection sends `100 Continue` when the body is first read.
@@ -123,7 +105,7 @@ pub(super) fn accept(
     if let Some(via) = &manager.via {
         request.headers_mut().append(http::header::VIA, via.clone());
     }
-    Ok(Accepted::Request(request))
+    Ok(None)
 }
 
 /// Bring the path into its normal form, or send the client there.
@@ -151,7 +133,7 @@ fn clean_path(
 }
 
 /// What the guard found wrong with the head, counted.
-fn refused(verdict: &Verdict, stats: &HttpStats) -> Refusal {
+pub(super) fn refused(verdict: &Verdict, stats: &HttpStats) -> Refusal {
     let reason = match verdict.status {
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Reason::HeadersTooLarge,
         StatusCode::REQUEST_TIMEOUT => Reason::RequestHeadersTimeout,

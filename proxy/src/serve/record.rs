@@ -95,8 +95,7 @@ pub(super) fn inject_span(exchange: &Exchange, request: &mut Request<RequestBody
 }
 
 /// Tell everything. Called once, when the exchange is dropped.
-pub(super) fn finish(exchange: &mut Exchange) {
-    let took = exchange.started.elapsed();
+pub(super) fn finish(exchange: &mut Exchange, took: Duration) {
     if exchange.facts.status.is_none() {
         // The peer left before there was an answer.
         exchange.flag(Reason::DownstreamTermination);

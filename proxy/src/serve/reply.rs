@@ -8,12 +8,11 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 
 use super::admit::Plan;
-use super::body::{AnswerBody, ReplyBody};
-use super::clock::Clock;
+use super::body::{AnswerBody, Outgoing, ReplyBody};
 use super::exchange::Exchange;
 use super::tunnel::{self, Tunnel};
 use super::{filter, headers, local_reply};
-use crate::cluster::{RequestPermit, ResponseBody};
+use crate::cluster::ResponseBody;
 use crate::http::presence::Presence;
 use crate::http::{grpc, hop, number};
 use crate::model::duration::millis;
@@ -40,15 +39,11 @@ const LOCAL_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-local-over
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// What an exchange is answered with.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "moved once; boxing would cost an allocation a request"
-)]
 pub(super) enum Answer {
     /// By this proxy.
     Local(Reason, Response<Bytes>),
     /// By an endpoint.
-    Upstream(Response<AnswerBody>, Clock, RequestPermit),
+    Upstream(Response<Outgoing>),
     /// By bytes both ways.
     Tunnel(Box<Tunnel>),
 }
@@ -60,10 +55,9 @@ pub(super) async fn send(
 ) -> Response<ReplyBody> {
     count(&exchange, &outcome);
     match outcome {
-        Ok(Answer::Upstream(response, clock, permit)) => {
+        Ok(Answer::Upstream(response)) => {
             finish_head(&mut exchange, response.status(), response.headers());
-            let (head, body) = response.into_parts();
-            Response::from_parts(head, ReplyBody::upstream(exchange, body, clock, permit))
+            response.map(|body| ReplyBody::new(exchange, body))
         }
         Ok(Answer::Tunnel(tunnel)) => tunnel::start(exchange, *tunnel),
         Ok(Answer::Local(reason, response)) => {
@@ -126,7 +120,8 @@ pub(super) async fn from_upstream(
     let present = response.body().present();
     let mut response = response.map(AnswerBody::Upstream);
     dress(exchange, &plan, (&mut response, present)).await;
-    Answer::Upstream(response, super::attempt::clock(exchange, &plan), plan.permit)
+    let clock = super::attempt::clock(exchange, &plan);
+    Answer::Upstream(response.map(|body| Outgoing::upstream(body, clock, plan.permit)))
 }
 
 /// The same for the head, whatever the body is. `present`: headers that it has.
@@ -286,7 +281,7 @@ async fn local(
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     finish_head(&mut exchange, head.status, &head.headers);
-    Response::from_parts(head, ReplyBody::own(exchange, body))
+    Response::from_parts(head, ReplyBody::new(exchange, Outgoing::own(body)))
 }
 
 /// Through the filters, if one has something to do; in a box, so that others do not carry their state.

@@ -11,10 +11,11 @@ use http_body::Frame;
 
 use super::connection::Connection;
 use super::http1::{self, Carried, Http1};
-use super::http2::{self, Arriving, Streams};
+use super::http2::{self, Streams};
 use super::{Fit, Job, Pool};
 use crate::cluster::endpoint::{Endpoint, Host};
 use crate::http::body::{BodyError, RequestBody};
+use crate::http::h2::Arriving;
 use crate::http::upgraded;
 
 /// A connection, or a stream of one, held by a request.

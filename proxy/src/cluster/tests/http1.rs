@@ -16,7 +16,7 @@ use crate::cluster::testing::{
     Backend, Shop, assignment, at, config, endpoint, eventually, get, locality, ok,
 };
 use crate::cluster::{ResponseBody, SendOptions, set_worker};
-use crate::http::body::RequestBody;
+use crate::http::body::{BodyError, RequestBody};
 use crate::http::h1::spelling::Spelling;
 use crate::http::meter::Meter;
 use crate::model::cluster::Thresholds;
@@ -33,7 +33,10 @@ async fn read_head(stream: &mut TcpStream) -> Option<String> {
 
 /// What a server got, to be passed on.
 fn forwarded(request: Request<hyper::body::Incoming>) -> Request<RequestBody> {
-    request.map(|body| RequestBody::Incoming(body, Meter::new(std::time::Instant::now())))
+    request.map(|body| {
+        let body = Box::pin(body.map_err(BodyError::from));
+        RequestBody::Http1(body, Meter::new(std::time::Instant::now()))
+    })
 }
 
 const EMPTY_OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";

@@ -4,7 +4,6 @@
 //! refuses a request, is not decided here: see [`super::guard`].
 
 pub mod body;
-pub mod date;
 pub mod encode;
 pub mod head;
 pub mod spelling;

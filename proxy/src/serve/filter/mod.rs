@@ -147,10 +147,6 @@ impl Notes {
 }
 
 /// What filters made of a request.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "moved once; boxing would cost an allocation a request"
-)]
 pub(super) enum Passed<'a> {
     /// It goes on, by this route.
     On(Routed<'a>),

@@ -17,9 +17,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::shared::{Inner, Shared, gone};
 use super::turn::Turn;
 use crate::http::body::BodyError;
+use crate::http::date::Date;
 use crate::http::h1::Framing;
 use crate::http::h1::body::Encoder;
-use crate::http::h1::date::Date;
 use crate::http::h1::encode::{self, Reply};
 use crate::http::h1::trailers;
 
@@ -161,7 +161,7 @@ impl Plan {
                 http_10: turn.http_10(),
                 connection,
                 title_case: self.title_case,
-                date: Some(date.at(SystemTime::now())),
+                date: Some(date.at(SystemTime::now()).as_bytes()),
             };
             encode::response(parts, reply, wire.output.flat());
         });

@@ -155,33 +155,22 @@ fn parse(text: &str) -> Option<TraceContext> {
     if bytes.len() < 55 || [2, 35, 52].iter().any(|at| bytes.get(*at) != Some(&b'-')) {
         return None;
     }
-    let version = hex(text.get(..2)?)?;
+    let version = hex::read(bytes.get(..2)?)?;
     let fits = match version {
         0xff => false,
         0 => bytes.len() == 55,
         _ => bytes.len() == 55 || bytes.get(55) == Some(&b'-'),
     };
-    let trace_id = hex(text.get(3..35)?)?;
-    let span_id = u64::try_from(hex(text.get(36..52)?)?).ok()?;
-    let flags = hex(text.get(53..55)?)?;
-    (fits && trace_id != 0 && span_id != 0).then(|| TraceContext {
-        trace_id: TraceId(trace_id),
+    let high = hex::read(bytes.get(3..19)?)?;
+    let low = hex::read(bytes.get(19..35)?)?;
+    let span_id = hex::read(bytes.get(36..52)?)?;
+    let flags = hex::read(bytes.get(53..55)?)?;
+    (fits && high | low != 0 && span_id != 0).then(|| TraceContext {
+        trace_id: TraceId::new(high, low),
         span_id,
         sampled: flags & 1 == 1,
         state: String::new(),
         b3: B3::No,
-    })
-}
-
-/// Up to 32 lower-case digits.
-fn hex(text: &str) -> Option<u128> {
-    text.bytes().try_fold(0, |number: u128, digit| {
-        let digit = match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            _ => return None,
-        };
-        Some(number << 4 | u128::from(digit))
     })
 }
 
@@ -247,11 +236,13 @@ fn from_b3(trace: &str, span: &str, sampled: &str) -> Option<TraceContext> {
     if !matches!(trace.len(), 16 | 32) || span.len() != 16 {
         return None;
     }
-    let trace_id = hex(&trace.to_ascii_lowercase())?;
-    let span_id = u64::try_from(hex(&span.to_ascii_lowercase())?).ok()?;
-    (trace_id != 0 && span_id != 0).then(|| {
+    let read = |text: &str| hex::read(text.to_ascii_lowercase().as_bytes());
+    let (high, low) = trace.split_at_checked(trace.len() - 16)?;
+    let trace_id = TraceId::new(read(high)?, read(low)?);
+    let span_id = read(span)?;
+    (trace_id.0 != 0 && span_id != 0).then(|| {
         let sampled = matches!(sampled, "1" | "d" | "true");
-        TraceContext::root(TraceId(trace_id), span_id, sampled)
+        TraceContext::root(trace_id, span_id, sampled)
     })
 }
 

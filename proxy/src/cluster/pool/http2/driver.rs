@@ -1,33 +1,25 @@
 //! What reads and writes an HTTP/2 connection, until it is closed.
 
-use std::future::{Future, poll_fn};
+use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::Poll;
 
 use bytes::Bytes;
 use h2::client::{Builder, Connection};
-use h2::{Ping, PingPong};
-use tokio::time::{Instant, Sleep};
 
 use super::{ASSUMED, Streams};
 use crate::cluster::pool::connection::Counted;
 use crate::cluster::pool::{Home, Job};
 use crate::http::gather::{Gather, Sender};
+use crate::http::h2::{CONNECTION_WINDOW, KeepAlive, STREAM_WINDOW};
 use crate::model::cluster::Http2Options;
 
-/// Bytes that an endpoint may send ahead on a stream, where the configuration says nothing.
-const STREAM_WINDOW: u32 = 1 << 20;
-/// The same for a connection.
-const CONNECTION_WINDOW: u32 = 4 << 20;
 /// Bytes of a header block: as much as HTTP/1 heads may have here.
 const MAX_HEADER_LIST: u32 = 256 << 10;
 /// Bytes of a request's body that wait for the connection to take them.
 const SEND_BUFFER: usize = 1 << 20;
-/// How long a PING may stay unanswered where the configuration says nothing.
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Connections by a cluster's options.
 pub(in super::super) fn builder(options: &Http2Options) -> Builder {
@@ -54,7 +46,7 @@ pub(in super::super) fn drive(
     let home = Home::of(job);
     let known = Arc::clone(streams.connection());
     let weak = Arc::downgrade(streams);
-    let mut alive = KeepAlive::new(&job.connector.config.http2, &mut connection);
+    let mut alive = KeepAlive::new(&job.connector.config.http2, || connection.ping_pong());
     let about = Arc::clone(&known);
     let mut received = 0;
     let work = poll_fn(move |cx| {
@@ -84,57 +76,4 @@ pub(in super::super) fn drive(
         home.closed(&known);
     });
     drop(streams.connection().driver.set(task.abort_handle()));
-}
-
-/// Asks an endpoint that has been silent whether it is still there (`connection_keepalive`).
-struct KeepAlive {
-    interval: Duration,
-    timeout: Duration,
-    pings: PingPong,
-    /// Until the next PING, or until the answer to the last one is too late.
-    timer: Pin<Box<Sleep>>,
-    waiting: bool,
-    /// Bytes received when something was received last, and when that was.
-    heard: (u64, Instant),
-}
-
-impl KeepAlive {
-    /// None: nobody is asked.
-    fn new(options: &Http2Options, of: &mut Connection<Gather<Counted>, Bytes>) -> Option<Self> {
-        let interval = options.keepalive_interval?;
-        let now = Instant::now();
-        Some(Self {
-            interval,
-            timeout: options.keepalive_timeout.unwrap_or(PING_TIMEOUT),
-            pings: of.ping_pong()?,
-            timer: Box::pin(tokio::time::sleep_until(now + interval)),
-            waiting: false,
-            heard: (0, now),
-        })
-    }
-
-    /// `received`: bytes so far. Ready: there is nobody.
-    fn poll(&mut self, cx: &mut Context<'_>, received: u64) -> Poll<()> {
-        if self.heard.0 != received {
-            self.heard = (received, Instant::now());
-        }
-        loop {
-            if self.waiting && self.pings.poll_pong(cx).is_ready() {
-                self.waiting = false;
-                self.timer.as_mut().reset(Instant::now() + self.interval);
-            }
-            std::task::ready!(self.timer.as_mut().poll(cx));
-            if self.waiting {
-                return Poll::Ready(());
-            }
-            let (now, due) = (Instant::now(), self.heard.1 + self.interval);
-            if now < due {
-                self.timer.as_mut().reset(due);
-            } else {
-                // It fails only while another one is under way.
-                self.waiting = self.pings.send_ping(Ping::opaque()).is_ok();
-                self.timer.as_mut().reset(now + self.timeout);
-            }
-        }
-    }
 }

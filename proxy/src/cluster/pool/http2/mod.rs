@@ -1,18 +1,14 @@
 //! HTTP/2 connections: many requests at a time. One task reads and writes the connection; each request
 //! is sent, and its answer awaited, by whoever wants it, without a task of its own.
 
-mod body;
 mod driver;
-mod pump;
 mod send;
 mod streams;
-mod tunnel;
 
 use std::io;
 
 use crate::http::body::BodyError;
 
-pub(crate) use body::Arriving;
 pub(super) use driver::{builder, drive};
 pub(super) use send::send;
 pub(super) use streams::{ASSUMED, Streams};

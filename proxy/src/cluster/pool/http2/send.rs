@@ -7,16 +7,15 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
+use h2::ext::Protocol;
 use h2::{RecvStream, SendStream};
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderName, Method, Request, Response};
+use http::{HeaderName, Method, Request, Response};
 use http_body::Body as _;
-use hyper::ext::Protocol;
 
-use super::pump::{Broken, Pump};
-use super::tunnel::Tunnel;
-use super::{Arriving, Error, Streams};
+use super::{Error, Streams};
 use crate::http::body::RequestBody;
+use crate::http::h2::{Arriving, Broken, Pump, Tunnel, length};
 use crate::http::{hop, upgraded};
 use crate::model::names;
 
@@ -85,7 +84,7 @@ async fn answered(
 
 fn arriving(answer: Response<RecvStream>) -> Response<Arriving> {
     let left = length(answer.headers());
-    answer.map(|stream| Arriving::new(stream, left))
+    answer.map(|stream| Arriving::answer(stream, left))
 }
 
 /// The answer to CONNECT: what follows a good one is no content, but the bytes of the tunnel (RFC 9113 section 8.5).
@@ -125,7 +124,7 @@ fn take_head(request: &mut Request<RequestBody>) -> Result<Request<()>, Error> {
     *head.headers_mut() = std::mem::take(request.headers_mut());
     *head.version_mut() = request.version();
     if let Some(protocol) = request.extensions_mut().remove::<Protocol>() {
-        head.extensions_mut().insert(h2::ext::Protocol::from(protocol.as_str()));
+        head.extensions_mut().insert(protocol);
     }
     Ok(head)
 }
@@ -133,14 +132,4 @@ fn take_head(request: &mut Request<RequestBody>) -> Result<Request<()>, Error> {
 /// Servers may wait for content that these methods usually have (RFC 9110 section 8.6).
 fn expects_content(method: &Method) -> bool {
     ![Method::GET, Method::HEAD, Method::DELETE, Method::CONNECT].contains(method)
-}
-
-/// `content-length`, if there is just one.
-fn length(headers: &HeaderMap) -> Option<u64> {
-    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
-    let first = lines.next()?;
-    if lines.next().is_some() {
-        return None;
-    }
-    first.to_str().ok()?.parse().ok()
 }

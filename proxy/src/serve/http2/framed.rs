@@ -2,15 +2,15 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::listener::Http;
-use super::meter::Metered;
 use crate::http::frames::{Flood, FrameGuard};
 use crate::http::gather::Gather;
+use crate::model::cluster::FrameLimits;
 
 /// DATA on stream 0, a connection error (RFC 9113 section 6.1): the parser answers it with GOAWAY
 /// and ends the connection, which is what a flood deserves.
@@ -18,30 +18,36 @@ const POISON: &[u8] = &[0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
 
 /// A connection with its guard.
 #[derive(Debug)]
-pub(super) struct Framed {
-    io: Gather<Metered>,
+pub(super) struct Framed<T> {
+    io: Gather<T>,
     guard: FrameGuard,
-    http: Arc<Http>,
+    seen: Arc<Seen>,
     /// Not given to the parser yet.
     poison: &'static [u8],
-    flooded: bool,
 }
 
-impl Framed {
-    pub(super) fn new(io: Gather<Metered>, http: Arc<Http>) -> Self {
-        let guard = FrameGuard::new(http.manager.http2.frames);
-        Self { io, guard, http, poison: &[], flooded: false }
+/// What whoever serves the connection learns of its bytes.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    received: AtomicU64,
+    flood: OnceLock<Flood>,
+}
+
+impl Seen {
+    /// Bytes so far.
+    pub(super) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
-    fn flooded(&mut self, flood: Flood) {
-        let stats = &self.http.stats;
-        match flood {
-            Flood::Empty => stats.inbound_empty_frames_flood.inc(),
-            Flood::Priority => stats.inbound_priority_frames_flood.inc(),
-            Flood::WindowUpdate => stats.inbound_window_update_frames_flood.inc(),
-        }
-        self.poison = POISON;
-        self.flooded = true;
+    /// Why the connection ends, if it is for a flood of frames.
+    pub(super) fn flood(&self) -> Option<Flood> {
+        self.flood.get().copied()
+    }
+}
+
+impl<T> Framed<T> {
+    pub(super) fn new(io: Gather<T>, limits: FrameLimits, seen: Arc<Seen>) -> Self {
+        Self { io, guard: FrameGuard::new(limits), seen, poison: &[] }
     }
 
     fn give_poison(&mut self, buf: &mut ReadBuf<'_>) {
@@ -51,14 +57,14 @@ impl Framed {
     }
 }
 
-impl AsyncRead for Framed {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Framed<T> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.flooded {
+        if this.seen.flood().is_some() {
             // After the poison, an end.
             this.give_poison(buf);
             return Poll::Ready(Ok(()));
@@ -66,16 +72,19 @@ impl AsyncRead for Framed {
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
         let new = buf.filled().get(before..).unwrap_or_default();
+        this.seen.received.fetch_add(new.len() as u64, Ordering::Relaxed);
         if let Some((end, flood)) = this.guard.read(new) {
             buf.set_filled(before + end);
-            this.flooded(flood);
+            // It is the first: nothing is read after it.
+            let _ = this.seen.flood.set(flood);
+            this.poison = POISON;
             this.give_poison(buf);
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Framed {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Framed<T> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

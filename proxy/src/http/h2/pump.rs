@@ -1,4 +1,4 @@
-//! A request's body on its way into a stream.
+//! A body on its way into a stream.
 
 use std::error::Error as StdError;
 use std::pin::Pin;
@@ -6,22 +6,24 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
-use http_body::Body as _;
+use http_body::Body;
 
-use crate::http::body::{BodyError, RequestBody};
+use crate::http::body::BodyError;
 
-/// Sends a body, as fast as the endpoint takes it.
-pub(super) struct Pump {
+/// Sends a body, as fast as the other end takes it.
+#[derive(Debug)]
+pub struct Pump {
     stream: SendStream<Bytes>,
-    /// Taken from the body, and whether it is the last: the endpoint's window is full.
+    /// Taken from the body, and whether it is the last: the other end's window is full.
     held: Option<(Bytes, bool)>,
 }
 
 /// Why a body was not sent to its end.
-pub(super) enum Broken {
+#[derive(Debug)]
+pub enum Broken {
     /// It broke off itself; the stream is reset.
     Body(BodyError),
-    /// The endpoint wants no more of it, or the connection is gone: the answer tells.
+    /// The other end wants no more of it, or the connection is gone.
     Stream,
 }
 
@@ -32,15 +34,19 @@ impl From<h2::Error> for Broken {
 }
 
 impl Pump {
-    pub(super) fn new(stream: SendStream<Bytes>) -> Self {
+    /// Into this stream, whose head is sent.
+    pub fn new(stream: SendStream<Bytes>) -> Self {
         Self { stream, held: None }
     }
 
-    /// Ready: there is no more of it to be sent.
-    pub(super) fn poll(
+    /// Always with the same body. Ready: there is no more of it to be sent.
+    ///
+    /// # Errors
+    /// It was not sent to its end.
+    pub fn poll<B: Body<Data = Bytes, Error = BodyError> + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
-        body: &mut RequestBody,
+        body: &mut B,
     ) -> Poll<Result<(), Broken>> {
         loop {
             if let Some((data, last)) = self.held.take() {
@@ -54,7 +60,7 @@ impl Pump {
                 }
             }
             let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
-                // To be woken when the endpoint wants no more of it.
+                // To be woken when the other end wants no more of it.
                 ready!(self.stream.poll_reset(cx))?;
                 return Poll::Ready(Err(Broken::Stream));
             };
@@ -97,7 +103,7 @@ impl Pump {
     }
 }
 
-/// What the endpoint is told: the client's own reason, if it is one.
+/// What the other end is told: the reason of whoever sends the body, if it is one.
 fn reason(error: &(dyn StdError + 'static)) -> Reason {
     let mut cause = Some(error);
     while let Some(error) = cause {

@@ -9,7 +9,8 @@ use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The bytes of a tunnel. Dropped before both sides have ended, the stream is reset.
-pub(super) struct Tunnel {
+#[derive(Debug)]
+pub struct Tunnel {
     to: SendStream<Bytes>,
     from: RecvStream,
     /// Received, and not yet read.
@@ -19,7 +20,8 @@ pub(super) struct Tunnel {
 }
 
 impl Tunnel {
-    pub(super) fn new(to: SendStream<Bytes>, from: RecvStream) -> Self {
+    /// Of a stream whose heads are exchanged.
+    pub fn new(to: SendStream<Bytes>, from: RecvStream) -> Self {
         Self { to, from, ahead: Bytes::new(), ended: false }
     }
 

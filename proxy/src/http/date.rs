@@ -2,29 +2,33 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use http::HeaderValue;
+
 /// The last date that was written.
 #[derive(Clone, Debug)]
 pub struct Date {
     second: Duration,
-    text: String,
+    value: HeaderValue,
 }
 
 impl Default for Date {
     fn default() -> Self {
-        Self { second: Duration::MAX, text: String::new() }
+        Self { second: Duration::MAX, value: HeaderValue::from_static("") }
     }
 }
 
 impl Date {
     /// `Sun, 06 Nov 1994 08:49:37 GMT`
-    pub fn at(&mut self, now: SystemTime) -> &[u8] {
+    pub fn at(&mut self, now: SystemTime) -> &HeaderValue {
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let second = Duration::from_secs(since.as_secs());
-        if second != self.second {
+        if second != self.second
+            && let Ok(value) = httpdate::fmt_http_date(now).try_into()
+        {
             self.second = second;
-            self.text = httpdate::fmt_http_date(now);
+            self.value = value;
         }
-        self.text.as_bytes()
+        &self.value
     }
 }
 
@@ -36,8 +40,8 @@ mod tests {
     fn a_date_holds_for_its_second() {
         let mut date = Date::default();
         let then = UNIX_EPOCH + Duration::from_millis(784_111_777_900);
-        assert_eq!(date.at(then), b"Sun, 06 Nov 1994 08:49:37 GMT");
-        assert_eq!(date.at(then + Duration::from_millis(99)), b"Sun, 06 Nov 1994 08:49:37 GMT");
-        assert_eq!(date.at(then + Duration::from_millis(100)), b"Sun, 06 Nov 1994 08:49:38 GMT");
+        assert_eq!(date.at(then), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(date.at(then + Duration::from_millis(99)), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(date.at(then + Duration::from_millis(100)), "Sun, 06 Nov 1994 08:49:38 GMT");
     }
 }

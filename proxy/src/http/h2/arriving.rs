@@ -1,0 +1,90 @@
+//! The content of a message, out of its stream.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream};
+use http_body::{Body, Frame, SizeHint};
+
+use crate::http::body::BodyError;
+
+/// What the other end sends on a stream. Dropped before its end, the stream is reset as soon as our own end of it is
+/// dropped too.
+#[derive(Debug)]
+pub struct Arriving {
+    /// None: there is nothing.
+    stream: Option<RecvStream>,
+    /// Bytes that are still to come, where that is known.
+    left: Option<u64>,
+    /// Trailers may come, nothing else.
+    data_done: bool,
+    /// It is an answer's.
+    answer: bool,
+}
+
+impl Arriving {
+    /// Of a request, whose `content-length` is this.
+    pub fn request(stream: RecvStream, length: Option<u64>) -> Self {
+        Self::new(stream, length, false)
+    }
+
+    /// Of an answer.
+    pub fn answer(stream: RecvStream, length: Option<u64>) -> Self {
+        Self::new(stream, length, true)
+    }
+
+    fn new(stream: RecvStream, length: Option<u64>, answer: bool) -> Self {
+        let left = if stream.is_end_stream() { Some(0) } else { length };
+        Self { stream: Some(stream), left, data_done: false, answer }
+    }
+
+    /// No content.
+    pub fn nothing() -> Self {
+        Self { stream: None, left: Some(0), data_done: true, answer: true }
+    }
+
+    /// Who has answered in full may end the stream without an error (RFC 9113 section 8.1); a request ends in full.
+    fn broken<T>(&self, error: h2::Error) -> Option<Result<T, BodyError>> {
+        let done = self.answer && error.reason() == Some(Reason::NO_ERROR);
+        (!done).then(|| Err(error.into()))
+    }
+}
+
+impl Body for Arriving {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let Some(stream) = &mut this.stream else { return Poll::Ready(None) };
+        if !this.data_done {
+            match ready!(stream.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    // It fails only for more than was received.
+                    let _ = stream.flow_control().release_capacity(data.len());
+                    let length = data.len() as u64;
+                    this.left = this.left.map(|left| left.saturating_sub(length));
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Some(Err(error)) => return Poll::Ready(this.broken(error)),
+                None => this.data_done = true,
+            }
+        }
+        Poll::Ready(match ready!(stream.poll_trailers(cx)) {
+            Ok(trailers) => trailers.map(Frame::trailers).map(Ok),
+            Err(error) => this.broken(error),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.as_ref().is_none_or(RecvStream::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
