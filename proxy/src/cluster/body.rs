@@ -16,6 +16,8 @@ use super::pool::{Connection, Content, Lease};
 use super::stats::ClusterStats;
 use crate::http::body::BodyError;
 use crate::http::presence::Presence;
+use crate::http::straight::Straight;
+use crate::net::splice::Pipe;
 
 /// What an endpoint answers. When it has been read to its end the connection serves others; when
 /// it is dropped before, an HTTP/1.1 connection is closed and an HTTP/2 stream is reset.
@@ -120,6 +122,32 @@ impl fmt::Debug for ResponseBody {
             .field("received", &self.received)
             .field("complete", &self.lease.is_none())
             .finish()
+    }
+}
+
+impl Straight for ResponseBody {
+    fn straight(&self) -> u64 {
+        match (&self.content, &self.lease) {
+            (Content::Http1, Some(lease)) => lease.straight(),
+            _ => 0,
+        }
+    }
+
+    fn poll_straight(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<Result<usize, BodyError>> {
+        let Some(lease) = &mut self.lease else { return Poll::Ready(Ok(0)) };
+        let passed = ready!(lease.poll_straight(cx, pipe));
+        match &passed {
+            Ok(bytes) => {
+                self.received += *bytes as u64;
+                self.release_at_end();
+            }
+            Err(_) => self.fail(),
+        }
+        Poll::Ready(passed.map_err(BodyError::from))
     }
 }
 

@@ -17,6 +17,7 @@ pub mod path;
 pub mod presence;
 pub mod replay;
 pub mod request_id;
+pub mod straight;
 pub mod target;
 pub mod throttle;
 pub mod transform;

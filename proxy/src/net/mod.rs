@@ -15,6 +15,7 @@ pub mod peek;
 pub mod proxy_protocol;
 pub mod rlimit;
 pub mod sniff;
+pub mod splice;
 
 pub use accept::Acceptor;
 pub use connect::{ConnectOptions, Source, connect};

@@ -15,6 +15,8 @@ use super::exchange::Exchange;
 use super::record;
 use crate::cluster::{RequestPermit, ResponseBody};
 use crate::http::body::{BodyError, BoxBody};
+use crate::http::straight::Straight;
+use crate::net::splice::Pipe;
 use crate::telemetry::reason::Reason;
 
 /// Where the bytes of an answer come from. The common cases need no allocation.
@@ -179,6 +181,13 @@ impl ReplyBody {
         self.end();
     }
 
+    /// Nothing has come.
+    fn wait(&mut self, cx: &mut Context<'_>) {
+        if let Some(exchange) = &mut self.exchange {
+            record::poll_periodic(exchange, cx);
+        }
+    }
+
     fn end(&mut self) {
         if let Some(exchange) = &mut self.exchange {
             let took = exchange.started.elapsed();
@@ -189,6 +198,40 @@ impl ReplyBody {
         }
         self.content = Outgoing::Empty;
         self.exchange = None;
+    }
+}
+
+impl Straight for ReplyBody {
+    fn straight(&self) -> u64 {
+        match &self.content {
+            Outgoing::Streamed(streamed) => streamed.straight(),
+            Outgoing::Empty | Outgoing::Full(_) => 0,
+        }
+    }
+
+    fn poll_straight(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<Result<usize, BodyError>> {
+        let Outgoing::Streamed(streamed) = &mut self.content else { return Poll::Ready(Ok(0)) };
+        let Poll::Ready(passed) = streamed.poll_straight(cx, pipe) else {
+            self.wait(cx);
+            return Poll::Pending;
+        };
+        Poll::Ready(match passed {
+            Ok(bytes) => {
+                self.count(bytes);
+                if self.is_end_stream() {
+                    self.end();
+                }
+                Ok(bytes)
+            }
+            Err(failure) => {
+                self.fail(failure.reason);
+                Err(failure.error)
+            }
+        })
     }
 }
 
@@ -215,9 +258,7 @@ impl Body for ReplyBody {
             Outgoing::Streamed(streamed) => match streamed.poll(cx) {
                 Poll::Ready(polled) => polled,
                 Poll::Pending => {
-                    if let Some(exchange) = &mut this.exchange {
-                        record::poll_periodic(exchange, cx);
-                    }
+                    this.wait(cx);
                     return Poll::Pending;
                 }
             },
@@ -261,6 +302,17 @@ impl Body for ReplyBody {
     }
 }
 
+impl Drop for ReplyBody {
+    fn drop(&mut self) {
+        if let (Some(exchange), Outgoing::Streamed(streamed)) = (&mut self.exchange, &self.content)
+            && !streamed.body.is_end_stream()
+        {
+            // Nobody reads the rest.
+            exchange.flag(Reason::DownstreamTermination);
+        }
+    }
+}
+
 /// Why an answer broke off.
 struct Failure {
     reason: Reason,
@@ -280,22 +332,44 @@ impl Streamed {
             Poll::Ready(Some(Err(error))) => {
                 Poll::Ready(Err(Failure { reason: broken(&*error), error }))
             }
-            Poll::Pending => self.poll_deadline(cx),
+            Poll::Pending => self.poll_deadline(cx).map(Err),
+        }
+    }
+
+    fn straight(&self) -> u64 {
+        match &self.body {
+            AnswerBody::Upstream(body) => body.straight(),
+            AnswerBody::Empty | AnswerBody::Full(_) | AnswerBody::Boxed(_) => 0,
+        }
+    }
+
+    fn poll_straight(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<Result<usize, Failure>> {
+        let AnswerBody::Upstream(body) = &mut self.body else { return Poll::Ready(Ok(0)) };
+        match body.poll_straight(cx, pipe) {
+            Poll::Ready(Ok(bytes)) => {
+                if self.timer.is_some() {
+                    self.active = Instant::now();
+                }
+                Poll::Ready(Ok(bytes))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(Failure { reason: broken(&*error), error })),
+            Poll::Pending => self.poll_deadline(cx).map(Err),
         }
     }
 
     /// Nothing to read: has it been too long?
-    fn poll_deadline(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Frame<Bytes>>, Failure>> {
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
         loop {
             let next =
                 self.clock.as_ref().and_then(|clock| clock.next(self.active, Some(self.active)));
             let Some((at, reason)) = next else { return Poll::Pending };
             if at <= Instant::now() {
                 let error = format!("{} after the answer had begun", reason.details()).into();
-                return Poll::Ready(Err(Failure { reason, error }));
+                return Poll::Ready(Failure { reason, error });
             }
             let timer =
                 self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::connection::Connection;
 use crate::net::Io;
+use crate::net::splice::Drain;
 
 /// A connection that counts itself: `downstream_cx_rx_bytes_total`, `downstream_cx_destroy_remote` …
 #[derive(Debug)]
@@ -33,12 +35,8 @@ impl Metered {
     }
 
     fn sent(&mut self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        match &polled {
-            Poll::Ready(Ok(bytes)) => {
-                self.connection.http.stats.downstream_cx_tx_bytes_total.add(*bytes as u64);
-            }
-            Poll::Ready(Err(_)) => self.remote = true,
-            Poll::Pending => {}
+        if let Poll::Ready(bytes) = &polled {
+            self.drained(bytes);
         }
         polled
     }
@@ -56,6 +54,24 @@ impl Drop for Metered {
         if self.connection.lifetime.is_busy() {
             with_requests.inc();
             stats.downstream_cx_destroy_active_rq.inc();
+        }
+    }
+}
+
+impl Drain for Metered {
+    fn plain(&self) -> Option<&TcpStream> {
+        match &self.io {
+            Io::Tcp(stream) => Some(stream),
+            Io::Unix(_) | Io::TlsServer(_) | Io::TlsClient(_) => None,
+        }
+    }
+
+    fn drained(&mut self, bytes: &io::Result<usize>) {
+        match bytes {
+            Ok(bytes) => {
+                self.connection.http.stats.downstream_cx_tx_bytes_total.add(*bytes as u64);
+            }
+            Err(_) => self.remote = true,
         }
     }
 }

@@ -5,6 +5,7 @@
 mod floods;
 mod frames;
 mod http1;
+mod large;
 mod mesh;
 mod random_routes;
 mod upgrade;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use http::Version;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use super::dial::Connector;
@@ -21,6 +22,7 @@ use crate::cluster::stats::ClusterStats;
 use crate::model::Name;
 use crate::model::listener::Address;
 use crate::net::Io;
+use crate::net::splice::Pipe;
 use crate::telemetry::format::{Session, Upstream, WireBytes};
 use crate::tls;
 
@@ -299,6 +301,40 @@ impl Drop for Counted {
     }
 }
 
+impl Counted {
+    /// Its socket, if what comes out of that comes as it was sent.
+    pub(super) fn plain(&self) -> Option<&TcpStream> {
+        match &self.io {
+            Io::Tcp(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    /// At most so many bytes into a pipe. 0: they have to be read.
+    pub(super) fn poll_splice(
+        &self,
+        most: u64,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<io::Result<usize>> {
+        let Some(socket) = self.plain() else { return Poll::Ready(Ok(0)) };
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let filled = ready!(pipe.poll_fill(socket, most, cx));
+        match &filled {
+            // Whoever reads finds out why.
+            Ok(0) => {}
+            Ok(bytes) => self.received(*bytes as u64),
+            Err(_) => self.connection.remote_close.store(true, Ordering::Relaxed),
+        }
+        Poll::Ready(filled)
+    }
+
+    fn received(&self, bytes: u64) {
+        self.connection.received.fetch_add(bytes, Ordering::Relaxed);
+        self.permit.stats.upstream_cx_rx_bytes_total.add(bytes);
+    }
+}
+
 fn is_alert(error: &io::Error) -> bool {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     matches!(tls, Some(rustls::Error::AlertReceived(_)))
@@ -320,8 +356,7 @@ impl AsyncRead for Counted {
             // The end, or an error: either way it is the endpoint's side that went.
             self.connection.remote_close.store(true, Ordering::Relaxed);
         } else {
-            self.connection.received.fetch_add(bytes, Ordering::Relaxed);
-            self.permit.stats.upstream_cx_rx_bytes_total.add(bytes);
+            self.received(bytes);
         }
         if let Err(error) = &read
             && is_alert(error)

@@ -1,6 +1,7 @@
 //! A connection in the hands of one request. It goes back to its pool when the answer is complete,
 //! and is closed when it is not.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -17,6 +18,7 @@ use crate::cluster::endpoint::{Endpoint, Host};
 use crate::http::body::{BodyError, RequestBody};
 use crate::http::h2::Arriving;
 use crate::http::upgraded;
+use crate::net::splice::Pipe;
 
 /// A connection, or a stream of one, held by a request.
 #[derive(Debug)]
@@ -228,6 +230,23 @@ impl Lease {
         match &mut self.hold {
             Some(Hold::Http1(http1)) => http1.poll_frame(cx),
             _ => Poll::Ready(None),
+        }
+    }
+
+    /// Bytes of the answer, all that is left of it, that can go past this program's memory.
+    pub(crate) fn straight(&self) -> u64 {
+        self.own().map_or(0, Http1::straight)
+    }
+
+    /// The next of them. 0: they have to be read.
+    pub(crate) fn poll_straight(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.hold {
+            Some(Hold::Http1(http1)) => http1.poll_straight(cx, pipe),
+            _ => Poll::Ready(Ok(0)),
         }
     }
 

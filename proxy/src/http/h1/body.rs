@@ -83,6 +83,14 @@ impl Decoder {
         }
     }
 
+    /// So many bytes of what is left went another way.
+    pub fn pass(&mut self, bytes: u64) {
+        if let State::Length(left) = self.state {
+            let left = left.saturating_sub(bytes);
+            self.state = if left == 0 { State::Done } else { State::Length(left) };
+        }
+    }
+
     /// The peer will send no more.
     ///
     /// # Errors
@@ -223,6 +231,17 @@ impl Encoder {
     /// All of it is written.
     pub fn is_done(&self) -> bool {
         self.done
+    }
+
+    /// Bytes that are still to come, where that was told.
+    pub fn left(&self) -> Option<u64> {
+        matches!(self.framing, Framing::Length(_)).then_some(self.left)
+    }
+
+    /// So many bytes of what is left went another way.
+    pub fn pass(&mut self, bytes: u64) {
+        self.left = self.left.saturating_sub(bytes);
+        self.done = self.left == 0;
     }
 
     /// The next piece.

@@ -33,7 +33,9 @@ use super::exchange::Arrived;
 use super::lifetime::Graceful;
 use crate::http::body::BodyError;
 use crate::http::guard::Rules;
+use crate::http::straight::Straight;
 use crate::model::http::HttpManager;
+use crate::net::splice::Drain;
 
 /// How connections are served.
 #[derive(Clone, Copy, Debug)]
@@ -75,10 +77,10 @@ pub(super) fn serve<T, A, W, B>(
     answer: A,
 ) -> Serving<T, impl Future<Output = io::Result<()>>>
 where
-    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    T: AsyncRead + AsyncWrite + Drain + Send + Unpin + 'static,
     A: Fn(Request<Arrived>) -> W,
     W: Future<Output = Response<B>>,
-    B: Body<Data = Bytes, Error = BodyError> + Unpin,
+    B: Body<Data = Bytes, Error = BodyError> + Straight + Unpin,
 {
     let shared = Arc::new(Shared::new(io));
     Serving { work: Box::pin(run(Arc::clone(&shared), settings, answer)), shared }
@@ -86,10 +88,10 @@ where
 
 async fn run<T, A, W, B>(shared: Arc<Shared<T>>, settings: Settings, answer: A) -> io::Result<()>
 where
-    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    T: AsyncRead + AsyncWrite + Drain + Send + Unpin + 'static,
     A: Fn(Request<Arrived>) -> W,
     W: Future<Output = Response<B>>,
-    B: Body<Data = Bytes, Error = BodyError> + Unpin,
+    B: Body<Data = Bytes, Error = BodyError> + Straight + Unpin,
 {
     let mut reader = Reader::new(settings);
     loop {

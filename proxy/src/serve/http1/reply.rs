@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -22,9 +22,13 @@ use crate::http::h1::Framing;
 use crate::http::h1::body::Encoder;
 use crate::http::h1::encode::{self, Reply};
 use crate::http::h1::trailers;
+use crate::http::straight::Straight;
+use crate::net::splice::{Drain, Pipe};
 
 /// No more of an answer is fetched while so much of it waits to be written.
 const ENOUGH: usize = 64 << 10;
+/// So much of an answer goes past this program's memory, where it can; less is read and written sooner than a pipe is at hand.
+const LARGE: u64 = 128 << 10;
 
 thread_local! {
     static DATE: RefCell<Date> = RefCell::default();
@@ -55,8 +59,8 @@ pub(super) async fn write<T, B>(
     title_case: bool,
 ) -> io::Result<Then>
 where
-    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    B: Body<Data = Bytes, Error = BodyError> + Unpin,
+    T: AsyncRead + AsyncWrite + Drain + Send + Unpin + 'static,
+    B: Body<Data = Bytes, Error = BodyError> + Straight + Unpin,
 {
     let (mut parts, body) = answer.into_parts();
     let plan = Plan { title_case, ..Plan::new(&mut parts, &body, &turn) };
@@ -66,6 +70,7 @@ where
         trailers: plan.trailers(&parts.headers, &turn),
         encoder: Encoder::new(plan.framing),
         body: plan.has_body.then_some(body),
+        passing: Passing::No,
         broken: None,
     };
     drop(parts);
@@ -202,17 +207,35 @@ struct Writing<B> {
     encoder: Encoder,
     /// Trailers that may be written.
     trailers: Vec<HeaderName>,
+    passing: Passing,
     /// What it broke off with.
     broken: Option<io::Error>,
 }
 
-impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Writing<B> {
-    fn poll<T: AsyncRead + AsyncWrite + Unpin>(
+/// Whether a body goes past this program's memory.
+enum Passing {
+    /// Not now.
+    No,
+    /// Through this.
+    By(Pipe),
+    /// Never: this answer is read in pieces.
+    Never,
+}
+
+impl<B: Body<Data = Bytes, Error = BodyError> + Straight + Unpin> Writing<B> {
+    fn poll<T: AsyncRead + AsyncWrite + Drain + Unpin>(
         &mut self,
         shared: &Shared<T>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
+            if self.is_passing(shared) {
+                // What comes before it goes first.
+                let flushed = shared.poll_flush(cx)?;
+                if flushed.is_pending() || self.poll_pass(shared, cx)?.is_pending() {
+                    return shared.poll_left(cx).map(Err);
+                }
+            }
             let waits = self.fetch(shared, cx);
             let flushed = shared.poll_flush(cx)?;
             if flushed.is_ready() && self.body.is_none() {
@@ -224,13 +247,81 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Writing<B> {
         }
     }
 
+    /// What comes next goes past this program's memory.
+    fn is_passing<T: Drain>(&self, shared: &Shared<T>) -> bool {
+        match &self.passing {
+            Passing::By(_) => true,
+            Passing::Never => false,
+            Passing::No => {
+                let left = self.body.as_ref().map_or(0, Straight::straight);
+                left >= LARGE
+                    && self.encoder.left() == Some(left)
+                    && shared.lock().wire.as_ref().is_some_and(|wire| wire.io.plain().is_some())
+            }
+        }
+    }
+
+    /// Have all of it pass, or as much as can. The body goes on in pieces then, if there is more of it.
+    fn poll_pass<T: AsyncRead + AsyncWrite + Drain + Unpin>(
+        &mut self,
+        shared: &Shared<T>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut pipe = match std::mem::replace(&mut self.passing, Passing::Never) {
+            Passing::By(pipe) => pipe,
+            _ => match Pipe::take() {
+                Ok(pipe) => pipe,
+                Err(_) => return Poll::Ready(Ok(())),
+            },
+        };
+        let passed = self.poll_through(&mut pipe, shared, cx);
+        if passed.is_pending() {
+            self.passing = Passing::By(pipe);
+        } else {
+            pipe.put_back();
+        }
+        passed
+    }
+
+    fn poll_through<T: AsyncRead + AsyncWrite + Drain + Unpin>(
+        &mut self,
+        pipe: &mut Pipe,
+        shared: &Shared<T>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            while !pipe.is_empty() {
+                ready!(shared.poll_drain(pipe, cx))?;
+            }
+            let Some(body) = self.body.as_mut().filter(|body| body.straight() > 0) else {
+                return Poll::Ready(Ok(()));
+            };
+            match ready!(body.poll_straight(cx, pipe)) {
+                Ok(0) => return Poll::Ready(Ok(())),
+                Ok(bytes) => {
+                    self.encoder.pass(bytes as u64);
+                    if body.is_end_stream() {
+                        self.body = None;
+                    }
+                }
+                Err(error) => {
+                    self.body = None;
+                    self.broken = Some(io::Error::other(error));
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+    }
+
     /// Fetch what there is, up to a limit. Whether there will be more later.
-    fn fetch<T: AsyncRead + AsyncWrite + Unpin>(
+    fn fetch<T: AsyncRead + AsyncWrite + Drain + Unpin>(
         &mut self,
         shared: &Shared<T>,
         cx: &mut Context<'_>,
     ) -> bool {
-        while let Some(body) = &mut self.body {
+        while !self.is_passing(shared)
+            && let Some(body) = &mut self.body
+        {
             if shared.lock().wire.as_ref().is_some_and(|wire| wire.output.len() >= ENOUGH) {
                 return false;
             }

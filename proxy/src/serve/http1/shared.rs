@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::http::h1::body::{Decoded, Decoder};
 use crate::http::h1::wire::Wire;
+use crate::net::splice::{Drain, Pipe};
 
 /// So much of what comes in advance is kept while an exchange is under way.
 const KEPT: usize = 16 << 10;
@@ -136,6 +137,21 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Shared<T> {
             self.cut();
         }
         Poll::Ready(flushed)
+    }
+
+    /// Write some of what is in a pipe.
+    pub(super) fn poll_drain(&self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<io::Result<()>>
+    where
+        T: Drain,
+    {
+        let drained = match &mut self.lock().wire {
+            Some(wire) => ready!(pipe.poll_drain(&mut wire.io, cx)),
+            None => Err(gone()),
+        };
+        if drained.is_err() {
+            self.cut();
+        }
+        Poll::Ready(drained.map(drop))
     }
 
     /// The end of the request's body, after its answer. False: the connection cannot go on.

@@ -5,12 +5,13 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
 use super::*;
 use crate::http::body::BoxBody;
 use crate::http::upgraded;
+use crate::net::splice::Pipe;
 
 const SETTINGS: Settings = Settings {
     rules: Rules {
@@ -462,4 +463,101 @@ async fn names_are_written_as_they_are_told() {
     let titled = Settings { title_case: true, ..SETTINGS };
     let answer = ask(titled, "GET / HTTP/1.1\r\nconnection: close\r\n\r\n").await;
     assert_eq!(answer, "HTTP/1.1 200 OK|Content-Length: 6|Connection: close||GET / ");
+}
+
+/// What is left of an answer, in a socket. Told how much of it went past the program's memory.
+struct InSocket {
+    from: TcpStream,
+    left: u64,
+    passed: Arc<AtomicUsize>,
+}
+
+impl Body for InSocket {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut room = [0; 1000];
+        let mut read = tokio::io::ReadBuf::new(&mut room);
+        std::task::ready!(Pin::new(&mut self.from).poll_read(cx, &mut read))?;
+        self.left -= read.filled().len() as u64;
+        Poll::Ready(match read.filled() {
+            [] => Some(Err("it ended early".into())),
+            data => Some(Ok(Frame::data(Bytes::copy_from_slice(data)))),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.left)
+    }
+}
+
+impl Straight for InSocket {
+    fn straight(&self) -> u64 {
+        self.left
+    }
+
+    fn poll_straight(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<Result<usize, BodyError>> {
+        let bytes = std::task::ready!(pipe.poll_fill(&self.from, self.left as usize, cx))?;
+        self.left -= bytes as u64;
+        self.passed.fetch_add(bytes, Ordering::Relaxed);
+        Poll::Ready(Ok(bytes))
+    }
+}
+
+async fn tcp() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let far = TcpStream::connect(listener.local_addr().unwrap());
+    let (far, near) = tokio::join!(far, listener.accept());
+    (far.unwrap(), near.unwrap().0)
+}
+
+/// What a client gets of an answer of `promised` bytes whose sender has `sent` of them, and how much went past the
+/// program's memory.
+async fn passed(promised: u64, sent: usize) -> (String, usize) {
+    let (mut backend, from) = tcp().await;
+    let (mut client, server) = tcp().await;
+    let passed = Arc::new(AtomicUsize::new(0));
+    let answer = Mutex::new(Some(InSocket { from, left: promised, passed: Arc::clone(&passed) }));
+    let serving = tokio::spawn(serve(server, SETTINGS, move |_| {
+        let answer = answer.lock().unwrap().take().unwrap();
+        async move { Response::new(answer) }
+    }));
+    let sending = tokio::spawn(async move {
+        let text: Vec<u8> = (0..sent).map(|at| b'a' + (at % 23) as u8).collect();
+        backend.write_all(&text).await
+    });
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    // Cut off: an end, or a reset.
+    let _ = client.read_to_string(&mut text).await;
+    sending.await.unwrap().unwrap();
+    assert_eq!(serving.await.unwrap().is_ok(), promised == sent as u64);
+    (text.split_once("\r\n\r\n").unwrap().1.to_owned(), passed.load(Ordering::Relaxed))
+}
+
+#[tokio::test]
+async fn large_answers_go_past_this_programs_memory_and_small_ones_do_not() {
+    let (text, past) = passed(3_000_000, 3_000_000).await;
+    assert_eq!((text.len(), past), (3_000_000, 3_000_000));
+    assert!(text.bytes().enumerate().all(|(at, byte)| byte == b'a' + (at % 23) as u8));
+    let (text, past) = passed(1000, 1000).await;
+    assert_eq!((text.len(), past), (1000, 0));
+}
+
+#[tokio::test]
+async fn a_large_answer_that_breaks_off_is_cut_off() {
+    let (text, past) = passed(3_000_000, 1_000_000).await;
+    assert_eq!((text.len(), past), (1_000_000, 1_000_000));
 }

@@ -14,6 +14,7 @@ use super::{Error, Http1};
 use crate::http::body::BodyError;
 use crate::http::h1::body::{Decoded, Decoder};
 use crate::http::h1::{Framing, Malformed};
+use crate::net::splice::Pipe;
 
 /// Bytes of trailers, and of chunk extensions.
 const MAX_BESIDE: usize = 16 << 10;
@@ -38,6 +39,26 @@ impl Http1 {
     /// Bytes of the answer that are still to come, where that is known.
     pub(in super::super) fn left(&self) -> Option<u64> {
         self.decoder.left().filter(|_| self.ahead.is_none())
+    }
+
+    /// Bytes of the answer, all that is left of it, that can go past this program's memory.
+    pub(in super::super) fn straight(&self) -> u64 {
+        let here = self.ahead.is_some() || !self.wire.input.is_empty() || self.is_sending();
+        if here || self.wire.io.plain().is_none() { 0 } else { self.left().unwrap_or(0) }
+    }
+
+    /// The next of them. 0: they have to be read.
+    pub(in super::super) fn poll_straight(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<io::Result<usize>> {
+        let passed = ready!(self.wire.io.poll_splice(self.straight(), cx, pipe));
+        match &passed {
+            Ok(bytes) => self.decoder.pass(*bytes as u64),
+            Err(_) => self.keep = false,
+        }
+        Poll::Ready(passed)
     }
 
     /// The next piece of the answer.
