@@ -308,7 +308,7 @@ impl Drop for ReplyBody {
             && !streamed.body.is_end_stream()
         {
             // Nobody reads the rest.
-            exchange.flag(Reason::DownstreamTermination);
+            exchange.flag(exchange.connection.lifetime.departure());
         }
     }
 }

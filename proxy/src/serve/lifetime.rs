@@ -17,6 +17,7 @@ use super::stats::HttpStats;
 use crate::model::http::HttpManager;
 use crate::model::overload::Timer;
 use crate::net::drain::Watch;
+use crate::telemetry::reason::Reason;
 
 /// How long a drained HTTP/1 connection without a request waits for one. Whoever sends a request
 /// just then would find the connection closed, and cannot know whether it was read; so the next
@@ -79,6 +80,8 @@ pub(super) struct Lifetime {
     max_requests: Option<u32>,
     /// HTTP/2 has GOAWAY for what HTTP/1 says in an answer.
     h2: bool,
+    /// The connection is no more.
+    over: AtomicBool,
 }
 
 impl Lifetime {
@@ -99,6 +102,21 @@ impl Lifetime {
             max_age: manager.timeouts.max_connection_duration,
             max_requests: manager.limits.max_requests_per_connection,
             h2,
+            over: AtomicBool::new(false),
+        }
+    }
+
+    /// The connection is no more.
+    pub(super) fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    /// How a client has left whose exchange is not over.
+    pub(super) fn departure(&self) -> Reason {
+        if self.h2 && !self.over.load(Ordering::Relaxed) {
+            Reason::DownstreamReset
+        } else {
+            Reason::DownstreamTermination
         }
     }
 

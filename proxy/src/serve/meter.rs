@@ -44,6 +44,7 @@ impl Metered {
 
 impl Drop for Metered {
     fn drop(&mut self) {
+        self.connection.lifetime.end();
         let stats = &self.connection.http.stats;
         let (all, with_requests) = if self.remote {
             (&stats.downstream_cx_destroy_remote, &stats.downstream_cx_destroy_remote_active_rq)

@@ -98,7 +98,7 @@ pub(super) fn inject_span(exchange: &Exchange, request: &mut Request<RequestBody
 pub(super) fn finish(exchange: &mut Exchange, took: Duration) {
     if exchange.facts.status.is_none() {
         // The peer left before there was an answer.
-        exchange.flag(Reason::DownstreamTermination);
+        exchange.flag(exchange.connection.lifetime.departure());
     }
     let stats = &exchange.connection.http.stats;
     stats.end(exchange.facts.status, took, exchange.facts.health_check);

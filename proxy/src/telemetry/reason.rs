@@ -51,6 +51,8 @@ pub enum Reason {
     DownstreamRequestTimeout,
     /// The peer left before the answer was complete.
     DownstreamTermination,
+    /// The client has reset its stream, and its connection goes on.
+    DownstreamReset,
     /// The request breaks HTTP or a limit of ours.
     DownstreamProtocolError,
     /// A limit on the size of headers.
@@ -118,6 +120,7 @@ impl Reason {
             Self::RequestTimeout | Self::PerTryTimeout | Self::PerTryIdleTimeout => "UT",
             Self::StreamIdleTimeout => "SI",
             Self::DownstreamTermination => "DC",
+            Self::DownstreamReset => "DR",
             Self::DownstreamProtocolError | Self::HeadersTooLarge => "DPE",
             Self::RetryLimitExceeded => "URX",
             Self::RateLimited | Self::GlobalRateLimited => "RL",
@@ -176,6 +179,7 @@ impl Reason {
             Self::MaxDuration => "max_duration_timeout",
             Self::DownstreamRequestTimeout => "request_overall_timeout",
             Self::DownstreamTermination => "downstream_remote_disconnect",
+            Self::DownstreamReset => "http2.remote_reset",
             Self::DownstreamProtocolError => "http1.codec_error",
             Self::HeadersTooLarge => "request_headers_too_large",
             Self::RequestTooLarge => "request_payload_too_large",
@@ -294,6 +298,7 @@ pub fn long_flag(flag: &'static str) -> &'static str {
         "UT" => "UpstreamRequestTimeout",
         "SI" => "StreamIdleTimeout",
         "DC" => "DownstreamConnectionTermination",
+        "DR" => "DownstreamRemoteReset",
         "DPE" => "DownstreamProtocolError",
         "URX" => "UpstreamRetryLimitExceeded",
         "RL" => "RateLimited",

@@ -1,4 +1,4 @@
-//! Answers that are too large for any buffer, over plain HTTP/1.1.
+//! Answers that are too large for any buffer, and clients that do not wait for their end.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::frames::{DATA, HEADERS, RST_STREAM, Raw, get};
 use super::wire::{hear, say};
 use super::world::{Serve, Setup, World, same};
 
@@ -36,6 +37,9 @@ fn serve(mut stream: TcpStream) -> BoxFuture<'static, anyhow::Result<()>> {
         loop {
             let asked = hear(&mut stream, "\r\n\r\n").await?;
             let path = asked.split(' ').nth(1).unwrap_or_default();
+            if path == "/never" {
+                hear(&mut stream, "no more").await?;
+            }
             let [_, name, promised, sent] = path.split('/').collect::<Vec<_>>()[..] else {
                 return Ok(());
             };
@@ -131,6 +135,33 @@ async fn answers_that_break_off_are_cut_off_and_told_apart() -> anyhow::Result<(
         drop(client);
         notes.extend(world.log(3).await?);
         notes.extend(world.stats_when(0, &["http.http.downstream_rq_active"]).await?);
+        Ok(notes)
+    })
+    .await
+}
+
+/// Over HTTP/2: the connection goes on, or it does not.
+#[tokio::test]
+async fn who_resets_a_stream_is_told_from_who_leaves() -> anyhow::Result<()> {
+    const CANCEL: [u8; 4] = [0, 0, 0, 8];
+    let log = "%REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%";
+    same(Setup { log, ..UP }, async |world: &World| {
+        let mut client = Raw::connect(world).await?;
+        // Of an answer that is under way, and of a request without one.
+        client.send(HEADERS, 5, 1, &get("/silent/3000000/10000")).await?;
+        while client.next().await.context("an end")?.kind != DATA {}
+        client.send(RST_STREAM, 0, 1, &CANCEL).await?;
+        let mut notes = world.log(1).await?;
+        client.send(HEADERS, 5, 3, &get("/never")).await?;
+        world.stats_when(1, &["cluster.up.upstream_rq_active"]).await?;
+        client.send(RST_STREAM, 0, 3, &CANCEL).await?;
+        notes.extend(world.log(2).await?.into_iter().skip(1));
+        // All of it.
+        let mut client = Raw::connect(world).await?;
+        client.send(HEADERS, 5, 1, &get("/silent/3000000/10000")).await?;
+        while client.next().await.context("an end")?.kind != DATA {}
+        drop(client);
+        notes.extend(world.log(3).await?.into_iter().skip(2));
         Ok(notes)
     })
     .await
