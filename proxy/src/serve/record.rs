@@ -22,7 +22,6 @@ use crate::model::names;
 use crate::model::route::{Decorator, VirtualCluster};
 use crate::model::tracing::RouteTracing;
 use crate::telemetry::format::{self, LogKind, Record, Times};
-use crate::telemetry::reason::Reason;
 use crate::telemetry::trace::{Outcome, Span, TraceContext, TraceReason, Wants, Why};
 
 /// Begin the request's span, if the connection manager traces. The id of the request carries from
