@@ -99,8 +99,8 @@ pub(super) fn socket(address: &Address) -> Option<SocketAddr> {
     }
 }
 
-/// Serve requests until the connection closes.
-pub(super) async fn serve_http(http: Arc<Http>, ends: Ends, mut io: Io, drain: Watch) {
+/// Serve requests until the connection closes. `ends` in a box: what an `async fn` is given it keeps beside what it makes of it.
+pub(super) async fn serve_http(http: Arc<Http>, ends: Box<Ends>, mut io: Io, drain: Watch) {
     let mut early = Vec::new();
     let Some(h2) = speaks_h2(&http.manager, (&mut io, &mut early), &drain).await else { return };
     let tls = io.is_tls();
@@ -109,7 +109,7 @@ pub(super) async fn serve_http(http: Arc<Http>, ends: Ends, mut io: Io, drain: W
         id: http.context.next_connection_id(),
         h2,
         lifetime: Lifetime::new(&http.manager, h2),
-        ends,
+        ends: *ends,
         drain: drain.clone(),
         limits: Mutex::default(),
         timers: Timers::default(),

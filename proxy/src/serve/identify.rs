@@ -40,7 +40,8 @@ pub(super) struct Arrival {
 struct Identified {
     chain: Arc<Chain>,
     io: Io,
-    ahead: Option<tcp::Upstream>,
+    /// In a box: few connections have one, and each is kept in several places.
+    ahead: Option<Box<tcp::Upstream>>,
 }
 
 /// Serve one accepted socket until it closes.
@@ -81,7 +82,8 @@ async fn run(found: Identified, ends: &Ends, drain: Watch) -> Told {
     };
     match &chain.terminal {
         Terminal::Http(http) => {
-            connection::serve_http(Arc::clone(http), ends.clone(), io, drain).await;
+            let ends = Box::new(ends.clone());
+            connection::serve_http(Arc::clone(http), ends, io, drain).await;
             Told::default()
         }
         Terminal::Tcp(proxy) => Box::pin(tcp::serve(proxy, ends, (io, ahead), drain)).await,
@@ -128,7 +130,7 @@ async fn prepare(
     listener: &Listener,
     ends: &mut Ends,
     mut io: Io,
-) -> Result<(Arc<Chain>, Io, Option<tcp::Upstream>), Told> {
+) -> Result<(Arc<Chain>, Io, Option<Box<tcp::Upstream>>), Told> {
     unwrap_header(listener, ends, &mut io).await.ok_or_else(Told::default)?;
     if let Some(mark) = listener.config.original_src {
         let client = socket(&ends.remote);
@@ -140,8 +142,8 @@ async fn prepare(
     };
     ends.sni = sniffed.sni;
     ends.chain = Arc::clone(&chain.config.name);
-    let ahead = ahead.filter(|(of, _)| Arc::ptr_eq(of, &chain)).map(|(_, upstream)| upstream);
-    Ok((chain, io, ahead))
+    let ahead = ahead.filter(|(of, _)| Arc::ptr_eq(of, &chain));
+    Ok((chain, io, ahead.map(|(_, upstream)| Box::new(upstream))))
 }
 
 /// The PROXY header, where the listener takes one. None: the connection is closed.

@@ -94,13 +94,13 @@ pub(super) async fn dial(proxy: &Tcp, ends: &Ends) -> Result<Upstream, Refusal> 
 pub(super) async fn serve(
     proxy: &Tcp,
     ends: &Ends,
-    (io, ahead): (Io, Option<Upstream>),
+    (io, ahead): (Io, Option<Box<Upstream>>),
     drain: Watch,
 ) -> Told {
     proxy.stats.downstream_cx_total.inc();
     let begun = Begun::now();
     let mut told = Told::default();
-    let connected = match ahead {
+    let connected = match ahead.map(|ahead| *ahead) {
         Some(Upstream { io, _permit, told: before }) => {
             told = before;
             Ok((io, _permit))

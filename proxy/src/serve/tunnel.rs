@@ -205,7 +205,7 @@ async fn copy_counted<U: AsyncRead + AsyncWrite + Unpin>(
 async fn inside(exchange: &Exchange, mut downstream: Upgraded) -> u64 {
     let connection = &exchange.connection;
     let Ok((mut near, far)) = UnixStream::pair() else { return 0 };
-    let (http, ends) = (Arc::clone(&connection.http), connection.ends.clone());
+    let (http, ends) = (Arc::clone(&connection.http), Box::new(connection.ends.clone()));
     let serving = connection::serve_http(http, ends, Io::Unix(far), connection.drain.clone());
     // Its requests have time limits of their own.
     let unlimited = CopyOptions { idle: None, max_duration: None, buffers: None };
