@@ -5,6 +5,7 @@ mod http1;
 mod http2;
 mod membership;
 mod picking;
+mod straight;
 mod streams;
 mod tls;
 mod weights;

@@ -1,8 +1,18 @@
 //! `date` (RFC 9110 section 6.6.1), worked out once a second.
 
+use std::cell::RefCell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
+
+thread_local! {
+    static LAST: RefCell<Date> = RefCell::default();
+}
+
+/// The date of a moment. Each thread works it out for itself.
+pub fn with<R>(now: SystemTime, read: impl FnOnce(&HeaderValue) -> R) -> R {
+    LAST.with_borrow_mut(|last| read(last.at(now)))
+}
 
 /// The last date that was written.
 #[derive(Clone, Debug)]

@@ -2,15 +2,13 @@
 
 use std::task::{Context, Poll};
 
-use super::body::{BodyError, BoxBody};
+use super::body::BodyError;
 use crate::net::splice::Pipe;
 
-/// A body that may come out of a socket as it is. By default: one that does not.
+/// A body that may come out of a socket as it is.
 pub trait Straight {
     /// Bytes that come that way, all that is left of it. 0: it is read in pieces.
-    fn straight(&self) -> u64 {
-        0
-    }
+    fn straight(&self) -> u64;
 
     /// The next of them, into an empty pipe. 0: what is left has to be read in pieces.
     ///
@@ -18,11 +16,7 @@ pub trait Straight {
     /// It broke off.
     fn poll_straight(
         &mut self,
-        _: &mut Context<'_>,
-        _: &mut Pipe,
-    ) -> Poll<Result<usize, BodyError>> {
-        Poll::Ready(Ok(0))
-    }
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<Result<usize, BodyError>>;
 }
-
-impl Straight for BoxBody {}

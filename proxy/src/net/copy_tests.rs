@@ -2,18 +2,12 @@ use std::future::pending;
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::*;
-
-async fn tcp_pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap());
-    let (client, accepted) = tokio::join!(client, listener.accept());
-    (client.unwrap(), accepted.unwrap().0)
-}
+use crate::net::testing::tcp_pair;
 
 async fn plain(mut down: TcpStream, mut up: TcpStream) -> Copied {
     bidirectional(&mut down, &mut up, CopyOptions::default(), pending(), |_, _| {}).await

@@ -92,6 +92,14 @@ impl Io {
         }
     }
 
+    /// Its socket, if that is TCP and bytes go through it as they are.
+    pub fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Unix(_) | Self::TlsServer(_) | Self::TlsClient(_) => None,
+        }
+    }
+
     /// The ALPN protocol that was agreed on.
     pub fn alpn(&self) -> Option<&[u8]> {
         self.session().and_then(CommonState::alpn_protocol)

@@ -16,6 +16,8 @@ pub mod proxy_protocol;
 pub mod rlimit;
 pub mod sniff;
 pub mod splice;
+#[cfg(test)]
+pub mod testing;
 
 pub use accept::Acceptor;
 pub use connect::{ConnectOptions, Source, connect};

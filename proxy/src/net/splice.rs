@@ -133,9 +133,10 @@ mod tests {
     use std::future::poll_fn;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, UnixStream};
+    use tokio::net::UnixStream;
 
     use super::*;
+    use crate::net::testing::tcp_pair;
 
     impl Drain for TcpStream {
         fn plain(&self) -> Option<&TcpStream> {
@@ -153,17 +154,10 @@ mod tests {
         fn drained(&mut self, _: &io::Result<usize>) {}
     }
 
-    async fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let far = TcpStream::connect(listener.local_addr().unwrap());
-        let (far, near) = tokio::join!(far, listener.accept());
-        (far.unwrap(), near.unwrap().0)
-    }
-
     #[tokio::test]
     async fn everything_comes_out_in_order_until_the_end() {
-        let (mut source, from) = pair().await;
-        let (mut to, mut target) = pair().await;
+        let (mut source, from) = tcp_pair().await;
+        let (mut to, mut target) = tcp_pair().await;
         let all: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
         let sent = all.clone();
         let sending = tokio::spawn(async move { source.write_all(&sent).await });
@@ -193,7 +187,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_pipe_that_holds_something_is_not_for_others() {
-        let (mut source, from) = pair().await;
+        let (mut source, from) = tcp_pair().await;
         source.write_all(b"secret").await.unwrap();
         let mut pipe = Pipe::take().unwrap();
         assert_eq!(poll_fn(|cx| pipe.poll_fill(&from, 100, cx)).await.unwrap(), 6);

@@ -54,28 +54,24 @@ pub(super) struct Streamed {
     clock: Option<Clock>,
     /// Made when the body first has to be waited for: most never have to.
     timer: Option<Pin<Box<Sleep>>>,
+    /// When something came last. Of its beginning [`ReplyBody::new`] knows.
     active: Instant,
     _permit: Option<RequestPermit>,
 }
 
 impl Outgoing {
-    /// What this proxy says itself.
-    pub(super) fn own(body: AnswerBody) -> Self {
-        Self::new(body, None)
-    }
-
-    /// As it arrives.
-    pub(super) fn upstream(body: AnswerBody, clock: Clock, permit: RequestPermit) -> Self {
-        Self::new(body, Some((clock, permit)))
-    }
-
-    fn new(body: AnswerBody, limits: Option<(Clock, RequestPermit)>) -> Self {
+    /// Of this exchange. `limits`: of a body that arrives; None: this proxy says it itself.
+    pub(super) fn new(
+        exchange: &Exchange,
+        body: AnswerBody,
+        limits: Option<(Clock, RequestPermit)>,
+    ) -> Self {
         match body {
             AnswerBody::Full(bytes) => Self::Full(bytes),
             body if body.is_end_stream() => Self::Empty,
             body => {
                 let (clock, permit) = limits.unzip();
-                let active = Instant::now();
+                let active = exchange.started;
                 let streamed = Streamed { body, clock, timer: None, active, _permit: permit };
                 Self::Streamed(Box::new(streamed))
             }
@@ -156,8 +152,9 @@ impl ReplyBody {
         Self { content: Outgoing::Empty, exchange: None }
     }
 
-    /// Of an answer whose head is finished.
-    pub(super) fn new(exchange: Box<Exchange>, mut content: Outgoing) -> Self {
+    /// Of an answer whose head is finished. One to HEAD has no content, whatever the head says (RFC 9110 section 9.3.2).
+    pub(super) fn new(exchange: Box<Exchange>, content: Outgoing) -> Self {
+        let mut content = if exchange.head_only { Outgoing::Empty } else { content };
         if let Outgoing::Streamed(streamed) = &mut content {
             streamed.active = exchange.started + exchange.facts.reply_after.unwrap_or_default();
         }
@@ -306,9 +303,9 @@ impl Drop for ReplyBody {
     fn drop(&mut self) {
         if let (Some(exchange), Outgoing::Streamed(streamed)) = (&mut self.exchange, &self.content)
             && !streamed.body.is_end_stream()
+            && let Some(departure) = exchange.connection.lifetime.departure()
         {
-            // Nobody reads the rest.
-            exchange.flag(exchange.connection.lifetime.departure());
+            exchange.flag(departure);
         }
     }
 }

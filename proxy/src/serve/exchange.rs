@@ -52,6 +52,8 @@ pub(crate) struct Exchange {
     pub(crate) facts: Facts,
     /// Headers that it came with.
     pub(super) present: Presence,
+    /// It is HEAD: its answer has no content.
+    pub(super) head_only: bool,
     /// The request is gRPC: refusals are gRPC too.
     pub(crate) grpc: bool,
     /// Its span, if it is traced.
@@ -388,6 +390,7 @@ impl Exchange {
             upgrade: None,
             facts: Facts::default(),
             present,
+            head_only: request.method() == Method::HEAD,
             grpc: present.has(Presence::CONTENT_TYPE) && grpc::is_grpc(request.headers()),
             span: None,
             try_span: None,

@@ -111,13 +111,12 @@ impl Lifetime {
         self.over.store(true, Ordering::Relaxed);
     }
 
-    /// How a client has left whose exchange is not over.
-    pub(super) fn departure(&self) -> Reason {
-        if self.h2 && !self.over.load(Ordering::Relaxed) {
-            Reason::DownstreamReset
-        } else {
-            Reason::DownstreamTermination
+    /// How a client has left who wants no more of an exchange. None: it is still there, for HTTP/1 knows no other way.
+    pub(super) fn departure(&self) -> Option<Reason> {
+        if self.over.load(Ordering::Relaxed) {
+            return Some(Reason::DownstreamTermination);
         }
+        self.h2.then_some(Reason::DownstreamReset)
     }
 
     /// Whether a request is under way.

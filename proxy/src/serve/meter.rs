@@ -61,10 +61,7 @@ impl Drop for Metered {
 
 impl Drain for Metered {
     fn plain(&self) -> Option<&TcpStream> {
-        match &self.io {
-            Io::Tcp(stream) => Some(stream),
-            Io::Unix(_) | Io::TlsServer(_) | Io::TlsClient(_) => None,
-        }
+        self.io.plain()
     }
 
     fn drained(&mut self, bytes: &io::Result<usize>) {

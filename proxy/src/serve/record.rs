@@ -22,6 +22,7 @@ use crate::model::names;
 use crate::model::route::{Decorator, VirtualCluster};
 use crate::model::tracing::RouteTracing;
 use crate::telemetry::format::{self, LogKind, Record, Times};
+use crate::telemetry::reason::Reason;
 use crate::telemetry::trace::{Outcome, Span, TraceContext, TraceReason, Wants, Why};
 
 /// Begin the request's span, if the connection manager traces. The id of the request carries from
@@ -97,7 +98,8 @@ pub(super) fn inject_span(exchange: &Exchange, request: &mut Request<RequestBody
 pub(super) fn finish(exchange: &mut Exchange, took: Duration) {
     if exchange.facts.status.is_none() {
         // The peer left before there was an answer.
-        exchange.flag(exchange.connection.lifetime.departure());
+        let departure = exchange.connection.lifetime.departure();
+        exchange.flag(departure.unwrap_or(Reason::DownstreamTermination));
     }
     let stats = &exchange.connection.http.stats;
     stats.end(exchange.facts.status, took, exchange.facts.health_check);

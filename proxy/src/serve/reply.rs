@@ -121,7 +121,8 @@ pub(super) async fn from_upstream(
     let mut response = response.map(AnswerBody::Upstream);
     dress(exchange, &plan, (&mut response, present)).await;
     let clock = super::attempt::clock(exchange, &plan);
-    Answer::Upstream(response.map(|body| Outgoing::upstream(body, clock, plan.permit)))
+    let limits = Some((clock, plan.permit));
+    Answer::Upstream(response.map(|body| Outgoing::new(exchange, body, limits)))
 }
 
 /// The same for the head, whatever the body is. `present`: headers that it has.
@@ -281,7 +282,8 @@ async fn local(
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     finish_head(&mut exchange, head.status, &head.headers);
-    Response::from_parts(head, ReplyBody::new(exchange, Outgoing::own(body)))
+    let body = Outgoing::new(&exchange, body, None);
+    Response::from_parts(head, ReplyBody::new(exchange, body))
 }
 
 /// Through the filters, if one has something to do; in a box, so that others do not carry their state.

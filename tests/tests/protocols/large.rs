@@ -10,8 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::frames::{DATA, HEADERS, RST_STREAM, Raw, get};
-use super::wire::{hear, say};
+use super::frames::{DATA, HEADERS, RST_STREAM, Raw, block, get};
+use super::wire::{hear, hear_all, say};
 use super::world::{Serve, Setup, World, same};
 
 const LOG: &str = "%REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS%";
@@ -162,6 +162,52 @@ async fn who_resets_a_stream_is_told_from_who_leaves() -> anyhow::Result<()> {
         while client.next().await.context("an end")?.kind != DATA {}
         drop(client);
         notes.extend(world.log(3).await?.into_iter().skip(2));
+        Ok(notes)
+    })
+    .await
+}
+
+/// An answer of this proxy's own, through a filter that would change its body.
+const PACKED: Setup = Setup {
+    manager: "
+        http_filters:
+        - name: envoy.filters.http.compressor
+          typed_config:
+            '@type': type.googleapis.com/envoy.extensions.filters.http.compressor.v3.Compressor
+            compressor_library:
+              name: gzip
+              typed_config:
+                '@type': type.googleapis.com/envoy.extensions.compression.gzip.compressor.v3.Gzip
+        - name: envoy.filters.http.router
+          typed_config:
+            '@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+    ",
+    routes: "[{match: {prefix: /}, direct_response: {status: 200, body: {inline_string: 'a text that is long enough to be packed'}}}]",
+    ..UP
+};
+
+#[tokio::test]
+async fn an_answer_to_head_lacks_nothing() -> anyhow::Result<()> {
+    same(PACKED, async |world: &World| {
+        let mut client = world.connect().await?;
+        let asks =
+            "HEAD / HTTP/1.1\r\nhost: x\r\naccept-encoding: gzip\r\nconnection: close\r\n\r\n";
+        say(&mut client, asks).await?;
+        let answer = hear_all(&mut client).await?;
+        let mut notes = vec![format!("{:?}", answer.split("\r\n\r\n").nth(1))];
+        let mut client = Raw::connect(world).await?;
+        for headers in [&[][..], &[("accept-encoding", "gzip")]] {
+            let head =
+                [(":method", "HEAD"), (":scheme", "http"), (":authority", "x"), (":path", "/")];
+            let stream = if headers.is_empty() { 1 } else { 3 };
+            client.send(HEADERS, 5, stream, &block(&[&head[..], headers].concat())).await?;
+            let mut bytes = 0;
+            while let Ok(Some(frame)) = timeout(Duration::from_millis(500), client.next()).await {
+                bytes += if frame.kind == DATA { frame.payload.len() } else { 0 };
+            }
+            notes.push(format!("{bytes} bytes"));
+        }
+        notes.extend(world.log(3).await?);
         Ok(notes)
     })
     .await

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use http::Version;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use super::dial::Connector;
@@ -302,12 +301,9 @@ impl Drop for Counted {
 }
 
 impl Counted {
-    /// Its socket, if what comes out of that comes as it was sent.
-    pub(super) fn plain(&self) -> Option<&TcpStream> {
-        match &self.io {
-            Io::Tcp(stream) => Some(stream),
-            _ => None,
-        }
+    /// Whether bytes come out of its socket as they were sent.
+    pub(super) fn is_plain(&self) -> bool {
+        self.io.plain().is_some()
     }
 
     /// At most so many bytes into a pipe. 0: they have to be read.
@@ -317,7 +313,7 @@ impl Counted {
         cx: &mut Context<'_>,
         pipe: &mut Pipe,
     ) -> Poll<io::Result<usize>> {
-        let Some(socket) = self.plain() else { return Poll::Ready(Ok(0)) };
+        let Some(socket) = self.io.plain() else { return Poll::Ready(Ok(0)) };
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let filled = ready!(pipe.poll_fill(socket, most, cx));
         match &filled {

@@ -1,6 +1,5 @@
 //! Answers on their way out: head and body in as few writes as there can be.
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -17,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::shared::{Inner, Shared, gone};
 use super::turn::Turn;
 use crate::http::body::BodyError;
-use crate::http::date::Date;
+use crate::http::date;
 use crate::http::h1::Framing;
 use crate::http::h1::body::Encoder;
 use crate::http::h1::encode::{self, Reply};
@@ -29,10 +28,6 @@ use crate::net::splice::{Drain, Pipe};
 const ENOUGH: usize = 64 << 10;
 /// So much of an answer goes past this program's memory, where it can; less is read and written sooner than a pipe is at hand.
 const LARGE: u64 = 128 << 10;
-
-thread_local! {
-    static DATE: RefCell<Date> = RefCell::default();
-}
 
 /// What becomes of the connection.
 pub(super) enum Then {
@@ -160,13 +155,13 @@ impl Plan {
             _ => None,
         };
         let Inner { wire: Some(wire), .. } = &mut *inner else { return None };
-        DATE.with_borrow_mut(|date| {
+        date::with(SystemTime::now(), |date| {
             let reply = Reply {
                 framing: self.framing,
                 http_10: turn.http_10(),
                 connection,
                 title_case: self.title_case,
-                date: Some(date.at(SystemTime::now()).as_bytes()),
+                date: Some(date.as_bytes()),
             };
             encode::response(parts, reply, wire.output.flat());
         });

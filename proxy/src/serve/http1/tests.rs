@@ -5,13 +5,14 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
 use super::*;
 use crate::http::body::BoxBody;
 use crate::http::upgraded;
 use crate::net::splice::Pipe;
+use crate::net::testing::tcp_pair;
 
 const SETTINGS: Settings = Settings {
     rules: Rules {
@@ -465,6 +466,20 @@ async fn names_are_written_as_they_are_told() {
     assert_eq!(answer, "HTTP/1.1 200 OK|Content-Length: 6|Connection: close||GET / ");
 }
 
+impl Straight for BoxBody {
+    fn straight(&self) -> u64 {
+        0
+    }
+
+    fn poll_straight(
+        &mut self,
+        _: &mut Context<'_>,
+        _: &mut Pipe,
+    ) -> Poll<Result<usize, BodyError>> {
+        Poll::Ready(Ok(0))
+    }
+}
+
 /// What is left of an answer, in a socket. Told how much of it went past the program's memory.
 struct InSocket {
     from: TcpStream,
@@ -516,18 +531,11 @@ impl Straight for InSocket {
     }
 }
 
-async fn tcp() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let far = TcpStream::connect(listener.local_addr().unwrap());
-    let (far, near) = tokio::join!(far, listener.accept());
-    (far.unwrap(), near.unwrap().0)
-}
-
 /// What a client gets of an answer of `promised` bytes whose sender has `sent` of them, and how much went past the
 /// program's memory.
 async fn passed(promised: u64, sent: usize) -> (String, usize) {
-    let (mut backend, from) = tcp().await;
-    let (mut client, server) = tcp().await;
+    let (mut backend, from) = tcp_pair().await;
+    let (mut client, server) = tcp_pair().await;
     let passed = Arc::new(AtomicUsize::new(0));
     let answer = Mutex::new(Some(InSocket { from, left: promised, passed: Arc::clone(&passed) }));
     let serving = tokio::spawn(serve(server, SETTINGS, move |_| {

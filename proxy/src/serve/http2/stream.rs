@@ -1,6 +1,5 @@
 //! One request on its stream, until the last byte of its answer is handed over.
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
@@ -10,19 +9,14 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, DATE};
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::Body;
 
 use crate::http::body::BodyError;
-use crate::http::date::Date;
 use crate::http::h2::{Arriving, Pump, Tunnel, length};
-use crate::http::hop;
 use crate::http::upgraded::{self, Granting};
+use crate::http::{date, hop};
 use crate::serve::exchange::Arrived;
-
-thread_local! {
-    static NOW: RefCell<Date> = RefCell::default();
-}
 
 /// CONNECT: what follows a good answer is no content, but the bytes of a tunnel (RFC 9113 section 8.5).
 struct Connecting {
@@ -114,7 +108,5 @@ fn send_head<B: Body>(
 /// A head as HTTP/2 wants it: a route may add what HTTP/2 forbids, and that must not fail the answer.
 fn dress(headers: &mut HeaderMap) {
     hop::strip(headers);
-    headers
-        .entry(DATE)
-        .or_insert_with(|| NOW.with_borrow_mut(|date| date.at(SystemTime::now()).clone()));
+    headers.entry(DATE).or_insert_with(|| date::with(SystemTime::now(), HeaderValue::clone));
 }

@@ -44,7 +44,7 @@ impl Http1 {
     /// Bytes of the answer, all that is left of it, that can go past this program's memory.
     pub(in super::super) fn straight(&self) -> u64 {
         let here = self.ahead.is_some() || !self.wire.input.is_empty() || self.is_sending();
-        if here || self.wire.io.plain().is_none() { 0 } else { self.left().unwrap_or(0) }
+        if here || !self.wire.io.is_plain() { 0 } else { self.left().unwrap_or(0) }
     }
 
     /// The next of them. 0: they have to be read.
