@@ -22,8 +22,13 @@ pub(crate) fn benches(criterion: &mut Criterion) -> anyhow::Result<()> {
     for (name, path, allowed) in
         [("allowed", "/catalog/items/1", true), ("denied", "/admin/x", false)]
     {
-        let view =
-            RequestView { method: "GET", path, authority: "shop", scheme: None, headers: &headers };
+        let view = RequestView {
+            method: "GET",
+            path,
+            authority: Some("shop"),
+            scheme: None,
+            headers: &headers,
+        };
         let subject = Subject { request: Some(view), ..Subject::default() };
         ensure!(decide(&rules, &subject).allowed == allowed, "{path}: not as expected");
         group.bench_function(name, |bench| {

@@ -70,7 +70,13 @@ fn ask(table: &RouteTable, authority: &str, path: &str) -> bool {
 /// The place of the route that the request takes, in its virtual host.
 fn found(table: &RouteTable, authority: &str, path: &str) -> Option<usize> {
     let headers = HeaderMap::new();
-    let request = RequestView { method: "GET", path, authority, scheme: None, headers: &headers };
+    let request = RequestView {
+        method: "GET",
+        path,
+        authority: Some(authority),
+        scheme: None,
+        headers: &headers,
+    };
     let found = select(table, &request, Given::default())?;
     let route = found.route?;
     let first = found.host.routes.first()?;

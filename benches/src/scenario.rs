@@ -97,7 +97,14 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "paced",
-        title: "1000 requests/s through the pair",
+        title: "1000 requests/s, pair over mTLS, HTTP/1.1",
+        job: Job::Pair(Http::One),
+        load: Load::Paced(1000),
+        limits: Some((0.36, 0.26)),
+    },
+    Scenario {
+        name: "paced-h2",
+        title: "1000 requests/s, pair over mTLS, HTTP/2",
         job: Job::Pair(Http::Two),
         load: Load::Paced(1000),
         limits: Some((0.36, 0.26)),

@@ -11,7 +11,7 @@ use pillion_benches::backend;
 use pillion_benches::cpu;
 use pillion_benches::peer::{Backends, Peer, Workshop};
 use pillion_benches::report::{self, Report};
-use pillion_benches::scenario::{self, ALL, Scenario};
+use pillion_benches::scenario::{self, ALL, Load, Scenario};
 use pillion_benches::workers::Workers;
 
 const PEERS: [Peer; 4] = [Peer::Envoy, Peer::Nginx, Peer::Haproxy, Peer::Pillion];
@@ -46,7 +46,7 @@ async fn main() -> anyhow::Result<()> {
         println!("{}; {} rounds of {} s", report.machine, args.rounds, args.seconds);
     }
     for scenario in ALL.iter().filter(|scenario| wanted(scenario.name)) {
-        if scenario.name == "paced" {
+        if matches!(scenario.load, Load::Paced(_)) && report.direct_us.is_none() {
             report.direct_us = Some(scenario::direct(&workshop, length).await?);
         }
         play(&workshop, scenario, &args, &mut report).await?;

@@ -7,16 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use h2::ext::Protocol;
-use http::header::{CONTENT_LENGTH, COOKIE, HOST};
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::header::{CONTENT_LENGTH, COOKIE};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 
 use super::behalf::Behalf;
 use super::body::{ActiveRequest, ResponseBody};
 use super::check::IMMEDIATE_FAIL;
 use super::endpoint::Endpoint;
 use super::pool::{
-    self, Cause, Connection, Content, Http1Error, Http2Error, Job, Lease, SendFailure,
+    self, Cause, Connection, Content, Http1Error, Http2Error, Job, Lease, SendFailure, TakeHead,
 };
 use super::{clock, learn};
 use crate::http::body::RequestBody;
@@ -129,24 +129,11 @@ async fn on(
     request: &mut Request<RequestBody>,
     again: bool,
 ) -> Result<Response<Content>, SendFailure> {
-    let http2 = lease.is_http2();
+    if !lease.is_http2() {
+        to_http1(request);
+    }
     let tls = job.connector.config.tls_of(job.endpoint.socket()).is_some();
-    if !(http2 && again) {
-        adapt(request, http2, tls);
-        return lease.send(request).await;
-    }
-    // HTTP/2 takes all of it. The copy is in its place before anything is waited for, since this
-    // may never be gone on with.
-    let taken = std::mem::replace(request, Request::new(RequestBody::Empty));
-    let (head, body) = taken.into_parts();
-    *request = Request::from_parts(head.clone(), RequestBody::Empty);
-    let mut taken = Request::from_parts(head, body);
-    adapt(&mut taken, http2, tls);
-    let sent = Box::pin(lease.send(&mut taken)).await;
-    if sent.as_ref().is_err_and(|failure| failure.unsent) {
-        *request = taken;
-    }
-    sent
+    lease.send(request, TakeHead { again, tls }).await
 }
 
 fn is_ip(host: &str) -> bool {
@@ -179,29 +166,15 @@ fn keep_alive(headers: &HeaderMap) -> Option<Duration> {
     })
 }
 
-/// Puts the request into the form that the connection's HTTP wants: the authority is in `Host`
-/// for HTTP/1.1 and in the URI for HTTP/2 (RFC 9113 section 8.3.1).
-fn adapt(request: &mut Request<RequestBody>, http2: bool, tls: bool) {
-    if request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none() {
-        *request.version_mut() = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+/// Puts the request into the form that HTTP/1.1 wants. Its authority is written as `host` wherever it is.
+fn to_http1(request: &mut Request<RequestBody>) {
+    let tunnel =
+        request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none();
+    *request.version_mut() = Version::HTTP_11;
+    if tunnel {
         return;
     }
-    if http2 { to_http2(request, tls) } else { to_http1(request) }
-}
-
-fn to_http1(request: &mut Request<RequestBody>) {
     upgrade::to_upgrade(request);
-    if request.uri().authority().is_some() {
-        // The target's authority wins over a `host` that says something else (RFC 9112 section
-        // 3.2.2).
-        if let Some(host) = request.uri().authority()
-            && let Ok(host) = HeaderValue::from_str(host.as_str())
-        {
-            request.headers_mut().insert(HOST, host);
-        }
-        let path = request.uri().path_and_query().cloned();
-        *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
-    }
     // HTTP/2 may split cookies; HTTP/1.1 may not (RFC 9113 section 8.2.3).
     if request.headers().get_all(COOKIE).iter().nth(1).is_some() {
         let crumbs: Vec<&[u8]> =
@@ -215,21 +188,6 @@ fn to_http1(request: &mut Request<RequestBody>) {
     if matches!(request.body(), RequestBody::Empty) && !bodiless.contains(request.method()) {
         request.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
     }
-    *request.version_mut() = Version::HTTP_11;
-}
-
-fn to_http2(request: &mut Request<RequestBody>, tls: bool) {
-    let host = request.headers_mut().remove(HOST);
-    if request.uri().authority().is_none() {
-        let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
-        let mut parts = std::mem::take(request.uri_mut()).into_parts();
-        parts.scheme = Some(if tls { Scheme::HTTPS } else { Scheme::HTTP });
-        parts.authority = Some(authority.unwrap_or_else(|| Authority::from_static("localhost")));
-        parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
-        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-    }
-    upgrade::to_extended_connect(request);
-    *request.version_mut() = Version::HTTP_2;
 }
 
 /// What a failure means for the client, and whether the endpoint may have seen the request.
@@ -366,7 +324,7 @@ impl super::Cluster {
             let again = options.again;
             let sent = send(self.job(endpoint, options), request, again).await;
             if let Ok(response) = &sent
-                && response.body().present().has(Presence::ENVOY)
+                && response.body().present().has(Presence::IMMEDIATE_FAIL)
                 && response.headers().contains_key(IMMEDIATE_FAIL)
             {
                 self.fail_at_once(endpoint);
@@ -403,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn http1_gets_a_host_header_and_one_cookie() {
+    fn http1_gets_one_cookie() {
         let mut request = Request::get("http://shop.local:8080/cart?x=1")
             .version(Version::HTTP_2)
             .header(COOKIE, "a=1")
@@ -411,8 +369,6 @@ mod tests {
             .body(RequestBody::Empty)
             .unwrap();
         to_http1(&mut request);
-        assert_eq!(request.uri(), "/cart?x=1");
-        assert_eq!(request.headers()[HOST], "shop.local:8080");
         assert_eq!(request.headers()[COOKIE], "a=1; b=2");
         assert_eq!(request.version(), Version::HTTP_11);
     }

@@ -49,16 +49,17 @@ pub struct PeerCertificate<'a> {
 }
 
 /// Set or sanitise the forwarding headers of a request. Returns the client's address as far as it
-/// can be trusted.
+/// can be trusted. `present`: what the request has; those of forwarding are still there ([`super::hop`] leaves them).
 pub fn apply(
     headers: &mut HeaderMap,
     present: Presence,
     manager: &HttpManager,
     hop: &Hop<'_>,
 ) -> Option<IpAddr> {
-    let forwarded = present.has(Presence::FORWARDED);
-    if forwarded || hop.certificate.is_some() {
-        forward_certificate(headers, manager.forward_client_cert, manager.client_cert_details, hop);
+    let certified = present.has(Presence::FORWARDED_CLIENT_CERT);
+    if certified || hop.certificate.is_some() {
+        let how = (manager.forward_client_cert, manager.client_cert_details);
+        forward_certificate(headers, certified, how, hop);
     }
     let scheme = HeaderValue::from_static(if hop.tls { "https" } else { "http" });
     let hops = manager.xff_num_trusted_hops;
@@ -70,10 +71,11 @@ pub fn apply(
         sanitise(headers, manager.use_remote_address);
     }
     if !manager.use_remote_address {
-        if !forwarded || !headers.contains_key(XFP) {
+        if !present.has(Presence::FORWARDED_PROTO) {
             headers.insert(XFP, scheme);
         }
-        return if forwarded { from_end(headers, hops) } else { None }.or(hop.peer);
+        let chained = present.has(Presence::FORWARDED_FOR);
+        return if chained { from_end(headers, hops) } else { None }.or(hop.peer);
     }
     let client = if hops == 0 { hop.peer } else { from_end(headers, hops - 1).or(hop.peer) };
     if hops == 0 || !headers.contains_key(XFP) {
@@ -173,10 +175,11 @@ fn append_address(headers: &mut HeaderMap, peer: IpAddr) {
     }
 }
 
+/// `brought`: the request has the header.
 fn forward_certificate(
     headers: &mut HeaderMap,
-    action: ForwardClientCert,
-    details: ClientCertDetails,
+    brought: bool,
+    (action, details): (ForwardClientCert, ClientCertDetails),
     hop: &Hop<'_>,
 ) {
     let mutual = hop.certificate.is_some();
@@ -197,9 +200,10 @@ fn forward_certificate(
                 headers.insert(XFCC, value);
             }
         }
-        _ => {
+        _ if brought => {
             headers.remove(XFCC);
         }
+        _ => {}
     }
 }
 

@@ -13,6 +13,8 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::wakes::Wakes;
+
 /// So many bytes are gathered: four records of TLS.
 const ROOM: usize = 64 << 10;
 /// Larger writes go out as they are.
@@ -32,6 +34,7 @@ pub struct Gather<T> {
 #[derive(Debug)]
 struct Shared<T> {
     io: T,
+    wakes: Wakes,
     held: Vec<u8>,
     /// So much of `held` is written.
     written: usize,
@@ -55,7 +58,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Gather<T> {
     /// Nothing goes out unless [`Gathered`] is polled.
     pub fn new(io: T) -> Self {
         let held = Vec::new();
-        let shared = Shared { io, held, written: 0, dirty: false, failed: None };
+        let wakes = Wakes::default();
+        let shared = Shared { io, wakes, held, written: 0, dirty: false, failed: None };
         Self { shared: Arc::new(Mutex::new(shared)) }
     }
 
@@ -176,7 +180,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gather<T> {
     ) -> Poll<io::Result<()>> {
         let mut shared = lock(&self.shared);
         shared.fail()?;
-        Pin::new(&mut shared.io).poll_read(cx, buf)
+        let Shared { io, wakes, .. } = &mut *shared;
+        wakes.poll(cx, |cx| Pin::new(io).poll_read(cx, buf))
     }
 }
 

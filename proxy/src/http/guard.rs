@@ -259,7 +259,7 @@ const TOKEN: [bool; 256] = {
 };
 
 fn is_token(word: &[u8]) -> bool {
-    !word.is_empty() && word.iter().all(|b| TOKEN[usize::from(*b)])
+    !word.is_empty() && word.iter().fold(true, |all, b| all & TOKEN[usize::from(*b)])
 }
 
 /// Whether any byte is like that. Without a branch for each, so that many are looked at at once.

@@ -23,3 +23,4 @@ pub mod throttle;
 pub mod transform;
 pub mod upgrade;
 pub mod upgraded;
+pub mod wakes;

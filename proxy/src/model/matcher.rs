@@ -1,5 +1,6 @@
 //! String and header matchers (`envoy.type.matcher.v3`, `envoy.config.route.v3.HeaderMatcher`).
 
+use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use regex::Regex;
 
@@ -131,15 +132,21 @@ pub struct RequestView<'a> {
     pub method: &'a str,
     /// `:path` with its query.
     pub path: &'a str,
-    /// `:authority`
-    pub authority: &'a str,
+    /// `:authority`. None: as `host` says.
+    pub authority: Option<&'a str>,
     /// `:scheme`. None: as `x-forwarded-proto` says.
     pub scheme: Option<&'a str>,
     /// Everything else.
     pub headers: &'a HeaderMap,
 }
 
-impl RequestView<'_> {
+impl<'a> RequestView<'a> {
+    /// `:authority`: looked up only by those who ask. Empty: there is none.
+    pub fn authority(&self) -> &'a str {
+        let host = || self.headers.get(HOST)?.to_str().ok();
+        self.authority.or_else(host).unwrap_or_default()
+    }
+
     /// `:scheme`: looked up only by those who ask.
     pub fn scheme(&self) -> &str {
         self.scheme.unwrap_or_else(|| {
@@ -158,7 +165,7 @@ impl HeaderMatcher {
         match &self.name {
             HeaderKey::Method => self.test(Some(request.method)),
             HeaderKey::Path => self.test(Some(request.path)),
-            HeaderKey::Authority => self.test(Some(request.authority)),
+            HeaderKey::Authority => self.test(Some(request.authority())),
             HeaderKey::Scheme => self.test(Some(request.scheme())),
             HeaderKey::Name(name) => self.matches_header(request.headers, name),
         }

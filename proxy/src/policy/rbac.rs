@@ -159,8 +159,13 @@ mod tests {
 
     fn ask(rules: &Rbac, peer: Option<&PeerIdentity>, path: &str) -> bool {
         let headers = HeaderMap::new();
-        let request =
-            RequestView { method: "GET", path, authority: "a", scheme: None, headers: &headers };
+        let request = RequestView {
+            method: "GET",
+            path,
+            authority: Some("a"),
+            scheme: None,
+            headers: &headers,
+        };
         let destination = Some(SocketAddr::from(([10, 0, 0, 1], 80)));
         let subject = Subject { request: Some(request), destination, peer, ..Subject::default() };
         decide(rules, &subject).allowed

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn view(headers: &HeaderMap) -> RequestView<'_> {
-    RequestView { method: "GET", path: "/", authority: "a", scheme: None, headers }
+    RequestView { method: "GET", path: "/", authority: Some("a"), scheme: None, headers }
 }
 
 fn retries<'a>(policy: Option<&'a RetryPolicy>, headers: &HeaderMap) -> Retries<'a> {

@@ -33,7 +33,7 @@ pub fn redirect_location(
     request: &RequestView<'_>,
 ) -> String {
     let scheme = redirect.scheme.as_deref().unwrap_or_else(|| request.scheme());
-    let (host, port) = split_port(request.authority);
+    let (host, port) = split_port(request.authority());
     let authority = match (&redirect.host, redirect.port) {
         (Some(new), Some(port)) => format!("{new}:{port}"),
         (Some(new), None) => new.to_string(),
@@ -42,7 +42,7 @@ pub fn redirect_location(
         (None, None) if redirect.scheme.is_some() && is_default(request.scheme(), port) => {
             host.to_owned()
         }
-        (None, None) => request.authority.to_owned(),
+        (None, None) => request.authority().to_owned(),
     };
     let target = match &redirect.path {
         RedirectPath::Keep => request.path.to_owned(),
@@ -142,7 +142,7 @@ mod tests {
         let request = RequestView {
             method: "GET",
             path: "/old/a?q=1",
-            authority: "shop.example:80",
+            authority: Some("shop.example:80"),
             scheme: Some("http"),
             headers: &headers,
         };

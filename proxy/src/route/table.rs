@@ -42,9 +42,9 @@ pub fn select<'a>(
     given: Given<'_>,
 ) -> Option<Match<'a>> {
     let authority = if table.ignore_port_in_host_matching {
-        without_port(request.authority)
+        without_port(request.authority())
     } else {
-        request.authority
+        request.authority()
     };
     let host = table.hosts.get(find_host(&table.domains, authority)?)?;
     let mut path = split_query(request.path);

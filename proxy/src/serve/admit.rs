@@ -70,8 +70,8 @@ pub(super) struct Plan<'a> {
     pub(super) named: Option<NamedHosts>,
     pub(super) host_selection_attempts: u32,
     pub(super) avoid_previous_hosts: bool,
-    /// Its place among the cluster's requests.
-    pub(super) permit: RequestPermit,
+    /// Its place among the cluster's requests, until its answer has it.
+    pub(super) permit: Option<RequestPermit>,
 }
 
 /// The routes of a connection manager in this snapshot.
@@ -108,7 +108,7 @@ pub(super) fn tls_required(
         return None;
     }
     let view = read::view(request);
-    (view.scheme() != "https").then(|| reply::to_https(view.authority, view.path))
+    (view.scheme() != "https").then(|| reply::to_https(view.authority(), view.path))
 }
 
 impl<'a> Plan<'a> {
@@ -167,7 +167,7 @@ impl<'a> Plan<'a> {
             subset: weighted.map_or(forward.subset.as_ref(), |entry| entry.subset.as_ref()),
             host_selection_attempts: policy.map_or(1, |policy| policy.host_selection_attempts),
             avoid_previous_hosts: policy.is_some_and(|policy| policy.avoid_previous_hosts),
-            permit,
+            permit: Some(permit),
         })
     }
 }

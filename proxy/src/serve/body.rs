@@ -64,7 +64,7 @@ impl Outgoing {
     pub(super) fn new(
         exchange: &Exchange,
         body: AnswerBody,
-        limits: Option<(Clock, RequestPermit)>,
+        limits: Option<(Clock, Option<RequestPermit>)>,
     ) -> Self {
         match body {
             AnswerBody::Full(bytes) => Self::Full(bytes),
@@ -72,6 +72,7 @@ impl Outgoing {
             body => {
                 let (clock, permit) = limits.unzip();
                 let active = exchange.started;
+                let permit = permit.flatten();
                 let streamed = Streamed { body, clock, timer: None, active, _permit: permit };
                 Self::Streamed(Box::new(streamed))
             }

@@ -150,14 +150,13 @@ async fn serve_http2(connection: &Arc<Connection>, io: Metered) {
     }
 }
 
-/// Serve one request. In a box: a connection without a request does not carry the state of one, and whoever serves
-/// the connection hands it on by value.
+/// Serve one request.
 fn answer(
     connection: &Arc<Connection>,
     request: Request<Arrived>,
 ) -> Pin<Box<impl Future<Output = Response<ReplyBody>> + use<>>> {
     connection.lifetime.request();
-    Box::pin(Exchange::serve(Arc::clone(connection), request))
+    Exchange::serve(Arc::clone(connection), request)
 }
 
 /// Whether the connection is HTTP/2: by the codec, by ALPN, or by its first bytes. None: it closed. Bytes that had to be

@@ -1,5 +1,6 @@
 //! One request, from its head to the last byte of its answer.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -165,11 +166,12 @@ enum Pass {
 }
 
 impl Exchange {
-    /// Serve one request. Never fails: whatever goes wrong becomes an answer.
+    /// Serve one request. Never fails: whatever goes wrong becomes an answer. In a box: a connection without a request does
+    /// not carry the state of one, and whoever serves the connection hands it on by value.
     pub(crate) fn serve(
         connection: Arc<Connection>,
         request: Request<Arrived>,
-    ) -> impl Future<Output = Response<ReplyBody>> {
+    ) -> Pin<Box<impl Future<Output = Response<ReplyBody>> + use<>>> {
         let http2 = connection.is_http2();
         let mut exchange = Box::new(Self::begin(connection, &request));
         // read, at once: a request that a future is given is kept by it twice.
@@ -182,7 +184,7 @@ impl Exchange {
             Some(verdict) => Err(read::refused(&verdict, &exchange.connection.http.stats)),
             None => read::accept(&mut exchange, &mut request),
         };
-        async move {
+        Box::pin(async move {
             let outcome = match accepted {
                 Ok(None) => exchange.answer(&mut request).await,
                 Ok(Some(answer)) => Ok(*answer),
@@ -196,7 +198,7 @@ impl Exchange {
             }
             connection.conclude(&mut response);
             response
-        }
+        })
     }
 
     /// Steps four to seven; the eighth, the reply, is made of what this returns.
@@ -287,7 +289,7 @@ impl Exchange {
             let answered = Box::pin(upgrade::answered(self, plan, response));
             return answered.await.map(Pass::Answer);
         }
-        Ok(Pass::Answer(reply::from_upstream(self, plan, response).await))
+        Ok(Pass::Answer(reply::from_upstream(self, &mut plan, response).await))
     }
 
     /// What the route, or its virtual host, does not take: an upgrade, or plain text.

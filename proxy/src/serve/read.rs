@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use http::header::{EXPECT, HOST};
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 
 use super::connection::Connection;
@@ -32,7 +33,7 @@ pub(super) fn view<B>(request: &Request<B>) -> RequestView<'_> {
     RequestView {
         method: request.method().as_str(),
         path: target::path(request.uri()),
-        authority: target::authority(request.uri(), request.headers()),
+        authority: request.uri().authority().map(Authority::as_str),
         scheme: None,
         headers: request.headers(),
     }
@@ -238,7 +239,9 @@ fn strip_port(request: &mut Request<RequestBody>, strip: StripPort, local: Optio
 /// Keep the id of a request that may bring one; make one for any other.
 fn set_request_id(manager: &HttpManager, present: Presence, headers: &mut HeaderMap) {
     let external = || manager.use_remote_address && !headers.contains_key(names::X_ENVOY_INTERNAL);
-    let brought = present.has(Presence::REQUEST_ID) && headers.contains_key(names::X_REQUEST_ID);
+    // `connection` may have named it, and taken it away.
+    let brought = present.has(Presence::REQUEST_ID)
+        && (!present.has(Presence::CONNECTION) || headers.contains_key(names::X_REQUEST_ID));
     if manager.generate_request_id
         && (!brought || (!manager.preserve_external_request_id && external()))
     {

@@ -38,7 +38,8 @@ pub(super) fn start_span(
     let found = headers.get(names::X_REQUEST_ID).and_then(request_id::read);
     let (found, number) = found.unwrap_or((TraceReason::No, exchange.random));
     let present = exchange.present;
-    let forced = present.has(Presence::ENVOY) && headers.contains_key(names::X_ENVOY_FORCE_TRACE);
+    let forced =
+        present.has(Presence::FORCE_TRACE) && headers.contains_key(names::X_ENVOY_FORCE_TRACE);
     let random = fastrand::u64(..);
     let asks = (found, forced, present.has(Presence::CLIENT_TRACE_ID));
     let reason = tracer.reason(of_route.as_deref(), headers, asks, (number, random));
@@ -56,9 +57,13 @@ pub(super) fn start_span(
     let inbound = http.direction != Direction::Outbound;
     let bound = tracer.allows(of_route.as_deref(), number);
     let decision = (reason != TraceReason::No, bound, inbound);
-    let parent = if present.has(Presence::TRACE) { TraceContext::extract(headers) } else { None };
+    let parent = if present.has(Presence::TRACE) {
+        TraceContext::extract_with(headers, present.has(Presence::TRACE_STATE))
+    } else {
+        None
+    };
     let mut span = tracer.start(parent, &mut || fastrand::u64(..), exchange.wall, decision);
-    span.decorate(decorator, headers, present.has(Presence::ENVOY));
+    span.decorate(decorator, headers, present.has(Presence::DECORATOR));
     let stats = &http.stats;
     match reason {
         TraceReason::No => &stats.tracing_not_sampled,
@@ -75,7 +80,7 @@ pub(super) fn start_try(exchange: &mut Exchange, headers: &mut HeaderMap) {
     end_try(exchange);
     let span = exchange.span.as_ref().and_then(|span| span.of_try(fastrand::u64(..)));
     if let Some(span) = &span {
-        span.inject(headers);
+        span.inject(headers, exchange.present.has(Presence::TRACE_STATE));
     }
     exchange.try_span = span.map(Box::new);
 }
@@ -90,7 +95,7 @@ fn end_try(exchange: &mut Exchange) {
 /// Pass the trace on to the upstream.
 pub(super) fn inject_span(exchange: &Exchange, request: &mut Request<RequestBody>) {
     if let Some(span) = &exchange.span {
-        span.inject(request.headers_mut());
+        span.inject(request.headers_mut(), exchange.present.has(Presence::TRACE_STATE));
     }
 }
 

@@ -114,14 +114,14 @@ fn count(exchange: &Exchange, outcome: &Result<Answer, Refusal>) {
 /// filters, then the connection manager.
 pub(super) async fn from_upstream(
     exchange: &mut Exchange,
-    plan: Plan<'_>,
+    plan: &mut Plan<'_>,
     response: Response<ResponseBody>,
 ) -> Answer {
     let present = response.body().present();
     let mut response = response.map(AnswerBody::Upstream);
-    dress(exchange, &plan, (&mut response, present)).await;
-    let clock = super::attempt::clock(exchange, &plan);
-    let limits = Some((clock, plan.permit));
+    dress(exchange, plan, (&mut response, present)).await;
+    let clock = super::attempt::clock(exchange, plan);
+    let limits = Some((clock, plan.permit.take()));
     Answer::Upstream(response.map(|body| Outgoing::new(exchange, body, limits)))
 }
 
@@ -169,7 +169,7 @@ pub(super) async fn dress(
     }
     echo_request_id(exchange, map);
     if let Some(span) = &mut exchange.span {
-        span.answered(map);
+        span.answered(map, present.has(Presence::DECORATOR));
     }
     if let Some(via) = &manager.via {
         map.append(http::header::VIA, via.clone());
@@ -187,7 +187,7 @@ pub(super) fn direct(direct: &DirectResponse, request: &RequestView<'_>) -> Answ
     let mut response = Response::new(direct.body.clone());
     *response.status_mut() = direct.status;
     if direct.status == StatusCode::CREATED || direct.status.is_redirection() {
-        let (authority, path) = (request.authority, request.path);
+        let (authority, path) = (request.authority(), request.path);
         let location = HeaderValue::from_str(&format!("{}://{authority}{path}", request.scheme()));
         response.headers_mut().extend(location.ok().map(|location| (LOCATION, location)));
     }
@@ -274,7 +274,7 @@ async fn local(
     head.headers.insert(SERVER, exchange.connection.http.manager.server_name.clone());
     echo_request_id(&exchange, &mut head.headers);
     if let Some(span) = &mut exchange.span {
-        span.answered(&mut head.headers);
+        span.answered(&mut head.headers, true);
     }
     // Rather than read a body that nobody wants, HTTP/1 begins anew.
     let unread = exchange.meter.as_ref().is_some_and(|meter| meter.ended().is_none());

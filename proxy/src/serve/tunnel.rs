@@ -42,7 +42,7 @@ pub(super) struct Tunnel {
     pub(super) _active: Option<GaugeGuard>,
     pub(super) inside: Inside,
     pub(super) options: CopyOptions,
-    pub(super) _permit: RequestPermit,
+    pub(super) _permit: Option<RequestPermit>,
 }
 
 /// What is at its other end.

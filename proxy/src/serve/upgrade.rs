@@ -100,7 +100,7 @@ pub(super) fn unlimited(timeouts: Timeouts) -> Timeouts {
 /// It switches to what nobody asked for.
 pub(super) async fn answered(
     exchange: &mut Exchange,
-    plan: Plan<'_>,
+    mut plan: Plan<'_>,
     mut response: Response<ResponseBody>,
 ) -> Result<Answer, Refusal> {
     let agreed = exchange.upgrade.is_some();
@@ -112,7 +112,7 @@ pub(super) async fn answered(
             let refusal = Refusal::upstream(Reason::UpstreamProtocolError, Sent::Maybe, detail);
             return Err(Refusal { status: StatusCode::BAD_GATEWAY, ..refusal });
         }
-        return Ok(reply::from_upstream(exchange, plan, response).await);
+        return Ok(reply::from_upstream(exchange, &mut plan, response).await);
     };
     let options = options(exchange, &plan);
     // Logs say the same whatever versions are spoken.

@@ -301,9 +301,9 @@ impl Span {
         (self.context.trace_id, self.context.span_id)
     }
 
-    /// Pass the trace on.
-    pub fn inject(&self, headers: &mut HeaderMap) {
-        self.context.inject(headers);
+    /// Pass the trace on, in place of what is there. `stated`: there may be a `tracestate`.
+    pub fn inject(&self, headers: &mut HeaderMap, stated: bool) {
+        self.context.inject_with(headers, stated);
     }
 
     /// The span of one try, if the tracer wants such and this one is recorded.

@@ -29,7 +29,13 @@ pub(super) fn target(data: &[u8]) {
         let authority = AUTHORITIES[usize::from(authority) % AUTHORITIES.len()];
         let path = PATHS[usize::from(path) % PATHS.len()];
         let headers = HeaderMap::new();
-        let view = RequestView { method: "GET", path, authority, scheme: None, headers: &headers };
+        let view = RequestView {
+            method: "GET",
+            path,
+            authority: Some(authority),
+            scheme: None,
+            headers: &headers,
+        };
         let found = route::select(&table, &view, route::Given::default());
         let ours = found.map(|found| {
             (found.host.name.to_string(), found.route.map(|route| route.name.to_string()))

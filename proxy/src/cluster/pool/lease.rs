@@ -12,7 +12,7 @@ use http_body::Frame;
 
 use super::connection::Connection;
 use super::http1::{self, Carried, Http1};
-use super::http2::{self, Streams};
+use super::http2::{self, Streams, TakeHead};
 use super::{Fit, Job, Pool};
 use crate::cluster::endpoint::{Endpoint, Host};
 use crate::http::body::{BodyError, RequestBody};
@@ -143,18 +143,19 @@ impl Lease {
     }
 
     /// Sends a request, and waits for the head of the answer. HTTP/1.1 leaves the head of the
-    /// request where it is; HTTP/2 takes it, unless it could not be sent.
+    /// request where it is; HTTP/2 takes it as `how` says, unless it could not be sent.
     ///
     /// # Errors
     /// The connection or the stream ended before that.
     pub(crate) async fn send(
         &mut self,
         request: &mut Request<RequestBody>,
+        how: TakeHead,
     ) -> Result<Response<Content>, SendFailure> {
         self.state = State::Busy;
         let heard = self.connection.received.load(Ordering::Relaxed);
         let sent = match &self.hold {
-            Some(Hold::Http2(streams)) => match http2::send(streams, request).await {
+            Some(Hold::Http2(streams)) => match http2::send(streams, request, how).await {
                 Ok(answer) => Ok(answer.map(Content::Http2)),
                 Err((error, unsent)) => Err((Cause::Http2(error), unsent)),
             },

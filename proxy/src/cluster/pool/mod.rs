@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 pub use connection::{Connection, ConnectionPermit};
 pub(crate) use dial::{Connector, Wanted};
 pub(crate) use http1::Error as Http1Error;
-pub(crate) use http2::Error as Http2Error;
+pub(crate) use http2::{Error as Http2Error, TakeHead};
 pub(crate) use lease::{Cause, Content, Lease, SendFailure};
 
 use super::behalf::Behalf;

@@ -219,7 +219,8 @@ async fn a_connection_that_closes_before_the_first_byte_is_another_ones_affair()
     close.notify_one();
     tokio::time::sleep(Duration::from_millis(100)).await;
     let mut request = post(RequestBody::Full(Some(Bytes::from_static(b"whole"))));
-    let failure = lease.send(&mut request).await.unwrap_err();
+    let failure =
+        lease.send(&mut request, pool::TakeHead { again: false, tls: false }).await.unwrap_err();
     assert!(failure.unsent && failure.reused, "{failure:?}");
     drop(lease);
     // It is whole, so that it goes to the next one.

@@ -1,7 +1,7 @@
 //! Heads on their way out: names as they came, or in lower case, or in title case.
 
 use bytes::{BufMut, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HOST, TRANSFER_ENCODING};
 use http::{Extensions, HeaderMap, HeaderName, Method, StatusCode, Uri, request, response};
 
 use super::Framing;
@@ -19,15 +19,22 @@ fn target<'u>(method: &Method, uri: &'u Uri) -> &'u str {
 }
 
 /// Write the head of a request. What ends its body is told by `framing` alone; a `content-length` that the head has
-/// itself is written only with [`Framing::None`].
+/// itself is written only with [`Framing::None`]. An authority in its target wins over a `host` that says something else
+/// (RFC 9112 section 3.2.2).
 pub fn request(head: &RequestHead<'_>, framing: Framing, out: &mut BytesMut) {
-    out.reserve(room(head.headers) + head.uri.path().len());
+    let authority = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let target = target(head.method, head.uri).as_bytes();
+    out.reserve(room(head.headers) + target.len() + authority.map_or(0, <[u8]>::len));
     out.put_slice(head.method.as_str().as_bytes());
     out.put_u8(b' ');
-    out.put_slice(target(head.method, head.uri).as_bytes());
+    out.put_slice(target);
     out.put_slice(b" HTTP/1.1\r\n");
     let names = Names::of(head.extensions, false);
-    fields(head.headers, &names, framing, out);
+    if let Some(authority) = authority {
+        names.write(&HOST, 0, out);
+        line(authority, out);
+    }
+    fields((head.headers, authority.is_some()), &names, framing, out);
     out.put_slice(b"\r\n");
 }
 
@@ -95,7 +102,7 @@ pub fn response(parts: &response::Parts, reply: Reply<'_>, out: &mut BytesMut) {
         out.put_slice(b"\r\n");
     }
     let names = Names::of(&parts.extensions, reply.title_case);
-    let (connection, date) = fields(&parts.headers, &names, reply.framing, out);
+    let (connection, date) = fields((&parts.headers, false), &names, reply.framing, out);
     if let Some(value) = reply.connection.filter(|_| !connection) {
         names.write(&CONNECTION, 0, out);
         line(value.as_bytes(), out);
@@ -112,9 +119,10 @@ fn room(headers: &HeaderMap) -> usize {
     128 + headers.len() * 48
 }
 
-/// The lines of a head, and what ends its body. Whether `connection` and `date` are among them.
+/// The lines of a head, and what ends its body. Whether `connection` and `date` are among them. `hosted`: `host` is
+/// written already.
 fn fields(
-    headers: &HeaderMap,
+    (headers, hosted): (&HeaderMap, bool),
     names: &Names<'_>,
     framing: Framing,
     out: &mut BytesMut,
@@ -136,7 +144,7 @@ fn fields(
                 }
                 Framing::Length(_) | Framing::Chunked | Framing::UntilClose => continue,
             }
-        } else if *name == TRANSFER_ENCODING {
+        } else if *name == TRANSFER_ENCODING || (hosted && *name == HOST) {
             continue;
         }
         connection |= *name == CONNECTION;
@@ -236,6 +244,15 @@ mod tests {
         ] {
             assert_eq!(written(text, Framing::None), text);
         }
+    }
+
+    #[test]
+    fn an_authority_in_the_target_is_the_host() {
+        let text = "GET http://web:80/a HTTP/1.1\r\nHost: other\r\nx: 1\r\n\r\n";
+        let want = "GET /a HTTP/1.1\r\nHost: web:80\r\nx: 1\r\n\r\n";
+        assert_eq!(written(text, Framing::None), want);
+        let text = "GET http://web HTTP/1.1\r\n\r\n";
+        assert_eq!(written(text, Framing::None), "GET / HTTP/1.1\r\nhost: web\r\n\r\n");
     }
 
     #[test]

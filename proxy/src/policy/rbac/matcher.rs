@@ -102,7 +102,7 @@ fn header<'a>(key: &HeaderKey, subject: &'a Subject<'_>) -> Option<Cow<'a, str>>
     Some(match key {
         HeaderKey::Method => request.method.into(),
         HeaderKey::Path => request.path.into(),
-        HeaderKey::Authority => request.authority.into(),
+        HeaderKey::Authority => request.authority().into(),
         HeaderKey::Scheme => request.scheme().into(),
         HeaderKey::Name(name) => {
             let lines = request.headers.get_all(name).iter();
@@ -140,8 +140,13 @@ mod tests {
         if let Some(user) = user {
             headers.insert("x-user", user.parse().unwrap());
         }
-        let request =
-            RequestView { method: "GET", path, authority: "a", scheme: None, headers: &headers };
+        let request = RequestView {
+            method: "GET",
+            path,
+            authority: Some("a"),
+            scheme: None,
+            headers: &headers,
+        };
         let subject = Subject { request: Some(request), ..Subject::default() };
         let rules = Rbac { matcher: Some(Arc::new(matcher.clone())), ..Rbac::default() };
         let decision = super::super::decide(&rules, &subject);

@@ -95,7 +95,7 @@ fn entry(
                 }
                 HeaderKey::Method => Some(view.method.to_owned()),
                 HeaderKey::Path => Some(view.path.to_owned()),
-                HeaderKey::Authority => Some(view.authority.to_owned()),
+                HeaderKey::Authority => Some(view.authority().to_owned()),
                 HeaderKey::Scheme => Some(view.scheme().to_owned()),
             };
             found(key, *skip, text)

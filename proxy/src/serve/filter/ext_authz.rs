@@ -222,7 +222,7 @@ fn question<'a>(
     let view = read::view(request);
     let scheme = if is_https(request) { "https" } else { "http" };
     let pseudo = [
-        (":authority", view.authority),
+        (":authority", view.authority()),
         (":method", view.method),
         (":path", view.path),
         (":scheme", scheme),
@@ -264,7 +264,7 @@ fn question<'a>(
         id: exchange.random.to_string(),
         method: view.method,
         path: view.path,
-        host: view.authority,
+        host: view.authority(),
         scheme,
         protocol: if connection.is_http2() { "HTTP/2" } else { "HTTP/1.1" },
         headers,
@@ -306,7 +306,7 @@ fn http_question(
             headers.append(name, value.clone());
         }
     }
-    if let Ok(host) = HeaderValue::from_str(view.authority) {
+    if let Ok(host) = HeaderValue::from_str(view.authority()) {
         headers.insert(HOST, host);
     }
     if let Some(seen) = body {

@@ -25,7 +25,7 @@ pub(super) fn passes(filter: &LogFilter, record: &Record<'_>) -> bool {
             header.matches(&RequestView {
                 method: record.method.unwrap_or(""),
                 path: record.path.unwrap_or(""),
-                authority: record.authority.unwrap_or(""),
+                authority: Some(record.authority.unwrap_or("")),
                 scheme: Some(record.scheme.unwrap_or("")),
                 headers,
             })

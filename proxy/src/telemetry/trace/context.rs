@@ -90,6 +90,11 @@ impl TraceContext {
     /// The context that a request brings: `traceparent`, else B3. None: none, or an invalid one,
     /// and then a new trace begins.
     pub fn extract(headers: &HeaderMap) -> Option<Self> {
+        Self::extract_with(headers, true)
+    }
+
+    /// The same where it is known whether there may be a `tracestate` (`stated`).
+    pub fn extract_with(headers: &HeaderMap, stated: bool) -> Option<Self> {
         let mut lines = headers.get_all(TRACEPARENT).iter();
         if let Some(first) = lines.next() {
             // Two of them: there is no telling which is right.
@@ -97,7 +102,9 @@ impl TraceContext {
                 return None;
             }
             let mut context = parse(first.to_str().ok()?)?;
-            context.state = state(headers);
+            if stated {
+                context.state = state(headers);
+            }
             return Some(context);
         }
         b3(headers)
@@ -105,15 +112,27 @@ impl TraceContext {
 
     /// Put it onto a request, in place of whatever is there.
     pub fn inject(&self, headers: &mut HeaderMap) {
+        self.inject_with(headers, true);
+    }
+
+    /// The same where it is known whether there may be a `tracestate` (`stated`).
+    pub fn inject_with(&self, headers: &mut HeaderMap, stated: bool) {
         let mut text = *b"00-................................-................-00";
         hex::put(&mut text[3..35], self.trace_id.0);
         hex::put(&mut text[36..52], u128::from(self.span_id));
         hex::put(&mut text[53..], u128::from(self.sampled));
         if let Ok(value) = HeaderValue::from_bytes(&text) {
-            headers.insert(TRACEPARENT, value);
+            // In its place, where it is one: `insert` makes room for one more even then.
+            let single = headers.len() == headers.keys_len();
+            match headers.get_mut(TRACEPARENT).filter(|_| single) {
+                Some(before) => *before = value,
+                None => drop(headers.insert(TRACEPARENT, value)),
+            }
         }
         if self.state.is_empty() {
-            headers.remove(TRACESTATE);
+            if stated {
+                headers.remove(TRACESTATE);
+            }
         } else if let Ok(value) = HeaderValue::from_str(&self.state) {
             headers.insert(TRACESTATE, value);
         }

@@ -38,9 +38,11 @@ impl Span {
     }
 
     /// The same with the answer, the other way round.
-    pub fn answered(&mut self, headers: &mut HeaderMap) {
+    pub fn answered(&mut self, headers: &mut HeaderMap, told: bool) {
         if !self.inbound {
-            self.hear(headers);
+            if told {
+                self.hear(headers);
+            }
         } else if self.operation.told.is_none() {
             self.tell(headers);
         }

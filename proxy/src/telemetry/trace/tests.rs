@@ -36,7 +36,7 @@ fn a_request_that_is_not_sampled_tells_so_to_the_next_hop_and_is_not_recorded() 
     let (tracer, mut spans) = tracer(0.0);
     let span = tracer.start(None, &mut || 7, UNIX_EPOCH, (false, true, true));
     let mut headers = HeaderMap::new();
-    span.inject(&mut headers);
+    span.inject(&mut headers, true);
     let text = headers["traceparent"].to_str().unwrap().to_owned();
     assert!(text.ends_with("-00"), "{text}");
     span.finish(&Record::default(), UNIX_EPOCH, None);
@@ -105,7 +105,7 @@ fn what_failed_is_sent_though_the_next_hop_was_told_that_it_is_not_sampled() {
     let (tracer, mut spans) = with_tail(2, &[]);
     let begin = || tracer.start(None, &mut || 7, UNIX_EPOCH, (false, true, true));
     let mut onward = HeaderMap::new();
-    begin().inject(&mut onward);
+    begin().inject(&mut onward, true);
     assert!(onward["traceparent"].to_str().unwrap().ends_with("-00"));
     let end = |status: u16| {
         let span = begin();

@@ -2,6 +2,7 @@
 //! is sent, and its answer awaited, by whoever wants it, without a task of its own.
 
 mod driver;
+mod head;
 mod send;
 mod streams;
 
@@ -10,6 +11,7 @@ use std::io;
 use crate::http::body::BodyError;
 
 pub(super) use driver::{builder, drive};
+pub(crate) use head::TakeHead;
 pub(super) use send::send;
 pub(super) use streams::{ASSUMED, Streams};
 

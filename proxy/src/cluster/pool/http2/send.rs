@@ -1,39 +1,31 @@
 //! One request on a stream, until its answer begins.
 
 use std::future::{Future as _, poll_fn};
-use std::io;
 use std::pin::Pin;
 use std::task::Poll;
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
-use h2::ext::Protocol;
 use h2::{RecvStream, SendStream};
-use http::header::CONTENT_LENGTH;
-use http::{HeaderName, Method, Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body as _;
 
-use super::{Error, Streams};
+use super::{Error, Streams, TakeHead};
 use crate::http::body::RequestBody;
 use crate::http::h2::{Arriving, Broken, Pump, Tunnel, length};
-use crate::http::{hop, upgraded};
-use crate::model::names;
+use crate::http::upgraded;
 
-/// Headers that are different in every request. In the compression's table they would only take the place of others, and
-/// be searched in vain by every request after; a value that is said to be sensitive does not get into it.
-const UNIQUE: [HeaderName; 2] = [names::X_REQUEST_ID, names::TRACEPARENT];
-
-/// Sends a request, and waits for the head of its answer. The head of the request is gone then, unless it was not sent.
-/// When this is dropped the stream is reset.
+/// Sends a request, and waits for the head of its answer. When this is dropped the stream is reset.
 ///
 /// # Errors
 /// There is no answer; with whether the request is as it was.
 pub(in super::super) async fn send(
     streams: &Streams,
     request: &mut Request<RequestBody>,
+    how: TakeHead,
 ) -> Result<Response<Arriving>, (Error, bool)> {
     let mut sender = streams.sender().map_err(|error| (error, true))?;
-    let head = take_head(request).map_err(|error| (error, false))?;
+    let head = how.take(request, streams.learns()).map_err(|error| (error, false))?;
     let connects = head.method() == Method::CONNECT;
     let ends = !connects && request.body().is_end_stream();
     let (answer, stream) =
@@ -97,39 +89,4 @@ fn connected(answer: Response<RecvStream>, stream: SendStream<Bytes>) -> Respons
     granting.grant(Tunnel::new(stream, received), Bytes::new());
     head.extensions.insert(on);
     Response::from_parts(head, Arriving::nothing())
-}
-
-/// The head in the library's form, and as HTTP/2 wants it.
-fn take_head(request: &mut Request<RequestBody>) -> Result<Request<()>, Error> {
-    if request.method() == Method::CONNECT
-        && length(request.headers()).is_some_and(|length| length != 0)
-    {
-        let error = io::Error::new(io::ErrorKind::InvalidInput, "CONNECT has no content");
-        return Err(Error::Request(error.into()));
-    }
-    // A route may add what HTTP/2 forbids: that must not fail the request.
-    hop::strip(request.headers_mut());
-    let known = request.body().size_hint().exact();
-    if let Some(length) = known.filter(|length| *length != 0 || expects_content(request.method())) {
-        request.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| length.into());
-    }
-    for name in UNIQUE {
-        if let Some(value) = request.headers_mut().get_mut(name) {
-            value.set_sensitive(true);
-        }
-    }
-    let mut head = Request::new(());
-    *head.method_mut() = std::mem::take(request.method_mut());
-    *head.uri_mut() = std::mem::take(request.uri_mut());
-    *head.headers_mut() = std::mem::take(request.headers_mut());
-    *head.version_mut() = request.version();
-    if let Some(protocol) = request.extensions_mut().remove::<Protocol>() {
-        head.extensions_mut().insert(protocol);
-    }
-    Ok(head)
-}
-
-/// Servers may wait for content that these methods usually have (RFC 9110 section 8.6).
-fn expects_content(method: &Method) -> bool {
-    ![Method::GET, Method::HEAD, Method::DELETE, Method::CONNECT].contains(method)
 }

@@ -24,6 +24,8 @@ pub(in super::super) struct Streams {
     configured: u32,
     /// What the endpoint allows.
     allowed: AtomicU32,
+    /// A request was begun on it.
+    begun: AtomicBool,
     /// Milliseconds after the connection was opened at which its last stream ended.
     idle_since: AtomicU64,
     /// Nothing new may begin on it.
@@ -43,6 +45,7 @@ impl Streams {
             connection,
             configured: configured.unwrap_or(u32::MAX),
             allowed: AtomicU32::new(ASSUMED),
+            begun: AtomicBool::new(false),
             idle_since: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             timed_out: AtomicBool::new(false),
@@ -67,6 +70,12 @@ impl Streams {
             }
             _ => Ok(sender),
         }
+    }
+
+    /// A request begins: whether it is the first, from which the compression's table gets the names that all of them
+    /// have. Only from that one: each value that is there is held against those of every request.
+    pub(super) fn learns(&self) -> bool {
+        !self.begun.swap(true, Ordering::Relaxed)
     }
 
     /// Something was received: see whether it was GOAWAY or SETTINGS.

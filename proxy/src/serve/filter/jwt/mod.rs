@@ -208,7 +208,7 @@ fn realm(fault: Fault, request: &Request<RequestBody>) -> String {
     let path = view.path.split('?').next().unwrap_or("");
     let path: String = path.chars().take(REALM_PATH).collect();
     let invalid = if fault == Fault::Missing { "" } else { ", error=\"invalid_token\"" };
-    format!("Bearer realm=\"{}://{}{path}\"{invalid}", view.scheme(), view.authority)
+    format!("Bearer realm=\"{}://{}{path}\"{invalid}", view.scheme(), view.authority())
 }
 
 fn wrong_name(exchange: &mut Exchange, config: &JwtFilter, name: &str) -> Answer {
