@@ -115,13 +115,13 @@ impl World {
         match &node.kind {
             NodeKind::Sidecar(sidecar) => {
                 let flavor = Flavor::Proxy(sidecar.certificates.clone());
-                let mut set = ResourceSet::on(self.base(&client, flavor));
+                let mut set = self.base(&client, flavor).as_ref().clone();
                 self.add_own(&mut set, node, sidecar);
                 set
             }
             NodeKind::Gateway(gateway) => self.of_gateway(node, gateway),
             NodeKind::Grpc { certificate_provider } => {
-                ResourceSet::on(self.base(&client, Flavor::Grpc(certificate_provider.clone())))
+                self.base(&client, Flavor::Grpc(certificate_provider.clone())).as_ref().clone()
             }
         }
     }
