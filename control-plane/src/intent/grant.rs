@@ -86,7 +86,7 @@ pub(crate) fn permits(
         return true;
     }
     let start = Name::new(to.namespace.as_str(), "");
-    let there = intent.grants.range(start..).take_while(|(name, _)| name.namespace == to.namespace);
+    let there = intent.grants.since(&start).take_while(|(name, _)| name.namespace == to.namespace);
     there.map(|(_, grant)| grant).any(|grant| {
         let who = grant.from.iter().any(|from| {
             from.group == GATEWAY_API && from.kind == kind.as_str() && from.namespace == namespace
