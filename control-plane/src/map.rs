@@ -391,7 +391,7 @@ mod tests {
                 }
                 prop_assert_eq!(map.get(&key), expected.get(&key));
             }
-            prop_assert_eq!(entries(&before), first.clone());
+            prop_assert_eq!(&entries(&before), &first);
             prop_assert_eq!((entries(&map), map.len()), (expected.clone(), expected.len()));
             prop_assert_eq!(map == before, expected == first);
             prop_assert!(map == expected.iter().map(|(key, value)| (*key, *value)).collect());

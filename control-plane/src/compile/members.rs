@@ -186,7 +186,6 @@ impl Population {
     }
 
     /// The members of these services after such moves, and what is odd about them.
-    #[expect(clippy::type_complexity, reason = "two maps by service")]
     fn moved(
         &self,
         intent: &Intent,

@@ -4,6 +4,7 @@
 //! was, one that is deleted goes. A folder that cannot be read deletes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -29,7 +30,8 @@ const FRESH: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Files {
     root: PathBuf,
-    known: BTreeMap<PathBuf, Known>,
+    /// By path, whose parts are not looked at to find it.
+    known: BTreeMap<OsString, Known>,
     /// What is in them, and what is wrong with the root.
     sheets: Sheets,
     loaded: bool,
@@ -52,7 +54,8 @@ struct Known {
 
 /// What is in a folder, or the one file.
 struct Listing {
-    files: BTreeMap<PathBuf, Metadata>,
+    /// By path.
+    files: Vec<(OsString, Metadata)>,
     problem: Option<Problem>,
     is_plain: bool,
 }
@@ -105,12 +108,13 @@ impl Files {
             Ok(Listing { files, problem, is_plain }) => {
                 self.is_plain = is_plain;
                 changed |= self.note(problem);
-                let gone = self.known.keys().filter(|path| !files.contains_key(*path));
+                let is_there = |path: &OsString| files.binary_search_by(|(one, _)| one.cmp(path));
+                let gone = self.known.keys().filter(|path| is_there(path).is_err());
                 for path in gone.cloned().collect::<Vec<_>>() {
-                    changed |= self.forget(&path);
+                    changed |= self.forget(path.as_ref());
                 }
                 for (path, metadata) in files {
-                    changed |= self.reload_file(&path, &metadata);
+                    changed |= self.reload_file(path.as_ref(), &metadata);
                 }
             }
             Err(error) => {
@@ -143,7 +147,6 @@ impl Files {
 
     /// The file of this name if it counts, and what it looks like if it is there. `None`: more than a file may have
     /// changed.
-    #[expect(clippy::type_complexity, reason = "three answers")]
     fn look(&self, path: &Path) -> Option<Option<(PathBuf, Option<Metadata>)>> {
         let below = match path.strip_prefix(&self.root) {
             Ok(below) => below,
@@ -163,13 +166,14 @@ impl Files {
             Ok(metadata) if !metadata.is_file() || metadata.nlink() > 1 => None,
             Ok(metadata) => Some(is_yaml(&path).then_some((path, Some(metadata)))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let (next, _) = self.known.range(path.clone()..).next().unzip();
-                match next {
-                    Some(next) if *next == path => Some(Some((path, None))),
-                    // It was a folder.
-                    Some(next) if next.starts_with(&path) => None,
-                    _ => Some(None),
+                if self.known.contains_key(path.as_os_str()) {
+                    return Some(Some((path, None)));
                 }
+                let below = path.join("").into_os_string();
+                let was_folder = self.known.range(below..).next();
+                let was_folder =
+                    was_folder.is_some_and(|(next, _)| Path::new(next).starts_with(&path));
+                if was_folder { None } else { Some(None) }
             }
             Err(_) => None,
         }
@@ -197,10 +201,12 @@ impl Files {
     fn reload_file(&mut self, path: &Path, metadata: &Metadata) -> bool {
         // Taken before the file is read: what changes meanwhile is found the next time.
         let stamp = Stamp::of(metadata);
-        if stamp.is_some() && self.known.get(path).is_some_and(|known| known.stamp == stamp) {
+        if stamp.is_some()
+            && self.known.get(path.as_os_str()).is_some_and(|known| known.stamp == stamp)
+        {
             return false;
         }
-        let known = self.known.entry(path.to_owned()).or_default();
+        let known = self.known.entry(path.into()).or_default();
         known.stamp = None;
         let name = path.display().to_string();
         let content = match content(path, metadata) {
@@ -242,7 +248,7 @@ impl Files {
     /// The file is gone.
     fn forget(&mut self, path: &Path) -> bool {
         self.sheets.remove(path);
-        self.known.remove(path).is_some()
+        self.known.remove(path.as_os_str()).is_some()
     }
 
     /// What is wrong with the root itself; whether that is news.
@@ -302,10 +308,10 @@ fn content(path: &Path, metadata: &Metadata) -> io::Result<String> {
 
 /// The files of a folder, or the one file, and what is odd about the folder.
 fn list(root: &Path) -> io::Result<Listing> {
-    let mut files = BTreeMap::new();
+    let mut files = Vec::new();
     let metadata = fs::metadata(root)?;
     if !metadata.is_dir() {
-        files.insert(root.to_owned(), metadata);
+        files.push((root.into(), metadata));
         return Ok(Listing { files, problem: None, is_plain: false });
     }
     let mut is_plain = true;
@@ -329,10 +335,11 @@ fn list(root: &Path) -> io::Result<Listing> {
                 folders.push((path, depth + 1));
             } else if metadata.is_file() && is_yaml(&path) {
                 is_plain &= metadata.nlink() == 1;
-                files.insert(path, metadata);
+                files.push((path.into_os_string(), metadata));
             }
         }
     }
+    files.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
     let nothing = "there is no .yaml, .yml or .json file in this folder";
     let problem = files
         .is_empty()

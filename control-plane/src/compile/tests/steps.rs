@@ -129,7 +129,7 @@ proptest! {
                 Step::Ask(which) => {
                     let all = nodes();
                     for node in all.get(*which).map_or(&all[..], std::slice::from_ref) {
-                        world.for_node(node);
+                        let _ = world.for_node(node);
                     }
                     continue;
                 }
