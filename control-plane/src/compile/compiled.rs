@@ -77,6 +77,22 @@ impl Compiled {
         }
     }
 
+    /// Goes on after a change of routes: with the clusters and endpoints that are there.
+    pub(crate) fn reroute(&mut self, shape: &Shape) {
+        self.routes.clear();
+        self.grpc.clear();
+        let mut bases = std::mem::take(&mut self.bases);
+        bases.retain(|((namespace, service), flavor), base| {
+            // Where routes lead decides what else is seen, or there are more resources of them than one.
+            if service.is_some() || matches!(flavor, Flavor::Grpc(_)) {
+                return false;
+            }
+            base.set.insert(self.outbound(shape, &Client { namespace, service: None }));
+            true
+        });
+        self.bases = bases;
+    }
+
     /// Begins anew after any other change, with the endpoints of the services that are as they were.
     pub(crate) fn take_over(&mut self, shape: &Shape, population: &Population, before: &World) {
         let mtls = shape.intent.mesh.mtls;

@@ -38,6 +38,18 @@ impl Face {
     }
 }
 
+fn attached(intent: &Intent) -> BTreeMap<Name, Vec<Arc<HttpRoute>>> {
+    let mut attached: BTreeMap<Name, Vec<Arc<HttpRoute>>> = BTreeMap::new();
+    for route in intent.routes.values() {
+        let services: BTreeSet<&Name> =
+            route.parents.iter().map(|parent| &parent.service).collect();
+        for service in services {
+            attached.entry(service.clone()).or_default().push(Arc::clone(route));
+        }
+    }
+    attached
+}
+
 /// What the name of a cluster for bytes begins with.
 pub(crate) const BYTES: &str = "bytes|";
 
@@ -48,22 +60,14 @@ pub(crate) fn cluster_name(service: &Name, port: u16) -> String {
 
 impl Shape {
     pub(crate) fn new(intent: Arc<Intent>, population: &Population) -> Self {
-        let mut attached: BTreeMap<Name, Vec<Arc<HttpRoute>>> = BTreeMap::new();
-        for route in intent.routes.values() {
-            let services: BTreeSet<&Name> =
-                route.parents.iter().map(|parent| &parent.service).collect();
-            for service in services {
-                attached.entry(service.clone()).or_default().push(Arc::clone(route));
-            }
-        }
         let faces = population.iter().map(|(name, members)| (name.clone(), Face::of(members)));
-        Self { faces: faces.collect(), attached: Arc::new(attached), intent }
+        Self { faces: faces.collect(), attached: Arc::new(attached(&intent)), intent }
     }
 
-    /// Whether what is compiled from `self` can be taken over, but for the clusters of services with another face.
-    /// Written workloads are no part of it: like those that register, they are seen through the faces.
-    pub(crate) fn is_same(&self, intent: &Intent) -> bool {
-        self.intent.is_same_without_workloads(intent)
+    /// The same with other routes.
+    pub(crate) fn reroute(&mut self, intent: &Arc<Intent>) {
+        self.attached = Arc::new(attached(intent));
+        self.intent = Arc::clone(intent);
     }
 
     /// The services among `changed` that show another face now.

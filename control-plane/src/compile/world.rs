@@ -41,19 +41,24 @@ impl World {
     }
 
     /// The world after a change, with everything taken over that the change does not touch: if only a workload
-    /// came, went or changed, only its services are looked at, and only their endpoints are compiled again.
+    /// came, went or changed, only its services are looked at, and only their endpoints are compiled again; if routes did, no
+    /// clusters and no endpoints.
     #[must_use]
     pub fn update(&self, intent: Arc<Intent>, registered: Map<Name, Arc<Workload>>) -> Self {
-        if !self.shape.is_same(&intent) {
+        if !self.intent.is_same_without_routes(&intent) {
             return Self::build(intent, registered, Some(self));
         }
         let before = Workloads { written: &self.intent.workloads, registered: &self.registered };
         let now = Workloads { written: &intent.workloads, registered: &registered };
         let (population, changed) = self.population.update(&intent, before, now);
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut shape = self.shape.clone();
+        if self.intent.routes != intent.routes {
+            shape.reroute(&intent);
+            compiled.reroute(&shape);
+        }
         shape.intent = Arc::clone(&intent);
         let other_face = shape.show(&population, &changed);
-        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner).clone();
         compiled.update(&shape, &population, (&changed, &other_face));
         Self { intent, registered, population, shape, compiled: Mutex::new(compiled) }
     }

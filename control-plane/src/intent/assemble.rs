@@ -56,8 +56,8 @@ pub struct Intent {
 }
 
 impl Intent {
-    /// Whether both want the same, whatever workloads and programs are written down.
-    pub(crate) fn is_same_without_workloads(&self, other: &Self) -> bool {
+    /// Whether both want the same, whatever routes of requests, workloads and programs are written down.
+    pub(crate) fn is_same_without_routes(&self, other: &Self) -> bool {
         // All fields: one that is added has to be thought of.
         let Self {
             mesh,
@@ -67,7 +67,7 @@ impl Intent {
             gateways,
             externals,
             secrets,
-            routes,
+            routes: _,
             l4_routes,
             grants,
             policies,
@@ -80,7 +80,6 @@ impl Intent {
             && *gateways == other.gateways
             && *externals == other.externals
             && *secrets == other.secrets
-            && *routes == other.routes
             && *l4_routes == other.l4_routes
             && *grants == other.grants
             && *policies == other.policies
@@ -191,8 +190,8 @@ impl Assembly {
         Self { parsed: Arc::new(parsed), selection: Arc::new(selection), sheets, ..new }.gathered()
     }
 
-    /// The same as [`Assembly::new`], in proportion to what changed if that is no more than workloads and the places of
-    /// documents.
+    /// The same as [`Assembly::new`], in proportion to what changed if that is no more than workloads, what routes say, and the
+    /// places of documents.
     #[must_use]
     pub fn update(&self, sheets: Sheets) -> Self {
         match self.edits(&sheets) {
@@ -224,7 +223,7 @@ impl Assembly {
         edits.values().all(|edit| self.is_local(edit)).then(|| edits.into_values().collect())
     }
 
-    /// Whether an edit matters to nothing but its own document, and to services that select it.
+    /// Whether an edit matters to no other document.
     fn is_local(&self, (before, after): &Edit<'_>) -> bool {
         let Some(document) = after.or(*before) else { return true };
         if self.ambiguous.contains(&document.id)
@@ -234,6 +233,8 @@ impl Assembly {
         }
         match (&document.object, before, after) {
             (Object::Workload(_), _, _) => true,
+            // That there is one matters to others, but not what it says.
+            (Object::Route(_), Some(_), Some(_)) => true,
             // Their conflicts name the place.
             (Object::Mesh(_) | Object::TrafficPolicy(_), _, _) => false,
             (_, Some(before), Some(after)) => before.object == after.object,
@@ -248,9 +249,8 @@ impl Assembly {
         for (before, after) in edits {
             if let Some(document) = after {
                 parsed.places.insert(document.id.clone(), document.place.clone());
-                if let Object::Workload(workload) = &document.object {
-                    let name = document.id.name.clone();
-                    parsed.intent.workloads.insert(name, Arc::clone(workload));
+                if before.is_none_or(|before| before.object != document.object) {
+                    put(&mut parsed.intent, document);
                 }
             } else if let Some(document) = before {
                 parsed.places.remove(&document.id);
@@ -283,6 +283,20 @@ impl Assembly {
             of_sheets.chain(&self.conflicts).chain(of_documents).collect();
         Arc::make_mut(&mut self.parsed).problems = all.into_iter().cloned().collect();
         self
+    }
+}
+
+/// Puts in what an edit changed.
+fn put(intent: &mut Intent, document: &Document) {
+    let name = document.id.name.clone();
+    match &document.object {
+        Object::Workload(workload) => drop(intent.workloads.insert(name, Arc::clone(workload))),
+        Object::Route(route) => {
+            let permitted = grant::permitted(intent, route);
+            let route = permitted.unwrap_or_else(|| Arc::clone(route));
+            intent.routes.insert((route.kind, name), route);
+        }
+        _ => {}
     }
 }
 

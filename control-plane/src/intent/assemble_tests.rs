@@ -36,11 +36,12 @@ fn written() -> impl Strategy<Value = Written> {
     (0..2_usize, proptest::collection::vec((0..PALETTE.len(), 0..3_u8), 0..6))
 }
 
-/// A file of a service that never changes, a route, and workloads that do.
+/// A file of a service that never changes, and of a route and workloads that do.
 fn quiet() -> impl Strategy<Value = Written> {
     let workloads = proptest::collection::vec((3..6_usize, 0..3_u8), 0..4);
-    (0..2_usize, workloads)
-        .prop_map(|(lines, more)| (lines, [(1, 0), (6, 0)].into_iter().chain(more).collect()))
+    (0..2_usize, 0..3_u8, workloads).prop_map(|(lines, route, more)| {
+        (lines, [(1, 0), (6, route)].into_iter().chain(more).collect())
+    })
 }
 
 proptest! {
@@ -70,7 +71,7 @@ proptest! {
 }
 
 #[test]
-fn a_workload_that_comes_changes_or_goes_is_an_edit() {
+fn a_workload_that_comes_changes_or_goes_and_what_a_route_says_are_edits() {
     let one = |documents: &[(usize, u8)], lines: usize| -> Sheets {
         let sheet = sheet("a.yaml", &(lines, documents.to_vec()));
         [(PathBuf::from("a.yaml"), Arc::new(sheet))].into()
@@ -81,6 +82,7 @@ fn a_workload_that_comes_changes_or_goes_is_an_edit() {
         (&[(0, 0), (6, 0)], 0),
         (&[(0, 0), (6, 0), (3, 0), (4, 0)], 0),
         (&[(5, 0), (0, 0), (6, 0), (3, 0)], 2),
+        (&[(0, 0), (6, 1), (3, 0)], 0),
     ] {
         assert!(assembly.edits(&one(documents, lines)).is_some(), "{documents:?}");
     }

@@ -135,9 +135,16 @@ proptest! {
                 }
             }
             let written = wanted.workloads.clone();
-            if matches!(step, Step::Mesh(_) | Step::Routed(_)) {
-                wanted = text(strict, routed);
-                Arc::make_mut(&mut wanted).workloads = written;
+            match step {
+                Step::Mesh(_) => {
+                    wanted = text(strict, routed);
+                    Arc::make_mut(&mut wanted).workloads = written;
+                }
+                Step::Routed(_) => {
+                    let routes = text(strict, routed).routes.clone();
+                    Arc::make_mut(&mut wanted).routes = routes;
+                }
+                _ => {}
             }
             world = world.update(Arc::clone(&wanted), known.clone());
             let anew = World::new(Arc::clone(&wanted), known.clone());
