@@ -85,10 +85,12 @@ impl Notice {
     fn of(event: notify::Result<Event>) -> Option<Self> {
         // Errors are notices too: something happened that was not understood.
         let Ok(event) = event else { return Some(Self::Anything) };
-        if event.need_rescan() || event.paths.is_empty() {
-            return Some(Self::Anything);
+        if !is_change(&event.kind) {
+            return None;
         }
-        is_change(&event.kind).then(|| Self::Paths(event.paths.into_iter().collect()))
+        let is_certain = !event.need_rescan() && !event.paths.is_empty();
+        let paths = event.paths.into_iter().collect();
+        Some(if is_certain { Self::Paths(paths) } else { Self::Anything })
     }
 
     fn and(self, other: Self) -> Self {
