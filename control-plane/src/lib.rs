@@ -1,6 +1,6 @@
 //! The control plane of the Pillion service mesh, and the person's command line.
 //!
-//! Layers, imports only go downwards: `identity`, `intent` (0) <- `compile`, `snapshot` (1) <-
+//! Layers, imports only go downwards: `map`, `identity`, `intent` (0) <- `compile`, `snapshot` (1) <-
 //! `source`, `store`, `xds`, `ca` (2) <- `inject`, `install` (3) <- `admin`, `app`, `cli` (4).
 
 pub mod admin;
@@ -12,6 +12,7 @@ pub mod identity;
 pub mod inject;
 pub mod install;
 pub mod intent;
+pub mod map;
 pub mod snapshot;
 pub mod source;
 pub mod store;

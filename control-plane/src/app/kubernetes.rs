@@ -16,7 +16,7 @@ use super::registrar::Workloads;
 use super::{StartError, kept, stored_root};
 use crate::ca::{JoinToken, RootMaterial, certificates_pem, first_certificate, private_key_pem};
 use crate::identity::{Caller, SpiffeId, TrustDomain};
-use crate::intent::Parsed;
+use crate::intent::{Name, Parsed, Workload};
 use crate::source::kubernetes::feedback::Feedback;
 use crate::source::kubernetes::{Cluster, Followed, Reach, SharedRoot};
 use crate::source::{Combined, Documents, combine};
@@ -127,12 +127,13 @@ impl InCluster {
         mut registered: watch::Receiver<Workloads>,
     ) -> watch::Receiver<Workloads> {
         let mut pods = self.followed.workloads.clone();
-        let both = |registered: &Workloads, pods: &Workloads| -> Workloads {
-            let mut all: BTreeMap<_, _> = registered.as_ref().clone();
-            all.extend(pods.iter().map(|(name, pod)| (name.clone(), Arc::clone(pod))));
-            Arc::new(all)
+        type Pods = BTreeMap<Name, Arc<Workload>>;
+        let both = |before: &Workloads, registered: &Workloads, pods: &Pods| -> Workloads {
+            let all = registered.iter().chain(pods);
+            before.updated(all.map(|(name, one)| (name.clone(), Arc::clone(one))).collect())
         };
-        let first = both(&registered.borrow_and_update(), &pods.borrow_and_update());
+        let nothing = Workloads::default();
+        let first = both(&nothing, &registered.borrow_and_update(), &pods.borrow_and_update());
         let (out, merged) = watch::channel(first);
         tokio::spawn(async move {
             loop {
@@ -142,7 +143,8 @@ impl InCluster {
                     () = out.closed() => return,
                     else => return,
                 }
-                let now = both(&registered.borrow_and_update(), &pods.borrow_and_update());
+                let before = out.borrow().clone();
+                let now = both(&before, &registered.borrow_and_update(), &pods.borrow_and_update());
                 out.send_replace(now);
             }
         });

@@ -1,6 +1,5 @@
 //! The registered workloads, shared: the pure registry, the store behind it, and who watches.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::sync::{Mutex, watch};
 
 use crate::intent::{Name, Workload};
+use crate::map::Map;
 use crate::source::registry::{Change, Registry};
 use crate::store::{Store, StoreError, WorkloadChange};
 use crate::xds::{Lease, Registrar};
@@ -19,7 +19,7 @@ const TICK: Duration = Duration::from_secs(1);
 const MISSED: Duration = Duration::from_secs(2);
 
 /// The workloads at one moment.
-pub(crate) type Workloads = Arc<BTreeMap<Name, Arc<Workload>>>;
+pub(crate) type Workloads = Map<Name, Arc<Workload>>;
 
 /// A registry that several tasks use.
 pub(crate) struct SharedRegistry {
@@ -36,7 +36,7 @@ impl SharedRegistry {
             tracing::warn!(id, "forgets a stored workload that cannot be read");
             store.change_workloads(&[WorkloadChange::Delete { id }])?;
         }
-        let (changed, _) = watch::channel(Arc::new(registry.workloads()));
+        let (changed, _) = watch::channel(registry.workloads());
         Ok(Self { registry: Mutex::new(registry), store, changed })
     }
 
@@ -74,7 +74,7 @@ impl SharedRegistry {
         if changes.is_empty() {
             return;
         }
-        self.changed.send_replace(Arc::new(registry.workloads()));
+        self.changed.send_replace(registry.workloads());
         let changes: Vec<WorkloadChange> = changes.into_iter().map(stored).collect();
         let store = Arc::clone(&self.store);
         let written = tokio::task::spawn_blocking(move || store.change_workloads(&changes)).await;

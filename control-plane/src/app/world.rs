@@ -1,5 +1,6 @@
 //! From intent and workloads to published worlds: one compile per change, for all streams.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,9 +43,9 @@ impl Publisher {
     ) -> Self {
         let started = Instant::now();
         let parsed = Arc::clone(&intents.borrow_and_update());
-        let registered = Arc::clone(&workloads.borrow_and_update());
+        let registered = workloads.borrow_and_update().clone();
         let (intent, problem) = in_domain(&parsed.intent, &trust_domain);
-        let world = Arc::new(compile::World::new(intent, registered.as_ref().clone()));
+        let world = Arc::new(compile::World::new(intent, registered.clone()));
         let state = State {
             problems: problems(&parsed, &world, problem),
             workloads: registered,
@@ -87,10 +88,10 @@ impl Publisher {
     fn publish(&mut self) {
         let started = Instant::now();
         let parsed = Arc::clone(&self.intents.borrow_and_update());
-        let registered = Arc::clone(&self.workloads.borrow_and_update());
+        let registered = self.workloads.borrow_and_update().clone();
         let (intent, problem) = in_domain(&parsed.intent, &self.trust_domain);
         let before = self.state.borrow().clone();
-        let world = Arc::new(before.world.update(intent, registered.as_ref().clone()));
+        let world = Arc::new(before.world.update(intent, registered.clone()));
         let state = State {
             problems: problems(&parsed, &world, problem),
             workloads: registered,
@@ -98,7 +99,8 @@ impl Publisher {
             compile_time: started.elapsed(),
             world: Arc::clone(&world),
         };
-        for problem in state.problems.iter().filter(|p| !before.problems.contains(p)) {
+        let known: BTreeSet<&Problem> = before.problems.iter().collect();
+        for problem in state.problems.iter().filter(|problem| !known.contains(problem)) {
             match problem.severity {
                 Severity::Error => tracing::error!("{problem}"),
                 Severity::Warning => tracing::warn!("{problem}"),

@@ -10,6 +10,7 @@ use pillion_proxy::xds::translate::{self, Refused};
 use super::gateway::kind_of;
 use crate::compile::{Certificates, GatewayProxy, Node, NodeKind, Sidecar, World};
 use crate::intent::{Intent, Parsed, Problem, Severity};
+use crate::map::Map;
 
 /// The usual ports of a sidecar, which is enough to compile for one.
 const INBOUND: u16 = 15006;
@@ -17,7 +18,7 @@ const OUTBOUND: u16 = 15001;
 
 /// What compiling finds, and what a proxy would refuse.
 pub(super) fn problems(parsed: &Parsed) -> Vec<Problem> {
-    let world = World::new(Arc::new(parsed.intent.clone()), BTreeMap::new());
+    let world = World::new(Arc::new(parsed.intent.clone()), Map::new());
     let mut all = world.problems().to_vec();
     let mut seen = HashSet::new();
     for node in nodes(&parsed.intent) {

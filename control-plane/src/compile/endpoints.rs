@@ -26,10 +26,6 @@ pub(crate) enum View {
     Plain,
 }
 
-impl View {
-    pub(crate) const ALL: [Self; 4] = [Self::Envoy, Self::Pillion, Self::GrpcTls, Self::Plain];
-}
-
 /// The assignment of one service port. Workloads that are not ready are left out, as on Kubernetes: a client
 /// that gets them as unhealthy may still fall back on them.
 pub(crate) fn assignment(

@@ -26,6 +26,7 @@ use super::tls;
 use crate::intent::{
     ExternalPort, ExternalService, GATEWAY_LABEL, Mesh, Name, ServicePort, TargetPort, Workload,
 };
+use crate::map::Map;
 
 /// `external|name.namespace:port`
 pub(crate) fn cluster_name(service: &Name, port: u16) -> String {
@@ -170,7 +171,7 @@ pub(crate) fn gateways(shape: &Shape) -> BTreeSet<&Name> {
 pub(crate) fn egress(
     mesh: &Mesh,
     gateway: &Name,
-    registered: &BTreeMap<Name, Arc<Workload>>,
+    registered: &Map<Name, Arc<Workload>>,
     (certificates, view): (&Certificates, View),
 ) -> (Cluster, ClusterLoadAssignment) {
     let is_one = |workload: &&Arc<Workload>| {
@@ -205,7 +206,7 @@ pub(crate) fn egress(
         target: TargetPort::Number(1),
         protocol: crate::intent::AppProtocol::Http,
     };
-    let members = Members { workloads, accounts, wires: BTreeMap::new() };
+    let members = Members { workloads, left_out: Vec::new(), accounts, wires: BTreeMap::new() };
     let endpoints = assignment(&name, &port, &members, (view, mesh.mtls));
     (cluster, endpoints)
 }

@@ -9,6 +9,7 @@ mod authorization;
 mod balancing;
 mod capture;
 mod clusters;
+mod compiled;
 mod endpoints;
 mod external;
 mod fixed;

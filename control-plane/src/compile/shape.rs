@@ -6,22 +6,23 @@ use std::sync::Arc;
 
 use super::action::unsupported_target;
 use super::external;
-use super::members::{Members, Wire};
+use super::members::{Members, Population, Wire};
 pub(crate) use crate::intent::targets;
 use crate::intent::{
     BackendTarget, HttpRoute, Intent, Name, ParentRef, RouteKind, Service, ServicePort, Target,
     TrafficPolicy,
 };
+use crate::map::Map;
 
 /// The intent and what the workloads say about whole services.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Shape {
-    /// Its workloads may be older than the others.
+    /// Nothing here depends on its workloads.
     pub(crate) intent: Arc<Intent>,
-    /// Per service: who may serve it, and what it speaks.
-    pub(crate) faces: BTreeMap<Name, Face>,
+    /// Per service: who may serve it, and what it speaks. Nothing but its clusters depends on that.
+    pub(crate) faces: Map<Name, Face>,
     /// Routes by the service that they are attached to.
-    attached: BTreeMap<Name, Vec<Arc<HttpRoute>>>,
+    attached: Arc<BTreeMap<Name, Vec<Arc<HttpRoute>>>>,
 }
 
 /// What a service's clients see of its workloads, apart from their addresses.
@@ -29,6 +30,24 @@ pub(crate) struct Shape {
 pub(crate) struct Face {
     pub(crate) accounts: BTreeSet<String>,
     pub(crate) wires: BTreeMap<u16, Wire>,
+}
+
+impl Face {
+    fn of(members: &Members) -> Self {
+        Self { accounts: members.accounts.clone(), wires: members.wires.clone() }
+    }
+}
+
+fn attached(intent: &Intent) -> BTreeMap<Name, Vec<Arc<HttpRoute>>> {
+    let mut attached: BTreeMap<Name, Vec<Arc<HttpRoute>>> = BTreeMap::new();
+    for route in intent.routes.values() {
+        let services: BTreeSet<&Name> =
+            route.parents.iter().map(|parent| &parent.service).collect();
+        for service in services {
+            attached.entry(service.clone()).or_default().push(Arc::clone(route));
+        }
+    }
+    attached
 }
 
 /// What the name of a cluster for bytes begins with.
@@ -40,31 +59,34 @@ pub(crate) fn cluster_name(service: &Name, port: u16) -> String {
 }
 
 impl Shape {
-    pub(crate) fn new(intent: Arc<Intent>, members: &BTreeMap<Name, Members>) -> Self {
-        let face = |(name, members): (&Name, &Members)| {
-            (
-                name.clone(),
-                Face { accounts: members.accounts.clone(), wires: members.wires.clone() },
-            )
-        };
-        let mut attached: BTreeMap<Name, Vec<Arc<HttpRoute>>> = BTreeMap::new();
-        for route in intent.routes.values() {
-            let services: BTreeSet<&Name> =
-                route.parents.iter().map(|parent| &parent.service).collect();
-            for service in services {
-                attached.entry(service.clone()).or_default().push(Arc::clone(route));
-            }
-        }
-        let faces = members.iter().map(face).collect();
-        Self { intent, faces, attached }
+    pub(crate) fn new(intent: Arc<Intent>, population: &Population) -> Self {
+        let faces = population.iter().map(|(name, members)| (name.clone(), Face::of(members)));
+        Self { faces: faces.collect(), attached: Arc::new(attached(&intent)), intent }
     }
 
-    /// Whether everything that is compiled from `self` can be taken over. Written workloads are no part of it: like those
-    /// that register, they are seen through the faces.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let same_intent = Arc::ptr_eq(&self.intent, &other.intent)
-            || self.intent.is_same_without_workloads(&other.intent);
-        same_intent && self.faces == other.faces
+    /// The same with other routes.
+    pub(crate) fn reroute(&mut self, intent: &Arc<Intent>) {
+        self.attached = Arc::new(attached(intent));
+        self.intent = Arc::clone(intent);
+    }
+
+    /// The services among `changed` that show another face now.
+    pub(crate) fn show<'a>(
+        &mut self,
+        population: &Population,
+        changed: &'a [Name],
+    ) -> Vec<&'a Name> {
+        let mut other = Vec::new();
+        for name in changed {
+            let Some(face) = population.get(name).map(|members| Face::of(members)) else {
+                continue;
+            };
+            if self.faces.get(name) != Some(&face) {
+                self.faces.insert(name.clone(), face);
+                other.push(name);
+            }
+        }
+        other
     }
 
     /// The services that a client sees: all, or what its own service says that it depends on, and where the

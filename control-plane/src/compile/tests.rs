@@ -5,6 +5,7 @@ mod clusters;
 mod fleet;
 mod nodes;
 mod routes;
+mod steps;
 mod vetted;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use prost::Message;
 
 use super::{Certificates, Interception, Node, NodeKind, Place, Sidecar, World};
 use crate::intent::{Intent, Locality, Name, Severity, Workload, assemble, read};
+use crate::map::Map;
 use crate::snapshot::{ResourceSet, ResourceType};
 
 /// Services `catalog` (http), `catalog-v2` (http), `cart` (grpc), `db` (tcp), and `pay` in `bank`.
@@ -83,12 +85,12 @@ fn registered(service: &str, last: u8, labels: &[(&str, &str)]) -> Workload {
     }
 }
 
-fn workloads(of: impl IntoIterator<Item = Workload>) -> BTreeMap<Name, Arc<Workload>> {
+fn workloads(of: impl IntoIterator<Item = Workload>) -> Map<Name, Arc<Workload>> {
     of.into_iter().map(|workload| (workload.name.clone(), Arc::new(workload))).collect()
 }
 
 fn world(more: &str) -> World {
-    World::new(intent(more), BTreeMap::new())
+    World::new(intent(more), Map::new())
 }
 
 /// A sidecar of ours beside `service`.

@@ -1,6 +1,6 @@
 //! Everything at one moment, and each node's part of it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,80 +8,74 @@ use prost::Message;
 
 use super::authorization::Guard;
 use super::clusters::{self, Flavor};
-use super::endpoints::{View, assignment};
-use super::members::{self, Members};
+use super::compiled::{Compiled, Resources, view};
+use super::endpoints::View;
+use super::members::{Members, Population, Workloads};
 use super::node::{Certificates, GatewayProxy, Node, NodeKind, Sidecar};
 use super::proto::resource;
-use super::routes::{self, OUTBOUND, Reader};
-use super::shape::{BYTES, Client, Shape, cluster_name};
-use super::{capture, external, gateway, grpc, http_manager, listeners};
+use super::routes::{self, Reader};
+use super::shape::{BYTES, Client, Shape};
+use super::{capture, external, gateway, http_manager, listeners};
 use crate::intent::{
     AppProtocol, AuthorizationPolicy, Intent, Mtls, Name, Outbound, Problem, Service, ServicePort,
     TargetPort, Workload,
 };
-use crate::snapshot::{Resource, ResourceSet, ResourceType};
+use crate::map::Map;
+use crate::snapshot::{ResourceSet, ResourceType};
 
 /// The intent and the workloads at one moment. Cheap to ask for many nodes: what they have in common is
 /// compiled at the first question and shared from then on.
 pub struct World {
     intent: Arc<Intent>,
-    registered: BTreeMap<Name, Arc<Workload>>,
-    members: BTreeMap<Name, Members>,
-    /// Endpoints by view and cluster name.
-    endpoints: BTreeMap<View, BTreeMap<String, Arc<Resource>>>,
-    shape: Arc<Shape>,
-    problems: Vec<Problem>,
-    /// What depends on the shape alone; lives on as long as the shape does.
-    compiled: Arc<Mutex<Compiled>>,
-    /// What nodes stand on.
-    bases: Mutex<HashMap<BaseKey, Arc<ResourceSet>>>,
+    registered: Map<Name, Arc<Workload>>,
+    population: Population,
+    shape: Shape,
+    compiled: Mutex<Compiled>,
 }
-
-#[derive(Default)]
-struct Compiled {
-    clusters: HashMap<Flavor, Arc<BTreeMap<String, Arc<Resource>>>>,
-    routes: HashMap<ScopeKey, Arc<Resource>>,
-    grpc: HashMap<String, Arc<Vec<Arc<Resource>>>>,
-    external: Option<Arc<BTreeMap<String, Arc<Resource>>>>,
-}
-
-/// Whose host names: those of a namespace, or of one service that declares what it depends on.
-type ScopeKey = (String, Option<String>);
-type BaseKey = (ScopeKey, Flavor);
 
 impl World {
     /// A world from scratch. `registered` are the workloads that sidecars announced.
     #[must_use]
-    pub fn new(intent: Arc<Intent>, registered: BTreeMap<Name, Arc<Workload>>) -> Self {
+    pub fn new(intent: Arc<Intent>, registered: Map<Name, Arc<Workload>>) -> Self {
         Self::build(intent, registered, None)
     }
 
     /// The world after a change, with everything taken over that the change does not touch: if only a workload
-    /// came, went or changed, only the endpoints of its services are compiled again.
+    /// came, went or changed, only its services are looked at, and only their endpoints are compiled again; if routes did, no
+    /// clusters and no endpoints.
     #[must_use]
-    pub fn update(&self, intent: Arc<Intent>, registered: BTreeMap<Name, Arc<Workload>>) -> Self {
-        Self::build(intent, registered, Some(self))
+    pub fn update(&self, intent: Arc<Intent>, registered: Map<Name, Arc<Workload>>) -> Self {
+        if !self.intent.is_same_without_routes(&intent) {
+            return Self::build(intent, registered, Some(self));
+        }
+        let before = Workloads { written: &self.intent.workloads, registered: &self.registered };
+        let now = Workloads { written: &intent.workloads, registered: &registered };
+        let (population, changed) = self.population.update(&intent, before, now);
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut shape = self.shape.clone();
+        if self.intent.routes != intent.routes {
+            shape.reroute(&intent);
+            compiled.reroute(&shape);
+        }
+        shape.intent = Arc::clone(&intent);
+        let other_face = shape.show(&population, &changed);
+        compiled.update(&shape, &population, (&changed, &other_face));
+        Self { intent, registered, population, shape, compiled: Mutex::new(compiled) }
     }
 
     fn build(
         intent: Arc<Intent>,
-        registered: BTreeMap<Name, Arc<Workload>>,
+        registered: Map<Name, Arc<Workload>>,
         before: Option<&Self>,
     ) -> Self {
-        let (members, problems) = members::of_all(&intent, &registered);
-        let shape = Shape::new(Arc::clone(&intent), &members);
-        let kept = before.filter(|before| before.shape.is_same(&shape));
-        let endpoints = View::ALL.map(|view| (view, endpoints(&intent, &members, view, before)));
-        Self {
-            intent,
-            registered,
-            endpoints: endpoints.into(),
-            shape: kept.map_or_else(|| Arc::new(shape), |before| Arc::clone(&before.shape)),
-            compiled: kept.map(|before| Arc::clone(&before.compiled)).unwrap_or_default(),
-            members,
-            problems,
-            bases: Mutex::default(),
+        let workloads = Workloads { written: &intent.workloads, registered: &registered };
+        let population = Population::new(&intent, workloads);
+        let shape = Shape::new(Arc::clone(&intent), &population);
+        let mut compiled = Compiled::default();
+        if let Some(before) = before {
+            compiled.take_over(&shape, &population, before);
         }
+        Self { intent, registered, population, shape, compiled: Mutex::new(compiled) }
     }
 
     /// What people want.
@@ -92,20 +86,32 @@ impl World {
 
     /// Workloads that sidecars announced.
     #[must_use]
-    pub fn registered(&self) -> &BTreeMap<Name, Arc<Workload>> {
+    pub fn registered(&self) -> &Map<Name, Arc<Workload>> {
         &self.registered
     }
 
     /// The workloads of a service, ready or not, by name.
     #[must_use]
     pub fn members(&self, service: &Name) -> &[Arc<Workload>] {
-        self.members.get(service).map_or(&[], |members| &members.workloads)
+        self.population.get(service).map_or(&[], |members| &members.workloads)
     }
 
     /// What is odd about the workloads: such as one that registered for a service that nobody defined.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
-        &self.problems
+        self.population.problems()
+    }
+
+    /// The endpoints that were asked for, by view.
+    pub(super) fn endpoints(&self) -> HashMap<View, Resources> {
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner).known_endpoints()
+    }
+
+    /// Whether a service has the same endpoints here.
+    pub(super) fn has(&self, service: &Arc<Service>, members: &Members, mtls: Mtls) -> bool {
+        self.intent.mesh.mtls == mtls
+            && self.intent.services.get(&service.name) == Some(service)
+            && self.population.get(&service.name).is_some_and(|known| **known == *members)
     }
 
     /// Everything that `node` shall have.
@@ -115,13 +121,13 @@ impl World {
         match &node.kind {
             NodeKind::Sidecar(sidecar) => {
                 let flavor = Flavor::Proxy(sidecar.certificates.clone());
-                let mut set = ResourceSet::on(self.base(&client, flavor));
+                let mut set = self.base(&client, flavor);
                 self.add_own(&mut set, node, sidecar);
                 set
             }
             NodeKind::Gateway(gateway) => self.of_gateway(node, gateway),
             NodeKind::Grpc { certificate_provider } => {
-                ResourceSet::on(self.base(&client, Flavor::Grpc(certificate_provider.clone())))
+                self.base(&client, Flavor::Grpc(certificate_provider.clone()))
             }
         }
     }
@@ -164,46 +170,10 @@ impl World {
         Client { namespace: &node.namespace, service: node.service.as_deref().filter(declares) }
     }
 
-    fn base(&self, client: &Client<'_>, flavor: Flavor) -> Arc<ResourceSet> {
-        let scope: ScopeKey = (client.namespace.to_owned(), client.service.map(str::to_owned));
-        let key = (scope.clone(), flavor);
-        let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(base) = bases.get(&key) {
-            return Arc::clone(base);
-        }
-        let base = Arc::new(self.compile_base(client, &key.1, scope));
-        bases.insert(key, Arc::clone(&base));
-        base
-    }
-
-    fn compile_base(&self, client: &Client<'_>, flavor: &Flavor, scope: ScopeKey) -> ResourceSet {
+    /// What all nodes of a client have in common.
+    fn base(&self, client: &Client<'_>, flavor: Flavor) -> ResourceSet {
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut set = ResourceSet::default();
-        let view = view(flavor);
-        let clusters = compiled.clusters(&self.shape, flavor);
-        for service in self.shape.visible(client).into_values() {
-            for port in &service.ports {
-                let name = cluster_name(&service.name, port.port);
-                let endpoints = self.endpoints.get(&view).and_then(|all| all.get(&name));
-                for resource in clusters.get(&name).into_iter().chain(endpoints) {
-                    set.insert(Arc::clone(resource));
-                }
-            }
-        }
-        match flavor {
-            Flavor::Proxy(_) | Flavor::Alone => {
-                for resource in compiled.external(&self.shape).values() {
-                    set.insert(Arc::clone(resource));
-                }
-                set.insert(compiled.outbound(&self.shape, client, scope));
-            }
-            Flavor::Grpc(_) => {
-                for resource in compiled.grpc(&self.shape, client.namespace).iter() {
-                    set.insert(Arc::clone(resource));
-                }
-            }
-        }
-        set
+        compiled.base(&self.shape, &self.population, (client, flavor))
     }
 
     /// Everything of a gateway: what its listeners need, and no more.
@@ -221,8 +191,8 @@ impl World {
             set.insert(resource(ResourceType::Secret, &secret.name, secret));
         }
         let flavor = gateway::flavor(proxy);
-        let endpoints = self.endpoints.get(&view(&flavor));
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let endpoints = compiled.endpoints(&self.shape, &self.population, view(&flavor));
         let clusters = compiled.clusters(&self.shape, &flavor);
         let external = compiled.external(&self.shape);
         for name in &made.backends {
@@ -231,9 +201,10 @@ impl World {
                 let cluster = clusters::of_port_for_bytes(&self.shape, service, port, &flavor);
                 set.insert(resource(ResourceType::Cluster, &cluster.name, &cluster));
             }
-            let endpoints = endpoints.and_then(|all| all.get(of));
-            let outside = external.get(name);
-            for resource in clusters.get(name).into_iter().chain(endpoints).chain(outside) {
+            let endpoints = endpoints.get(of);
+            let outside = external.get(name.as_str());
+            for resource in clusters.get(name.as_str()).into_iter().chain(endpoints).chain(outside)
+            {
                 set.insert(Arc::clone(resource));
             }
         }
@@ -372,109 +343,12 @@ impl World {
     }
 }
 
-impl Compiled {
-    fn clusters(&mut self, shape: &Shape, flavor: &Flavor) -> Arc<BTreeMap<String, Arc<Resource>>> {
-        if let Some(found) = self.clusters.get(flavor) {
-            return Arc::clone(found);
-        }
-        let of_service = |service: &Arc<Service>| {
-            let cluster = |port: &ServicePort| {
-                let cluster = clusters::of_port(shape, service, port, flavor);
-                let resource = resource(ResourceType::Cluster, &cluster.name, &cluster);
-                (cluster.name, Arc::new(resource))
-            };
-            service.ports.iter().map(cluster).collect::<Vec<_>>()
-        };
-        let all = Arc::new(shape.intent.services.values().flat_map(of_service).collect());
-        self.clusters.insert(flavor.clone(), Arc::clone(&all));
-        all
-    }
-
-    fn external(&mut self, shape: &Shape) -> Arc<BTreeMap<String, Arc<Resource>>> {
-        let compile = || {
-            let cluster = |(service, port)| {
-                let cluster = external::cluster(service, port);
-                let resource = resource(ResourceType::Cluster, &cluster.name, &cluster);
-                (cluster.name, Arc::new(resource))
-            };
-            Arc::new(external::ports(shape).map(cluster).collect())
-        };
-        Arc::clone(self.external.get_or_insert_with(compile))
-    }
-
-    fn outbound(&mut self, shape: &Shape, client: &Client<'_>, scope: ScopeKey) -> Arc<Resource> {
-        let compile = || {
-            let routes = routes::outbound(shape, client);
-            Arc::new(resource(ResourceType::Route, OUTBOUND, &routes))
-        };
-        Arc::clone(self.routes.entry(scope).or_insert_with(compile))
-    }
-
-    /// Listeners and routes of gRPC clients of a namespace.
-    fn grpc(&mut self, shape: &Shape, namespace: &str) -> Arc<Vec<Arc<Resource>>> {
-        let compile = || {
-            let mut found = Vec::new();
-            for service in shape.intent.services.values() {
-                for port in service.ports.iter().filter(|port| port.protocol.is_http()) {
-                    let routes = routes::of_port(shape, (service, port), namespace, Reader::Grpc);
-                    found.push(Arc::new(resource(ResourceType::Route, &routes.name, &routes)));
-                    for listener in grpc::listeners(service, port, namespace) {
-                        let kind = ResourceType::Listener;
-                        found.push(Arc::new(resource(kind, &listener.name, &listener)));
-                    }
-                }
-            }
-            Arc::new(found)
-        };
-        Arc::clone(self.grpc.entry(namespace.to_owned()).or_insert_with(compile))
-    }
-}
-
-/// The endpoints of all services in one view. Those of services whose members did not change are taken over.
-fn endpoints(
-    intent: &Intent,
-    members: &BTreeMap<Name, Members>,
-    view: View,
-    before: Option<&World>,
-) -> BTreeMap<String, Arc<Resource>> {
-    let mut found = BTreeMap::new();
-    for (name, service) in &intent.services {
-        let Some(now) = members.get(name) else { continue };
-        let kept = before.filter(|before| {
-            let then = before.intent();
-            then.mesh.mtls == intent.mesh.mtls
-                && then.services.get(name) == Some(service)
-                && before.members.get(name) == Some(now)
-        });
-        for port in &service.ports {
-            let cluster = cluster_name(name, port.port);
-            let taken = kept.and_then(|before| before.endpoints.get(&view)?.get(&cluster));
-            let resource = taken.map(Arc::clone).unwrap_or_else(|| {
-                let assignment = assignment(&cluster, port, now, (view, intent.mesh.mtls));
-                Arc::new(resource(ResourceType::Endpoint, &cluster, &assignment))
-            });
-            found.insert(cluster, resource);
-        }
-    }
-    found
-}
-
-/// The endpoints that go with clusters of this flavor.
-fn view(flavor: &Flavor) -> View {
-    match flavor {
-        Flavor::Proxy(Certificates::Own) => View::Pillion,
-        Flavor::Proxy(_) => View::Envoy,
-        Flavor::Grpc(Some(_)) => View::GrpcTls,
-        Flavor::Grpc(None) | Flavor::Alone => View::Plain,
-    }
-}
-
 impl fmt::Debug for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("World")
-            .field("services", &self.members.len())
+            .field("services", &self.population.len())
             .field("registered", &self.registered.len())
-            .field("problems", &self.problems)
+            .field("problems", &self.problems())
             .finish_non_exhaustive()
     }
 }

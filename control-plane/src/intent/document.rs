@@ -61,7 +61,7 @@ impl fmt::Display for Place {
 }
 
 /// A good document.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Document {
     /// Where it stands.
     pub place: Place,
@@ -112,7 +112,7 @@ pub enum Object {
 }
 
 /// A place at which a document speaks of another object.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Reference {
     pub(crate) target: Referent,
     pub(crate) place: (u32, u32),
@@ -120,7 +120,7 @@ pub(crate) struct Reference {
 }
 
 /// What is spoken of.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Referent {
     Parent(ParentRef),
     Gateway(GatewayRef),

@@ -6,6 +6,7 @@ use super::assemble::Intent;
 use super::backend::BackendTarget;
 use super::decode::{At, Context, Object, any_text, dns_label, dns_name, text};
 use super::document::Object as Said;
+use super::http_route::HttpRoute;
 use super::meta::{Kind, Meta, Name};
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
@@ -86,7 +87,7 @@ pub(crate) fn permits(
         return true;
     }
     let start = Name::new(to.namespace.as_str(), "");
-    let there = intent.grants.range(start..).take_while(|(name, _)| name.namespace == to.namespace);
+    let there = intent.grants.since(&start).take_while(|(name, _)| name.namespace == to.namespace);
     there.map(|(_, grant)| grant).any(|grant| {
         let who = grant.from.iter().any(|from| {
             from.group == GATEWAY_API && from.kind == kind.as_str() && from.namespace == namespace
@@ -126,13 +127,8 @@ pub(crate) fn permits_backend(intent: &Intent, said: &Said, target: &BackendTarg
 pub(crate) fn enforce(intent: &mut Intent) {
     let mut routes = std::mem::take(&mut intent.routes);
     for route in routes.values_mut() {
-        let said = Said::Route(Arc::clone(route));
-        let refused = |target: &BackendTarget| !permits_backend(intent, &said, target);
-        if super::http_route::targets(route).any(refused) {
-            let changed = Arc::make_mut(route);
-            for target in super::http_route::targets_mut(changed) {
-                refuse(intent, &said, target);
-            }
+        if let Some(permitted) = permitted(intent, route) {
+            *route = permitted;
         }
     }
     intent.routes = routes;
@@ -147,6 +143,19 @@ pub(crate) fn enforce(intent: &mut Intent) {
     }
     intent.l4_routes = routes;
     enforce_certificates(intent);
+}
+
+/// What is left of a route without what leads to another namespace without a grant of it; `None` if that is all of it.
+pub(crate) fn permitted(intent: &Intent, route: &Arc<HttpRoute>) -> Option<Arc<HttpRoute>> {
+    let said = Said::Route(Arc::clone(route));
+    let refused = |target: &BackendTarget| !permits_backend(intent, &said, target);
+    super::http_route::targets(route).any(refused).then(|| {
+        let mut changed = route.as_ref().clone();
+        for target in super::http_route::targets_mut(&mut changed) {
+            refuse(intent, &said, target);
+        }
+        Arc::new(changed)
+    })
 }
 
 fn refuse(intent: &Intent, said: &Said, target: &mut BackendTarget) {

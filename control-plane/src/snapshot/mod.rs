@@ -9,7 +9,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use crate::map::Map;
 
 /// The resource types that the control plane serves, in the order in which one push sends them:
 /// what is referred to comes before what refers to it (Envoy, "xDS protocol, eventual
@@ -65,26 +67,34 @@ impl ResourceType {
 }
 
 /// The hash of a resource's content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Version(u64);
 
 impl Version {
     /// The version of these bytes.
     #[must_use]
     pub fn of(body: &[u8]) -> Self {
-        Self(xxhash_rust::xxh3::xxh3_64(body))
+        Self(xxh3_64(body))
     }
 
-    /// The version of several resources together: changes with every name and version in it.
+    /// The version of several resources together: changes with every name and version in it. Their order does not matter,
+    /// so that one that comes, goes or changes is [added](Self::with) or [taken out](Self::without) by itself.
     #[must_use]
     pub fn of_all<'a>(resources: impl IntoIterator<Item = &'a Resource>) -> Self {
-        let mut hash = Xxh3::new();
-        for resource in resources {
-            hash.update(resource.name.as_bytes());
-            hash.update(&[0]);
-            hash.update(&resource.version.0.to_le_bytes());
-        }
-        Self(hash.digest())
+        let all = resources.into_iter();
+        all.fold(Self::default(), |sum, resource| sum.with(&resource.name, resource.version))
+    }
+
+    /// The version with one resource more.
+    #[must_use]
+    pub fn with(self, name: &str, version: Self) -> Self {
+        Self(self.0.wrapping_add(xxh3_64_with_seed(name.as_bytes(), version.0)))
+    }
+
+    /// The version with one resource less.
+    #[must_use]
+    pub fn without(self, name: &str, version: Self) -> Self {
+        Self(self.0.wrapping_sub(xxh3_64_with_seed(name.as_bytes(), version.0)))
     }
 }
 
@@ -126,114 +136,74 @@ impl Resource {
 
 /// Everything that one node shall have.
 ///
-/// A set may stand on a shared one: thousands of sidecars share one base (clusters, endpoints, routes) and
-/// add the few resources that are theirs alone (their listeners). A resource of the set hides one of the same
-/// type and name in the base.
-#[derive(Clone, Debug, Default)]
+/// Copies share what they have in common: thousands of sidecars have the same clusters, endpoints and routes, and
+/// a copy of the set of these adds the few resources that are a sidecar's own (its listeners). Two sets that came from
+/// one another are compared in proportion to what differs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResourceSet {
-    base: Option<Arc<Self>>,
-    own: BTreeMap<ResourceType, BTreeMap<Arc<str>, Arc<Resource>>>,
+    /// In the order of [`ResourceType::ALL`].
+    kinds: [Map<Arc<str>, Arc<Resource>>; ResourceType::ALL.len()],
 }
 
 impl ResourceSet {
-    /// An empty set on a shared one. The base is not copied.
-    #[must_use]
-    pub fn on(base: Arc<Self>) -> Self {
-        Self { base: Some(base), own: BTreeMap::new() }
-    }
-
     /// Adds a resource, in place of an older one of the same type and name.
     pub fn insert(&mut self, resource: impl Into<Arc<Resource>>) {
         let resource = resource.into();
-        self.own.entry(resource.kind).or_default().insert(Arc::clone(&resource.name), resource);
+        self.kinds[resource.kind as usize].insert(Arc::clone(&resource.name), resource);
     }
 
-    /// Takes out a resource that this set adds; one of the same name in the base comes to light.
+    /// Takes out a resource.
     pub fn remove(&mut self, kind: ResourceType, name: &str) -> Option<Arc<Resource>> {
-        self.own.get_mut(&kind)?.remove(name)
+        self.kinds[kind as usize].remove(name)
     }
 
     /// The resource with this type and name.
     #[must_use]
     pub fn get(&self, kind: ResourceType, name: &str) -> Option<&Arc<Resource>> {
-        let own = self.own.get(&kind).and_then(|resources| resources.get(name));
-        own.or_else(|| self.base.as_deref().and_then(|base| base.get(kind, name)))
+        self.kinds[kind as usize].get(name)
     }
 
     /// All resources of a type, by name.
     pub fn of_type(&self, kind: ResourceType) -> impl Iterator<Item = &Arc<Resource>> {
-        let own = self.own.get(&kind).into_iter().flat_map(BTreeMap::values);
-        let base: Box<dyn Iterator<Item = &Arc<Resource>>> = match &self.base {
-            Some(base) => Box::new(base.of_type(kind)),
-            None => Box::new(std::iter::empty()),
-        };
-        Merged { own: own.peekable(), base: base.peekable() }
+        self.kinds[kind as usize].values()
     }
 
     /// All resources, in push order, then by name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        ResourceType::ALL.into_iter().flat_map(|kind| self.of_type(kind))
+        self.kinds.iter().flat_map(Map::values)
     }
 
     /// How many resources there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.iter().count()
+        self.kinds.iter().map(Map::len).sum()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.iter().next().is_none()
+        self.kinds.iter().all(Map::is_empty)
     }
 
     /// What has to be sent to someone who has this set so that he has `newer`, by type. Types without a
     /// difference are left out.
     #[must_use]
     pub fn diff(&self, newer: &Self) -> BTreeMap<ResourceType, Diff> {
-        let mut found = BTreeMap::new();
-        let same_base = match (&self.base, &newer.base) {
-            (Some(left), Some(right)) => Arc::ptr_eq(left, right),
-            (None, None) => true,
-            _ => false,
-        };
-        for kind in ResourceType::ALL {
-            // Of two sets on one base only what they add can differ, unless it hides something.
-            let diff = if same_base && self.base.is_some() {
-                self.diff_of_own(newer, kind)
-            } else {
-                Diff::between(self.of_type(kind), newer.of_type(kind))
-            };
-            if !diff.is_empty() {
-                found.insert(kind, diff);
+        let diff = |kind| (kind, self.diff_of(newer, kind));
+        ResourceType::ALL.into_iter().map(diff).filter(|(_, diff)| !diff.is_empty()).collect()
+    }
+
+    fn diff_of(&self, newer: &Self, kind: ResourceType) -> Diff {
+        let mut diff = Diff::default();
+        for change in self.kinds[kind as usize].diff(&newer.kinds[kind as usize]) {
+            match change.after {
+                Some(resource) => diff.changed.push(Arc::clone(resource)),
+                None => diff.removed.push(Arc::clone(change.key)),
             }
         }
-        found
-    }
-
-    fn diff_of_own(&self, newer: &Self, kind: ResourceType) -> Diff {
-        let names = |set: &Self| -> Vec<Arc<str>> {
-            set.own.get(&kind).into_iter().flat_map(BTreeMap::keys).map(Arc::clone).collect()
-        };
-        let mut touched = names(self);
-        touched.append(&mut names(newer));
-        touched.sort();
-        touched.dedup();
-        let pick = |set: &Self| -> Vec<Arc<Resource>> {
-            touched.iter().filter_map(|name| set.get(kind, name).map(Arc::clone)).collect()
-        };
-        Diff::between(pick(self).iter(), pick(newer).iter())
+        diff
     }
 }
-
-/// Two sets are equal if they hold the same resources, whatever stands in their bases.
-impl PartialEq for ResourceSet {
-    fn eq(&self, other: &Self) -> bool {
-        self.iter().eq(other.iter())
-    }
-}
-
-impl Eq for ResourceSet {}
 
 /// What changed of one resource type.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -250,63 +220,17 @@ impl Diff {
     pub fn is_empty(&self) -> bool {
         self.changed.is_empty() && self.removed.is_empty()
     }
-
-    /// Compares two runs of resources, each by name.
-    fn between<'a>(
-        older: impl Iterator<Item = &'a Arc<Resource>>,
-        newer: impl Iterator<Item = &'a Arc<Resource>>,
-    ) -> Self {
-        let mut diff = Self::default();
-        let mut older = older.peekable();
-        for resource in newer {
-            while let Some(gone) = older.next_if(|old| old.name < resource.name) {
-                diff.removed.push(Arc::clone(&gone.name));
-            }
-            match older.next_if(|old| old.name == resource.name) {
-                Some(old) if Arc::ptr_eq(old, resource) || old.version == resource.version => {}
-                _ => diff.changed.push(Arc::clone(resource)),
-            }
-        }
-        diff.removed.extend(older.map(|gone| Arc::clone(&gone.name)));
-        diff
-    }
 }
 
-/// Two runs by name as one; of two resources with one name, the own one.
-struct Merged<O: Iterator, B: Iterator> {
-    own: std::iter::Peekable<O>,
-    base: std::iter::Peekable<B>,
-}
-
-impl<'a, O, B> Iterator for Merged<O, B>
-where
-    O: Iterator<Item = &'a Arc<Resource>>,
-    B: Iterator<Item = &'a Arc<Resource>>,
-{
-    type Item = &'a Arc<Resource>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (Some(own), Some(base)) = (self.own.peek(), self.base.peek()) else {
-            return self.own.next().or_else(|| self.base.next());
-        };
-        match own.name.cmp(&base.name) {
-            std::cmp::Ordering::Less => self.own.next(),
-            std::cmp::Ordering::Greater => self.base.next(),
-            std::cmp::Ordering::Equal => {
-                self.base.next();
-                self.own.next()
-            }
-        }
-    }
-}
-
-impl FromIterator<Resource> for ResourceSet {
-    fn from_iter<I: IntoIterator<Item = Resource>>(resources: I) -> Self {
-        let mut set = Self::default();
+/// Of two resources of one type and name, the last.
+impl<R: Into<Arc<Resource>>> FromIterator<R> for ResourceSet {
+    fn from_iter<I: IntoIterator<Item = R>>(resources: I) -> Self {
+        let mut kinds = ResourceType::ALL.map(|_| BTreeMap::<Arc<str>, Arc<Resource>>::new());
         for resource in resources {
-            set.insert(resource);
+            let resource = resource.into();
+            kinds[resource.kind as usize].insert(Arc::clone(&resource.name), resource);
         }
-        set
+        Self { kinds: kinds.map(Map::from) }
     }
 }
 

@@ -16,6 +16,9 @@ fn the_version_of_a_set_depends_on_names_and_content() {
     let same_body = Resource::new(ResourceType::Cluster, "b", "one");
     assert_ne!(Version::of_all([&one]), Version::of_all([&same_body]));
     assert_ne!(Version::of_all([&one]), Version::of_all([&one, &same_body]));
+    let both = Version::of_all([&same_body, &one]);
+    assert_eq!(both, Version::of_all([&one, &same_body]));
+    assert_eq!(both.without("b", same_body.version), Version::of_all([&one]));
 }
 
 #[test]
@@ -41,10 +44,10 @@ fn set(of: &[(ResourceType, &str, &str)]) -> ResourceSet {
 }
 
 #[test]
-fn a_set_hides_what_its_base_has_under_the_same_name() {
+fn a_copy_has_its_own_in_place_of_what_it_shares() {
     use ResourceType::Cluster;
-    let base = Arc::new(set(&[(Cluster, "a", "1"), (Cluster, "c", "1"), (Cluster, "d", "1")]));
-    let mut on = ResourceSet::on(Arc::clone(&base));
+    let base = set(&[(Cluster, "a", "1"), (Cluster, "c", "1"), (Cluster, "d", "1")]);
+    let mut on = base.clone();
     on.insert(Resource::new(Cluster, "b", "2"));
     on.insert(Resource::new(Cluster, "c", "2"));
     let all: Vec<_> = on.of_type(Cluster).map(|r| (&*r.name, &r.body[..])).collect();
@@ -55,6 +58,7 @@ fn a_set_hides_what_its_base_has_under_the_same_name() {
         set(&[(Cluster, "a", "1"), (Cluster, "b", "2"), (Cluster, "c", "2"), (Cluster, "d", "1")]);
     assert_eq!(on, flat);
     assert!(on.diff(&flat).is_empty());
+    assert_eq!(base.get(Cluster, "c").unwrap().body, "1");
 }
 
 #[test]
@@ -72,13 +76,12 @@ fn a_diff_names_what_changed_and_what_is_gone() {
 }
 
 #[test]
-fn a_diff_on_one_base_sees_what_was_hidden_come_back() {
+fn a_diff_of_copies_sees_what_each_has_of_its_own() {
     use ResourceType::Cluster;
-    let base = Arc::new(set(&[(Cluster, "a", "1"), (Cluster, "b", "1")]));
-    let mut older = ResourceSet::on(Arc::clone(&base));
+    let newer = set(&[(Cluster, "a", "1"), (Cluster, "b", "1")]);
+    let mut older = newer.clone();
     older.insert(Resource::new(Cluster, "a", "mine"));
     older.insert(Resource::new(Cluster, "x", "mine"));
-    let newer = ResourceSet::on(base);
     let diff = older.diff(&newer);
     assert_eq!(diff[&Cluster].changed[0].body, "1");
     assert_eq!(diff[&Cluster].removed, ["x".into()]);

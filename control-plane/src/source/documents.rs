@@ -1,40 +1,52 @@
 //! What a source says, before it is put together with what other sources say.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use super::kubernetes::{Subject, View};
-use crate::intent::{Document, Parsed, Problem, assemble};
+use crate::intent::{Assembly, Document, Parsed, Problem, Sheet, Sheets};
 
 /// The documents of a source, and what is wrong with the others.
 #[derive(Debug, Clone, Default)]
 pub struct Documents {
-    /// The good ones.
-    pub good: Arc<Vec<Document>>,
-    /// What is wrong.
-    pub problems: Arc<Vec<Problem>>,
+    /// By where they come from.
+    pub sheets: Sheets,
 }
 
 impl Documents {
-    pub(crate) fn new(good: Vec<Document>, problems: Vec<Problem>) -> Self {
-        Self { good: Arc::new(good), problems: Arc::new(problems) }
+    /// The documents of something that is not a file.
+    pub(crate) fn new(documents: Vec<Document>, problems: Vec<Problem>) -> Self {
+        // The name of no file.
+        let source = PathBuf::from("\0");
+        let sheet = Arc::new(Sheet { documents, problems });
+        Self { sheets: [(source, sheet)].into_iter().collect() }
+    }
+
+    /// The good ones.
+    pub fn good(&self) -> impl Iterator<Item = &Document> {
+        self.sheets.values().flat_map(|sheet| &sheet.documents)
+    }
+
+    /// What is wrong.
+    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.sheets.values().flat_map(|sheet| &sheet.problems)
     }
 
     /// The intent of these documents alone.
     #[must_use]
     pub fn assemble(self) -> Parsed {
-        assemble(Arc::unwrap_or_clone(self.good), Arc::unwrap_or_clone(self.problems))
+        Parsed::clone(Assembly::new(self.sheets).parsed())
     }
 
-    fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.good, &other.good) && Arc::ptr_eq(&self.problems, &other.problems)
-    }
-
-    fn and(&self, other: &Self) -> Parsed {
-        let good = self.good.iter().chain(other.good.iter()).cloned().collect();
-        let problems = self.problems.iter().chain(other.problems.iter()).cloned().collect();
-        assemble(good, problems)
+    /// These, and those of another source.
+    fn and(&self, other: &Self) -> Sheets {
+        let mut sheets = self.sheets.clone();
+        for (source, sheet) in &other.sheets {
+            sheets.insert(source.clone(), Arc::clone(sheet));
+        }
+        sheets
     }
 }
 
@@ -59,7 +71,8 @@ pub fn combine(
     let mut files = files.unwrap_or(nothing);
     let mut of_files = files.borrow_and_update().clone();
     let mut view = cluster.borrow_and_update().clone();
-    let first = Arc::new(of_files.and(&view.documents));
+    let mut assembly = Assembly::new(of_files.and(&view.documents));
+    let first = Arc::clone(assembly.parsed());
     let (intents, intents_out) = watch::channel(Arc::clone(&first));
     let (all, all_out) =
         watch::channel(Combined { parsed: first, subjects: Arc::clone(&view.subjects) });
@@ -73,13 +86,13 @@ pub fn combine(
             }
             let files_now = files.borrow_and_update().clone();
             let view_now = cluster.borrow_and_update().clone();
-            let same = files_now.is_same(&of_files) && view_now.documents.is_same(&view.documents);
+            let same = files_now.sheets == of_files.sheets
+                && view_now.documents.sheets == view.documents.sheets;
             (of_files, view) = (files_now, view_now);
-            let parsed = if same {
-                Arc::clone(&intents.borrow())
-            } else {
-                Arc::new(of_files.and(&view.documents))
-            };
+            if !same {
+                assembly = assembly.update(of_files.and(&view.documents));
+            }
+            let parsed = Arc::clone(assembly.parsed());
             all.send_replace(Combined {
                 parsed: Arc::clone(&parsed),
                 subjects: Arc::clone(&view.subjects),

@@ -4,21 +4,25 @@
 //! was, one that is deleted goes. A folder that cannot be read deletes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::ffi::OsString;
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Documents;
-use crate::intent::{Document, ObjectId, Parsed, Problem, Severity, read};
+use crate::intent::{Document, ObjectId, Parsed, Problem, Severity, Sheet, Sheets, read};
 
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 16 << 20;
 /// Deepest folder below the one that is named.
 const MAX_DEPTH: usize = 8;
+/// The name of no file, for what is said of the root.
+const NO_FILE: &str = "\0";
 /// A file that was changed so shortly before it was read may change again within the same tick of the clock.
 const FRESH: Duration = Duration::from_secs(2);
 
@@ -26,10 +30,14 @@ const FRESH: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Files {
     root: PathBuf,
-    known: BTreeMap<PathBuf, Known>,
-    root_problem: Option<Problem>,
+    /// By path, whose parts are not looked at to find it.
+    known: BTreeMap<OsString, Known>,
+    /// What is in them, and what is wrong with the root.
+    sheets: Sheets,
     loaded: bool,
     unsettled: bool,
+    /// Each file has one name only, so that what is written to it is noticed under that name.
+    is_plain: bool,
 }
 
 /// One file as it was last read.
@@ -39,10 +47,17 @@ struct Known {
     /// While the file looks so from outside, it need not be read again.
     stamp: Option<Stamp>,
     /// Good documents, and the last good version of those that are bad now.
-    documents: Vec<Document>,
-    problems: Vec<Problem>,
+    sheet: Arc<Sheet>,
     /// It was found empty once: perhaps someone is about to write it.
     emptied: bool,
+}
+
+/// What is in a folder, or the one file.
+struct Listing {
+    /// By path.
+    files: Vec<(OsString, Metadata)>,
+    problem: Option<Problem>,
+    is_plain: bool,
 }
 
 /// What a file looks like from outside. Writing to it, or putting another one in its place, changes that.
@@ -54,9 +69,8 @@ struct Stamp {
 }
 
 impl Stamp {
-    /// None: it is not there, or it was changed just now.
-    fn of(path: &Path) -> Option<Self> {
-        let metadata = fs::metadata(path).ok()?;
+    /// None: it was changed just now.
+    fn of(metadata: &Metadata) -> Option<Self> {
         let changed = (metadata.ctime(), metadata.ctime_nsec());
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(changed.0.try_into().ok()?);
         // One of the future tells nothing.
@@ -74,9 +88,10 @@ impl Files {
         Self {
             root: root.into(),
             known: BTreeMap::new(),
-            root_problem: None,
+            sheets: Sheets::default(),
             loaded: false,
             unsettled: false,
+            is_plain: false,
         }
     }
 
@@ -90,23 +105,78 @@ impl Files {
         let mut changed = !self.loaded;
         (self.loaded, self.unsettled) = (true, false);
         match list(&self.root) {
-            Ok((files, problem)) => {
-                changed |= self.root_problem != problem;
-                self.root_problem = problem;
-                let before = self.known.len();
-                self.known.retain(|path, _| files.contains(path));
-                changed |= self.known.len() != before;
-                for path in files {
-                    changed |= self.reload_file(&path);
+            Ok(Listing { files, problem, is_plain }) => {
+                self.is_plain = is_plain;
+                changed |= self.note(problem);
+                let is_there = |path: &OsString| files.binary_search_by(|(one, _)| one.cmp(path));
+                let gone = self.known.keys().filter(|path| is_there(path).is_err());
+                for path in gone.cloned().collect::<Vec<_>>() {
+                    changed |= self.forget(path.as_ref());
+                }
+                for (path, metadata) in files {
+                    changed |= self.reload_file(path.as_ref(), &metadata);
                 }
             }
             Err(error) => {
-                let problem = self.unreadable(&error);
-                changed |= self.root_problem.as_ref() != Some(&problem);
-                self.root_problem = Some(problem);
+                self.is_plain = false;
+                changed |= self.note(Some(self.unreadable(&error)));
             }
         }
         changed.then(|| self.documents())
+    }
+
+    /// The same after something happened to these paths and to nothing else. Where that could mean more than the files of
+    /// these names, everything is looked at.
+    pub fn reload_paths(&mut self, paths: &BTreeSet<PathBuf>) -> Option<Documents> {
+        let certain =
+            self.is_plain && !self.unsettled && !self.sheets.contains_key(&self.root.join(NO_FILE));
+        let found: Option<Vec<_>> = paths.iter().map(|path| self.look(path)).collect();
+        let Some(found) = found.filter(|_| certain) else { return self.reload_documents() };
+        let mut changed = false;
+        for (path, metadata) in found.into_iter().flatten() {
+            changed |= match metadata {
+                Some(metadata) => self.reload_file(&path, &metadata),
+                None => self.forget(&path),
+            };
+        }
+        if self.known.is_empty() {
+            return self.reload_documents();
+        }
+        changed.then(|| self.documents())
+    }
+
+    /// The file of this name if it counts, and what it looks like if it is there. `None`: more than a file may have
+    /// changed.
+    fn look(&self, path: &Path) -> Option<Option<(PathBuf, Option<Metadata>)>> {
+        let below = match path.strip_prefix(&self.root) {
+            Ok(below) => below,
+            // Notices name files in full.
+            Err(_) => path.strip_prefix(std::path::absolute(&self.root).ok()?).ok()?,
+        };
+        let mut names = below.components().map(|part| part.as_os_str().to_string_lossy());
+        let depth = names.clone().count();
+        if depth == 0 || depth > MAX_DEPTH {
+            return None;
+        }
+        if names.any(|name| name.starts_with('.')) {
+            return Some(None);
+        }
+        let path = self.root.join(below);
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) if !metadata.is_file() || metadata.nlink() > 1 => None,
+            Ok(metadata) => Some(is_yaml(&path).then_some((path, Some(metadata)))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if self.known.contains_key(path.as_os_str()) {
+                    return Some(Some((path, None)));
+                }
+                let below = path.join("").into_os_string();
+                let was_folder = self.known.range(below..).next();
+                let was_folder =
+                    was_folder.is_some_and(|(next, _)| Path::new(next).starts_with(&path));
+                if was_folder { None } else { Some(None) }
+            }
+            Err(_) => None,
+        }
     }
 
     /// Whether a file looked as if someone is in the middle of writing it, so that it is worth another look
@@ -128,30 +198,37 @@ impl Files {
         Problem::of_file(Severity::Error, &self.root.display().to_string(), message)
     }
 
-    fn reload_file(&mut self, path: &Path) -> bool {
-        let name = path.display().to_string();
-        let known = self.known.entry(path.to_owned()).or_default();
+    fn reload_file(&mut self, path: &Path, metadata: &Metadata) -> bool {
         // Taken before the file is read: what changes meanwhile is found the next time.
-        let stamp = Stamp::of(path);
-        if stamp.is_some() && known.stamp == stamp {
+        let stamp = Stamp::of(metadata);
+        if stamp.is_some()
+            && self.known.get(path.as_os_str()).is_some_and(|known| known.stamp == stamp)
+        {
             return false;
         }
+        let known = self.known.entry(path.into()).or_default();
         known.stamp = None;
-        let content = match content(path) {
+        let name = path.display().to_string();
+        let content = match content(path, metadata) {
             Ok(content) => content,
             Err(error) => {
                 let mut message = format!("cannot be read: {error}");
-                if !known.documents.is_empty() {
+                if !known.sheet.documents.is_empty() {
                     message.push_str("; what was read before stays in force");
                 }
                 let problems = vec![Problem::of_file(Severity::Error, &name, message)];
-                let changed = known.problems != problems;
+                let changed = known.sheet.problems != problems;
                 // It must be read again even if it comes back as it was.
-                (known.problems, known.hash) = (problems, 0);
+                known.hash = 0;
+                if changed {
+                    let documents = known.sheet.documents.clone();
+                    known.sheet = Arc::new(Sheet { documents, problems });
+                    self.sheets.insert(path.to_owned(), Arc::clone(&known.sheet));
+                }
                 return changed;
             }
         };
-        if content.is_empty() && !known.documents.is_empty() && !known.emptied {
+        if content.is_empty() && !known.sheet.documents.is_empty() && !known.emptied {
             // Many a program empties a file before it writes it.
             (known.emptied, self.unsettled) = (true, true);
             return false;
@@ -162,15 +239,29 @@ impl Files {
         if known.hash == hash {
             return false;
         }
-        *known = Known { stamp, ..replace(known, &name, &content, hash) };
+        known.hash = hash;
+        known.sheet = Arc::new(replace(&known.sheet, &name, &content));
+        self.sheets.insert(path.to_owned(), Arc::clone(&known.sheet));
         true
     }
 
+    /// The file is gone.
+    fn forget(&mut self, path: &Path) -> bool {
+        self.sheets.remove(path);
+        self.known.remove(path.as_os_str()).is_some()
+    }
+
+    /// What is wrong with the root itself; whether that is news.
+    fn note(&mut self, problem: Option<Problem>) -> bool {
+        let place = self.root.join(NO_FILE);
+        let Some(problem) = problem else { return self.sheets.remove(&place).is_some() };
+        let sheet = Sheet { problems: vec![problem], ..Sheet::default() };
+        let before = self.sheets.insert(place, Arc::new(sheet.clone()));
+        before.is_none_or(|before| *before != sheet)
+    }
+
     fn documents(&self) -> Documents {
-        let documents = self.known.values().flat_map(|known| known.documents.iter().cloned());
-        let problems = self.known.values().flat_map(|known| known.problems.iter().cloned());
-        let problems = problems.chain(self.root_problem.clone());
-        Documents::new(documents.collect(), problems.collect())
+        Documents { sheets: self.sheets.clone() }
     }
 }
 
@@ -182,7 +273,7 @@ pub fn load(path: &Path) -> Parsed {
 }
 
 /// The new version of a file, with the last good version of what is bad in it.
-fn replace(before: &Known, name: &str, content: &str, hash: u64) -> Known {
+fn replace(before: &Sheet, name: &str, content: &str) -> Sheet {
     let found = read(name, content);
     let present: BTreeSet<&ObjectId> =
         found.documents.iter().map(|document| &document.id).collect();
@@ -203,11 +294,11 @@ fn replace(before: &Known, name: &str, content: &str, hash: u64) -> Known {
     };
     let problems = found.problems.iter().cloned().chain(kept.iter().map(note)).collect();
     let documents = found.documents.iter().cloned().chain(kept).collect();
-    Known { hash, stamp: None, documents, problems, emptied: false }
+    Sheet { documents, problems }
 }
 
-fn content(path: &Path) -> io::Result<String> {
-    let size = fs::metadata(path)?.len();
+fn content(path: &Path, metadata: &Metadata) -> io::Result<String> {
+    let size = metadata.len();
     if size > MAX_FILE {
         let message = format!("it has {size} bytes, more than {MAX_FILE}");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
@@ -216,12 +307,14 @@ fn content(path: &Path) -> io::Result<String> {
 }
 
 /// The files of a folder, or the one file, and what is odd about the folder.
-fn list(root: &Path) -> io::Result<(BTreeSet<PathBuf>, Option<Problem>)> {
-    let mut found = BTreeSet::new();
-    if !fs::metadata(root)?.is_dir() {
-        found.insert(root.to_owned());
-        return Ok((found, None));
+fn list(root: &Path) -> io::Result<Listing> {
+    let mut files = Vec::new();
+    let metadata = fs::metadata(root)?;
+    if !metadata.is_dir() {
+        files.push((root.into(), metadata));
+        return Ok(Listing { files, problem: None, is_plain: false });
     }
+    let mut is_plain = true;
     let mut folders = vec![(root.to_owned(), 0)];
     while let Some((folder, depth)) = folders.pop() {
         for entry in fs::read_dir(&folder)? {
@@ -231,20 +324,27 @@ fn list(root: &Path) -> io::Result<(BTreeSet<PathBuf>, Option<Problem>)> {
                 continue;
             }
             let path = entry.path();
+            let kind = entry.file_type()?;
+            is_plain &= !kind.is_symlink();
+            if kind.is_file() && !is_yaml(&path) {
+                continue;
+            }
             // Links are followed; one that leads nowhere is as good as deleted.
             let Ok(metadata) = fs::metadata(&path) else { continue };
             if metadata.is_dir() && depth < MAX_DEPTH {
                 folders.push((path, depth + 1));
             } else if metadata.is_file() && is_yaml(&path) {
-                found.insert(path);
+                is_plain &= metadata.nlink() == 1;
+                files.push((path.into_os_string(), metadata));
             }
         }
     }
+    files.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
     let nothing = "there is no .yaml, .yml or .json file in this folder";
-    let problem = found
+    let problem = files
         .is_empty()
         .then(|| Problem::of_file(Severity::Warning, &root.display().to_string(), nothing));
-    Ok((found, problem))
+    Ok(Listing { files, problem, is_plain })
 }
 
 fn is_yaml(path: &Path) -> bool {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::intent::{Locality, Name, Workload};
+use crate::map::Map;
 
 /// How long a lease lives without being renewed. Sidecars renew at a third of it.
 pub const LEASE_TTL: Duration = Duration::from_secs(10);
@@ -23,6 +24,8 @@ pub const MAX_WORKLOADS: usize = 100_000;
 pub struct Registry {
     lease_ttl: Duration,
     workloads: BTreeMap<Name, Registered>,
+    /// The same for others, without leases.
+    shown: Map<Name, Arc<Workload>>,
     names: HashMap<String, Name>,
 }
 
@@ -63,7 +66,7 @@ impl Registry {
     /// An empty registry whose leases live for `lease_ttl`.
     #[must_use]
     pub fn new(lease_ttl: Duration) -> Self {
-        Self { lease_ttl, workloads: BTreeMap::new(), names: HashMap::new() }
+        Self { lease_ttl, workloads: BTreeMap::new(), shown: Map::new(), names: HashMap::new() }
     }
 
     /// Takes in the records of an earlier run, each alive for one full lease from `now`. Returns the
@@ -112,6 +115,7 @@ impl Registry {
         let mut workload = Workload::clone(&registered.workload);
         workload.ready = ready;
         registered.workload = Arc::new(workload);
+        self.shown.insert(registered.workload.name.clone(), Arc::clone(&registered.workload));
         Some(Some(put(&registered.workload, lease)))
     }
 
@@ -119,6 +123,7 @@ impl Registry {
     pub fn deregister(&mut self, lease: &str) -> Option<Change> {
         let name = self.names.remove(lease)?;
         self.workloads.remove(&name)?;
+        self.shown.remove(&name);
         Some(Change::Delete { id: name.to_string() })
     }
 
@@ -153,9 +158,8 @@ impl Registry {
 
     /// All workloads, ready or not.
     #[must_use]
-    pub fn workloads(&self) -> BTreeMap<Name, Arc<Workload>> {
-        let entry = |(name, r): (&Name, &Registered)| (name.clone(), Arc::clone(&r.workload));
-        self.workloads.iter().map(entry).collect()
+    pub fn workloads(&self) -> Map<Name, Arc<Workload>> {
+        self.shown.clone()
     }
 
     fn insert(&mut self, now: Instant, workload: Arc<Workload>, lease: String) {
@@ -164,6 +168,7 @@ impl Registry {
             self.names.remove(&replaced.lease);
         }
         self.names.insert(lease.clone(), name.clone());
+        self.shown.insert(name.clone(), Arc::clone(&workload));
         let expires = now + self.lease_ttl;
         self.workloads.insert(name, Registered { workload, lease, expires });
     }

@@ -3,6 +3,7 @@
 //! The operating system's notices make it quick; a slow poll finds what they miss (network file systems,
 //! links to folders that are swapped as a whole, a path that does not exist yet).
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 
 use super::Documents;
 use super::files::Files;
-use crate::intent::Parsed;
+use crate::intent::{Assembly, Parsed};
 
 /// Quiet time after a notice before the files are read: programs write in several steps.
 const QUIET: Duration = Duration::from_millis(50);
@@ -32,7 +33,11 @@ const POLL: Duration = Duration::from_secs(2);
 /// # Errors
 /// No thread could be started. A path that cannot be read is a problem in [`Parsed`], not an error.
 pub fn watch(path: impl Into<PathBuf>) -> io::Result<watch::Receiver<Arc<Parsed>>> {
-    watch_as(path.into(), |documents| Arc::new(documents.assemble()))
+    let mut assembly = Assembly::default();
+    watch_as(path.into(), move |documents| {
+        assembly = assembly.update(documents.sheets);
+        Arc::clone(assembly.parsed())
+    })
 }
 
 /// The same, before the documents are put together with those of other sources.
@@ -45,13 +50,17 @@ pub fn watch_documents(path: impl Into<PathBuf>) -> io::Result<watch::Receiver<D
 
 fn watch_as<T: Send + Sync + 'static>(
     path: PathBuf,
-    form: impl Fn(Documents) -> T + Send + 'static,
+    mut form: impl FnMut(Documents) -> T + Send + 'static,
 ) -> io::Result<watch::Receiver<T>> {
     let mut files = Files::new(&path);
     let first = files.reload_documents().unwrap_or_default();
     let (sender, receiver) = watch::channel(form(first));
-    let send = move |files: &mut Files| {
-        if let Some(documents) = files.reload_documents() {
+    let send = move |files: &mut Files, notice: Notice| {
+        let documents = match notice {
+            Notice::Anything => files.reload_documents(),
+            Notice::Paths(paths) => files.reload_paths(&paths),
+        };
+        if let Some(documents) = documents {
             // Whoever listens gets the newest; whoever does not will see `is_closed`.
             sender.send_replace(form(documents));
         }
@@ -63,43 +72,90 @@ fn watch_as<T: Send + Sync + 'static>(
     Ok(receiver)
 }
 
-/// `send` says whether somebody still listens.
-fn follow(path: &Path, files: &mut Files, send: impl Fn(&mut Files) -> bool) {
-    let (notices, notified) = mpsc::channel();
-    let mut watcher = None;
-    loop {
-        if watcher.is_none() {
-            watcher = start_watcher(path, notices.clone());
-            // Between the last look and the watcher's start something may have changed.
-            if watcher.is_some() && !send(files) {
-                return;
+/// What may have changed.
+#[derive(Debug)]
+enum Notice {
+    /// What is at these paths.
+    Paths(BTreeSet<PathBuf>),
+    /// It is not known what.
+    Anything,
+}
+
+impl Notice {
+    fn of(event: notify::Result<Event>) -> Option<Self> {
+        // Errors are notices too: something happened that was not understood.
+        let Ok(event) = event else { return Some(Self::Anything) };
+        if !is_change(&event.kind) {
+            return None;
+        }
+        let is_certain = !event.need_rescan() && !event.paths.is_empty();
+        let paths = event.paths.into_iter().collect();
+        Some(if is_certain { Self::Paths(paths) } else { Self::Anything })
+    }
+
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Paths(mut paths), Self::Paths(mut more)) => {
+                paths.append(&mut more);
+                Self::Paths(paths)
             }
-        }
-        let patience = if files.is_unsettled() { SETTLE } else { POLL };
-        match notified.recv_timeout(patience) {
-            Ok(()) => wait_for_quiet(&notified),
-            Err(RecvTimeoutError::Timeout) => {}
-            // This function holds a sender itself.
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-        if !send(files) {
-            return;
+            _ => Self::Anything,
         }
     }
 }
 
-fn wait_for_quiet(notified: &Receiver<()>) {
+/// `send` says whether somebody still listens.
+fn follow(path: &Path, files: &mut Files, mut send: impl FnMut(&mut Files, Notice) -> bool) {
+    let (notices, notified) = mpsc::channel();
+    let mut watcher = None;
+    let mut looked = Instant::now();
+    loop {
+        if watcher.is_none() {
+            watcher = start_watcher(path, notices.clone());
+            // Between the last look and the watcher's start something may have changed.
+            if watcher.is_some() && !send(files, Notice::Anything) {
+                return;
+            }
+        }
+        let patience = if files.is_unsettled() { SETTLE } else { POLL };
+        let mut notice = match notified.recv_timeout(patience.saturating_sub(looked.elapsed())) {
+            Ok(notice) => wait_for_quiet(&notified, notice),
+            Err(RecvTimeoutError::Timeout) => Notice::Anything,
+            // This function holds a sender itself.
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        // What notices miss is found however many of them there are.
+        if looked.elapsed() >= POLL {
+            notice = Notice::Anything;
+        }
+        let everything = matches!(notice, Notice::Anything);
+        if !send(files, notice) {
+            return;
+        }
+        if everything {
+            looked = Instant::now();
+        }
+    }
+}
+
+fn wait_for_quiet(notified: &Receiver<Notice>, first: Notice) -> Notice {
     let deadline = Instant::now() + MAX_WAIT;
-    while notified.recv_timeout(QUIET).is_ok() && Instant::now() < deadline {}
+    let mut all = first;
+    while let Ok(notice) = notified.recv_timeout(QUIET) {
+        all = all.and(notice);
+        if Instant::now() >= deadline {
+            break;
+        }
+    }
+    all
 }
 
 /// `None` if the path cannot be watched now; the poll goes on, and tries again.
-fn start_watcher(path: &Path, notices: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
+fn start_watcher(path: &Path, notices: mpsc::Sender<Notice>) -> Option<RecommendedWatcher> {
     let handler = move |event: notify::Result<Event>| {
-        // Errors are notices too: something happened that was not understood.
-        if event.as_ref().map_or(true, |event| is_change(&event.kind)) {
+        if let Some(notice) = Notice::of(event) {
             // Nobody listens any more: the thread is ending.
-            let _ = notices.send(());
+            let _ = notices.send(notice);
         }
     };
     let mut watcher = notify::recommended_watcher(handler).ok()?;

@@ -16,7 +16,7 @@ mod subscription;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::snapshot::{Resource, ResourceSet, ResourceType, Version};
+use crate::snapshot::{Diff, Resource, ResourceSet, ResourceType, Version};
 use subscription::Subscription;
 
 /// Most resource names that one stream may subscribe of one type.
@@ -187,15 +187,17 @@ impl Session {
 
     /// Takes the newest resources of the stream's node.
     pub fn on_set(&mut self, set: Arc<ResourceSet>) {
-        if Arc::ptr_eq(&set, &self.target) || *set == *self.target {
+        let news = self.target.diff(&set);
+        if news.is_empty() {
             return;
         }
-        self.hold_removed(&set);
+        self.hold_removed(&set, news.get(&ResourceType::Cluster));
         self.target = set;
         self.idle = false;
         self.waited = false;
-        for subscription in &mut self.types {
-            subscription.dirty = true;
+        for (kind, diff) in &news {
+            let changed = diff.changed.iter().map(|resource| &resource.name);
+            self.types[*kind as usize].touch(changed.chain(&diff.removed));
         }
     }
 
@@ -256,7 +258,7 @@ impl Session {
             Dialect::StateOfTheWorld => diff::state_of_the_world(subscription, &visible),
             Dialect::Delta => diff::delta(subscription, &visible),
         };
-        let version = diff::version(subscription, &visible);
+        let version = diff::version(subscription, &visible, self.dialect);
         let Some(changes) = changes else {
             subscription.is_current(version);
             return None;
@@ -301,27 +303,25 @@ impl Session {
     }
 
     /// First phase of make before break: what the client uses and the new set lacks is kept.
-    fn hold_removed(&mut self, new: &ResourceSet) {
+    fn hold_removed(&mut self, new: &ResourceSet, clusters: Option<&Diff>) {
         for kind in [ResourceType::Cluster, ResourceType::Endpoint] {
-            let gone: Vec<Arc<str>> = self
+            let back: Vec<Arc<str>> = self
                 .held
                 .of_type(kind)
                 .filter(|r| new.get(kind, &r.name).is_some())
                 .map(|r| Arc::clone(&r.name))
                 .collect();
-            for name in gone {
+            for name in back {
                 self.held.remove(kind, &name);
             }
         }
         if !ROUTING.iter().any(|kind| self.types[*kind as usize].is_active()) {
             return;
         }
-        for cluster in self.target.of_type(ResourceType::Cluster) {
-            let name = &cluster.name;
+        for name in clusters.into_iter().flat_map(|diff| &diff.removed) {
+            let cluster = self.target.get(ResourceType::Cluster, name);
             let used = self.types[ResourceType::Cluster as usize].holds(name);
-            if !used || new.get(ResourceType::Cluster, name).is_some() {
-                continue;
-            }
+            let Some(cluster) = cluster.filter(|_| used) else { continue };
             self.held.insert(Arc::clone(cluster));
             let endpoints = self.target.get(ResourceType::Endpoint, name);
             if let Some(endpoints) = endpoints
@@ -331,7 +331,7 @@ impl Session {
             }
         }
         if self.held.len() > MAX_HELD {
-            self.held = ResourceSet::default();
+            self.let_go();
         }
     }
 
@@ -341,11 +341,15 @@ impl Session {
         if self.held.is_empty() || !settled {
             return false;
         }
-        self.held = ResourceSet::default();
-        for kind in [ResourceType::Cluster, ResourceType::Endpoint] {
-            self.types[kind as usize].dirty = true;
-        }
+        self.let_go();
         true
+    }
+
+    fn let_go(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        for kind in [ResourceType::Cluster, ResourceType::Endpoint] {
+            self.types[kind as usize].touch(held.of_type(kind).map(|resource| &resource.name));
+        }
     }
 }
 

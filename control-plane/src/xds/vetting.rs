@@ -48,11 +48,12 @@ impl Vetting {
         Self { validator, verdicts: Mutex::default() }
     }
 
-    /// `new` without what would be refused. Of a refused resource, the version in `previous` stays.
+    /// `new` without what would be refused. Of a refused resource, the version in `previous` stays. `previous` was vetted
+    /// itself: what is still the same in it is not looked at again.
     pub fn vet(&self, previous: &ResourceSet, mut new: ResourceSet) -> (ResourceSet, Vec<Refusal>) {
         let mut refusals = Vec::new();
-        for resource in new.iter() {
-            let Some(reason) = self.verdict(resource) else { continue };
+        for resource in previous.diff(&new).into_values().flat_map(|diff| diff.changed) {
+            let Some(reason) = self.verdict(&resource) else { continue };
             let (kind, name) = (resource.kind, Arc::clone(&resource.name));
             let has_last_good = previous.get(kind, &name).is_some();
             refusals.push(Refusal { kind, name, reason, has_last_good });
@@ -117,5 +118,7 @@ mod tests {
         let found: Vec<_> = refusals.iter().map(|r| (&*r.name, r.has_last_good)).collect();
         assert_eq!(found, [("a", true), ("c", false)]);
         assert_eq!(&*refusals[0].reason, "it is bad");
+        let (again, refusals) = vetting.vet(&next, set(&[("a", "bad"), ("b", "2"), ("c", "bad")]));
+        assert_eq!((again, refusals.len()), (next, 2), "as long as they are bad");
     }
 }

@@ -99,9 +99,9 @@ fn a_changed_workload_of_a_file_changes_one_assignment_too() {
             "{ROUTED}---\napiVersion: pillion.io/v1alpha1\nkind: Workload\nmetadata: {{name: db-1, labels: {{app: db}}}}\nspec: {spec}\n"
         ))
     };
-    let before = World::new(written(7), BTreeMap::new());
+    let before = World::new(written(7), Map::new());
     let old = before.for_node(&sidecar("cart"));
-    let after = before.update(written(8), BTreeMap::new());
+    let after = before.update(written(8), Map::new());
     let new = after.for_node(&sidecar("cart"));
     assert_eq!(old.diff(&new).keys().collect::<Vec<_>>(), [&ResourceType::Endpoint]);
     for (kind, name) in

@@ -161,7 +161,7 @@ fn a_backend_that_does_not_exist_costs_its_share_only() {
     let found = read("t.yaml", &format!("{SERVICES}---\n{}", route(rules)));
     let parsed = assemble(found.documents, found.problems);
     assert_eq!(parsed.problems.len(), 1, "{:?}", parsed.problems);
-    let set = World::new(Arc::new(parsed.intent), BTreeMap::new()).for_node(&sidecar("cart"));
+    let set = World::new(Arc::new(parsed.intent), Map::new()).for_node(&sidecar("cart"));
     let routes = host_routes(&set, "outbound", "catalog.default:80");
     assert_eq!(routes.len(), 3);
     assert_eq!(answer(&routes[0]).status, 500);

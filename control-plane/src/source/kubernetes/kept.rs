@@ -179,8 +179,8 @@ mod tests {
         assert_eq!((after.at, &after.written), (before.at, &before.written));
         assert_eq!(after.workloads, before.workloads);
         let documents = after.documents();
-        assert_eq!(documents.good[0].id.to_string(), "Service shop/a");
-        assert!(documents.problems.is_empty());
+        assert_eq!(documents.good().next().unwrap().id.to_string(), "Service shop/a");
+        assert!(documents.problems().next().is_none());
     }
 
     #[test]

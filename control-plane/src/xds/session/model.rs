@@ -79,6 +79,8 @@ enum Request {
 struct Rig {
     dialect: Dialect,
     session: Session,
+    /// The same, but looks at everything each time.
+    thorough: Session,
     streams: u64,
     up: VecDeque<Request>,
     down: VecDeque<Response>,
@@ -91,6 +93,7 @@ impl Rig {
         Self {
             dialect,
             session: Session::new(dialect, 0),
+            thorough: Session::new(dialect, 0),
             streams: 0,
             up: VecDeque::new(),
             down: VecDeque::new(),
@@ -119,16 +122,42 @@ impl Rig {
             Step::Change(kind, name, None) => {
                 self.resources.remove(&(*kind, *name));
             }
-            Step::Push => self.session.on_set(Arc::new(self.set(0))),
+            Step::Push => self.push(self.set(0)),
             Step::ServerReads => {
                 self.server_reads();
             }
-            Step::ServerSends => self.down.extend(self.session.next_response()),
+            Step::ServerSends => {
+                let next = self.next_response();
+                self.down.extend(next);
+            }
             Step::ClientReads { refuse } => {
                 self.client_reads(*refuse);
             }
             Step::Reconnect => self.reconnect(),
         }
+    }
+
+    fn push(&mut self, set: ResourceSet) {
+        let set = Arc::new(set);
+        self.session.on_set(Arc::clone(&set));
+        self.thorough.on_set(set);
+    }
+
+    /// Looking at what was touched finds what looking at everything finds.
+    fn next_response(&mut self) -> Option<Response> {
+        let next = self.session.next_response();
+        for subscription in &mut self.thorough.types {
+            subscription.touch_all();
+        }
+        assert_eq!(self.thorough.next_response(), next);
+        if let Some(response) = &next {
+            let Session { target, held, types, .. } = &self.session;
+            let visible = diff::Visible { kind: response.kind, target, held };
+            let subscription = &types[response.kind as usize];
+            let whole = diff::version(subscription, &visible, Dialect::StateOfTheWorld);
+            assert_eq!(response.version, whole);
+        }
+        next
     }
 
     fn subscribe(&mut self, kind: usize, name: &str) {
@@ -202,10 +231,16 @@ impl Rig {
 
     fn server_reads(&mut self) -> bool {
         match self.up.pop_front() {
-            Some(Request::Sotw(request)) => self.session.on_sotw(&request).unwrap(),
-            Some(Request::Delta(request)) => self.session.on_delta(&request).unwrap(),
+            Some(Request::Sotw(request)) => {
+                self.session.on_sotw(&request).unwrap();
+                self.thorough.on_sotw(&request).unwrap();
+            }
+            Some(Request::Delta(request)) => {
+                self.session.on_delta(&request).unwrap();
+                self.thorough.on_delta(&request).unwrap();
+            }
             None => return false,
-        };
+        }
         true
     }
 
@@ -250,7 +285,8 @@ impl Rig {
         self.down.clear();
         self.streams += 1;
         self.session = Session::new(self.dialect, self.streams);
-        self.session.on_set(Arc::new(self.set(0)));
+        self.thorough = Session::new(self.dialect, self.streams);
+        self.push(self.set(0));
         for (kind, resource_type) in KINDS.into_iter().enumerate() {
             let known = &mut self.client[kind];
             known.nonce.clear();
@@ -282,7 +318,7 @@ impl Rig {
     fn settle(&mut self) {
         for _ in 0..10_000 {
             let mut moved = self.server_reads();
-            if let Some(response) = self.session.next_response() {
+            if let Some(response) = self.next_response() {
                 self.down.push_back(response);
                 moved = true;
             }
@@ -294,6 +330,7 @@ impl Rig {
                 return;
             }
             self.session.stop_waiting();
+            self.thorough.stop_waiting();
         }
         panic!("the stream does not come to rest");
     }
@@ -335,10 +372,10 @@ fn converges(dialect: Dialect, steps: &[Step], refusals: bool) {
         rig.settle();
         newest = rig.set(1);
     }
-    rig.session.on_set(Arc::new(newest.clone()));
+    rig.push(newest.clone());
     rig.settle();
     rig.check(&newest);
-    assert_eq!(rig.session.next_response(), None);
+    assert_eq!(rig.next_response(), None);
 }
 
 proptest! {

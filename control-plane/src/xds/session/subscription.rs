@@ -22,8 +22,8 @@ pub(super) struct Subscription {
     /// State of the world: a name was given once, so an empty list now means none, not all.
     named: bool,
     pub(super) names: BTreeSet<Arc<str>>,
-    /// What the client holds as far as we told it; `None` when we do not know the version.
-    pub(super) client: BTreeMap<Arc<str>, Option<Version>>,
+    /// What the client holds as far as we told it.
+    pub(super) client: Holdings,
     /// Delta: what was sent under a wildcard that was given up since. It may still be on its way, and
     /// a client that takes up the wildcard again will keep it.
     given_up: BTreeSet<Arc<str>>,
@@ -33,6 +33,8 @@ pub(super) struct Subscription {
     pub(super) answer_owed: bool,
     /// Something changed since the last look at what is owed.
     pub(super) dirty: bool,
+    /// The names that it may have changed for, of those that the client wants or holds.
+    pub(super) touched: Touched,
     outstanding: VecDeque<Outstanding>,
     last_nonce: String,
     /// The version of the last answered response, if it was refused.
@@ -41,6 +43,81 @@ pub(super) struct Subscription {
     acked: Option<Version>,
     error: Option<String>,
     nacks: u64,
+}
+
+/// The resources that may have to be sent, or to be taken back, since the last look at what is owed.
+#[derive(Debug)]
+pub(super) enum Touched {
+    /// Any of them.
+    All,
+    /// These.
+    Names(BTreeSet<Arc<str>>),
+}
+
+impl Default for Touched {
+    fn default() -> Self {
+        Self::Names(BTreeSet::new())
+    }
+}
+
+/// What a client holds, by name; without a version where we do not know it.
+#[derive(Debug, Default)]
+pub(super) struct Holdings {
+    by_name: BTreeMap<Arc<str>, Option<Version>>,
+    /// Of all whose version is known.
+    version: Version,
+}
+
+impl Holdings {
+    pub(super) fn get(&self, name: &str) -> Option<Option<Version>> {
+        self.by_name.get(name).copied()
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.by_name.keys()
+    }
+
+    /// The version of all of it together.
+    pub(super) fn version(&self) -> Version {
+        self.version
+    }
+
+    /// What was held before under this name.
+    pub(super) fn insert(
+        &mut self,
+        name: Arc<str>,
+        version: Option<Version>,
+    ) -> Option<Option<Version>> {
+        if let Some(version) = version {
+            self.version = self.version.with(&name, version);
+        }
+        let before = self.by_name.insert(Arc::clone(&name), version);
+        self.forget(&name, before.flatten());
+        before
+    }
+
+    pub(super) fn remove(&mut self, name: &str) {
+        let before = self.by_name.remove(name);
+        self.forget(name, before.flatten());
+    }
+
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&Arc<str>) -> bool) {
+        let gone: Vec<Arc<str>> = self.names().filter(|name| !keep(name)).cloned().collect();
+        for name in gone {
+            self.remove(&name);
+        }
+    }
+
+    /// It holds something under this name, at least.
+    fn insert_unknown(&mut self, name: Arc<str>) {
+        self.by_name.entry(name).or_insert(None);
+    }
+
+    fn forget(&mut self, name: &str, version: Option<Version>) {
+        if let Some(version) = version {
+            self.version = self.version.without(name, version);
+        }
+    }
 }
 
 /// A response that the client has not answered.
@@ -59,11 +136,12 @@ impl Subscription {
             wildcard: false,
             named: false,
             names: BTreeSet::new(),
-            client: BTreeMap::new(),
+            client: Holdings::default(),
             given_up: BTreeSet::new(),
             owed: BTreeSet::new(),
             answer_owed: false,
             dirty: false,
+            touched: Touched::default(),
             outstanding: VecDeque::new(),
             last_nonce: String::new(),
             rejected: None,
@@ -105,6 +183,7 @@ impl Subscription {
         if first {
             self.begin_delta(request);
         }
+        let had_wildcard = self.wildcard;
         for name in &request.unsubscribe {
             self.unsubscribe(name);
         }
@@ -113,9 +192,31 @@ impl Subscription {
             self.subscribe(name, known);
         }
         self.check_bound()?;
-        self.forget_unwanted();
-        self.dirty = true;
+        if first || had_wildcard && !self.wildcard {
+            self.forget_unwanted();
+        } else {
+            self.forget(&request.unsubscribe);
+        }
+        self.dirty |= first || !request.subscribe.is_empty() || !request.unsubscribe.is_empty();
         Ok(outcome)
+    }
+
+    /// There is news of these names.
+    pub(super) fn touch<'a>(&mut self, names: impl IntoIterator<Item = &'a Arc<str>>) {
+        for name in names {
+            self.dirty = true;
+            // Another one is looked at when it is asked for.
+            if let Touched::Names(touched) = &mut self.touched
+                && (self.wildcard || self.names.contains(name) || self.client.get(name).is_some())
+            {
+                touched.insert(Arc::clone(name));
+            }
+        }
+    }
+
+    /// Everything has to be looked at.
+    pub(super) fn touch_all(&mut self) {
+        self.touched = Touched::All;
     }
 
     /// Whether the client wants to hear of `name`.
@@ -125,12 +226,12 @@ impl Subscription {
 
     /// Whether the client was sent `name` and should still hold it.
     pub(super) fn holds(&self, name: &str) -> bool {
-        self.client.contains_key(name)
+        self.client.get(name).is_some()
     }
 
     /// Whether the client holds `name` in exactly this version.
     pub(super) fn has(&self, name: &str, version: Version) -> bool {
-        self.client.get(name) == Some(&Some(version))
+        self.client.get(name) == Some(Some(version))
     }
 
     /// `name` must be sent even if nothing in it changed.
@@ -191,7 +292,7 @@ impl Subscription {
             kind: self.kind,
             wildcard: self.wildcard,
             names: self.names.len(),
-            resources: self.client.len(),
+            resources: self.client.by_name.len(),
             sent: self.sent,
             acked: self.acked,
             error: self.error.clone(),
@@ -225,7 +326,10 @@ impl Subscription {
         self.error = Some(error.to_owned());
         // It may still hold what it was told to remove: say it again with the next change.
         for name in response.removed {
-            self.client.entry(name).or_insert(None);
+            if self.wants(&name) {
+                self.client.insert_unknown(Arc::clone(&name));
+                self.touch([&name]);
+            }
         }
         (Outcome::Nacked(self.kind, error.to_owned()), newest)
     }
@@ -253,11 +357,11 @@ impl Subscription {
 
     /// The first delta request: what the client still holds, and the old form of "all".
     fn begin_delta(&mut self, request: &DeltaRequest) {
-        self.client = request
-            .initial_versions
-            .iter()
-            .map(|(name, version)| (Arc::from(name.as_str()), version.parse().ok()))
-            .collect();
+        self.client = Holdings::default();
+        for (name, version) in &request.initial_versions {
+            self.client.insert(Arc::from(name.as_str()), version.parse().ok());
+        }
+        self.touch_all();
         self.wildcard = self.is_whole() && request.subscribe.is_empty();
         self.answer_owed = self.wildcard;
     }
@@ -267,8 +371,9 @@ impl Subscription {
             self.answer_owed |= !self.wildcard;
             self.wildcard = true;
             for name in std::mem::take(&mut self.given_up) {
-                self.client.entry(name).or_insert(None);
+                self.client.insert_unknown(name);
             }
+            self.touch_all();
             return;
         }
         let name: Arc<str> = name.into();
@@ -281,7 +386,8 @@ impl Subscription {
     fn unsubscribe(&mut self, name: &str) {
         if self.is_whole() && name == WILDCARD {
             self.wildcard = false;
-            self.given_up.extend(self.client.keys().cloned());
+            self.given_up.extend(self.client.names().cloned());
+            self.touch_all();
         } else if self.names.remove(name) && self.wildcard {
             self.owed.insert(name.into());
         }
@@ -300,9 +406,25 @@ impl Subscription {
             return;
         }
         let names = &self.names;
-        self.client.retain(|name, _| names.contains(name));
+        self.client.retain(|name| names.contains(name));
         self.owed.retain(|name| names.contains(name));
-        if names.is_empty() {
+        self.forget_refusal();
+    }
+
+    /// The same, where only these names may be unwanted since.
+    fn forget(&mut self, unsubscribed: &[String]) {
+        for name in unsubscribed {
+            if !self.wants(name) {
+                self.client.remove(name);
+                self.owed.remove(name.as_str());
+            }
+        }
+        self.forget_refusal();
+    }
+
+    /// What was refused does not matter to who wants nothing.
+    fn forget_refusal(&mut self) {
+        if !self.wildcard && self.names.is_empty() {
             self.rejected = None;
         }
     }
