@@ -38,6 +38,7 @@ const PROXY: Shape = Shape {
 const CONTROL_PLANE: Shape = Shape {
     root: "control-plane/src",
     layers: &[
+        &[("map", &[])],
         &[("intent", &[]), ("identity", &[])],
         &[("snapshot", &[]), ("compile", &["snapshot"])],
         &[("source", &[]), ("store", &[]), ("xds", &[]), ("ca", &[])],
