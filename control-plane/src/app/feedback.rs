@@ -134,6 +134,7 @@ mod tests {
     use super::*;
     use crate::compile::World;
     use crate::intent::{assemble, read};
+    use crate::map::Map;
     use crate::snapshot::Version;
     use crate::xds::Node;
     use crate::xds::session::{Dialect, TypeStatus};
@@ -199,7 +200,7 @@ spec:
         let read = read("mesh.yaml", MESH);
         let parsed = assemble(read.documents, read.problems);
         assert_eq!(parsed.problems, []);
-        let world = World::new(Arc::new(parsed.intent), [].into());
+        let world = World::new(Arc::new(parsed.intent), Map::new());
         let mut found = Feedback::default();
         add(&world, &stream, &mut found);
         found

@@ -17,6 +17,7 @@ use super::{StartError, kept, stored_root};
 use crate::ca::{JoinToken, RootMaterial, certificates_pem, first_certificate, private_key_pem};
 use crate::identity::{Caller, SpiffeId, TrustDomain};
 use crate::intent::{Name, Parsed, Workload};
+use crate::map;
 use crate::source::kubernetes::feedback::Feedback;
 use crate::source::kubernetes::{Cluster, Followed, Reach, SharedRoot};
 use crate::source::{Combined, Documents, combine};
@@ -130,7 +131,8 @@ impl InCluster {
         type Pods = BTreeMap<Name, Arc<Workload>>;
         let both = |before: &Workloads, registered: &Workloads, pods: &Pods| -> Workloads {
             let all = registered.iter().chain(pods);
-            before.updated(all.map(|(name, one)| (name.clone(), Arc::clone(one))).collect())
+            let all = all.map(|(name, one)| (name.clone(), Arc::clone(one)));
+            map::updated(before, all.collect())
         };
         let nothing = Workloads::default();
         let first = both(&nothing, &registered.borrow_and_update(), &pods.borrow_and_update());

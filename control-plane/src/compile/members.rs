@@ -7,7 +7,7 @@ use crate::intent::{
     GATEWAY_LABEL, Intent, Mtls, Name, Problem, Selection, Service, ServicePort, Severity,
     TargetPort, Workload,
 };
-use crate::map::Map;
+use crate::map::{self, Map};
 
 /// The workloads of one service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,8 +93,9 @@ impl<'a> Workloads<'a> {
     where
         Self: 'a,
     {
-        let written = self.written.diff(newer.written).map(|change| change.key);
-        written.chain(self.registered.diff(newer.registered).map(|change| change.key)).collect()
+        let written = map::changes(self.written, newer.written);
+        let registered = map::changes(self.registered, newer.registered);
+        written.chain(registered).map(|change| change.key).collect()
     }
 }
 

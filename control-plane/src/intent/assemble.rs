@@ -22,7 +22,7 @@ use super::secret::Secret;
 use super::selection::Selection;
 use super::service::Service;
 use super::workload::Workload;
-use crate::map::Map;
+use crate::map::{self, Map};
 
 /// Everything that people want, as plain data. A copy shares everything with the original.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -209,7 +209,7 @@ impl Assembly {
     /// The documents that changed. `None`: everything has to be looked at.
     fn edits<'a>(&'a self, sheets: &'a Sheets) -> Option<Vec<Edit<'a>>> {
         let mut edits: BTreeMap<&ObjectId, Edit<'a>> = BTreeMap::new();
-        for change in self.sheets.diff(sheets) {
+        for change in map::changes(&self.sheets, sheets) {
             for document in change.before.into_iter().flat_map(|sheet| &sheet.documents) {
                 let known = edits.entry(&document.id).or_default().0.replace(document);
                 known.is_none().then_some(())?;
@@ -268,9 +268,8 @@ impl Assembly {
         }
         let written =
             |sheet: Option<&Arc<Sheet>>| sheet.is_some_and(|one| !one.problems.is_empty());
-        let mut sheets_changed = self.sheets.diff(&sheets);
-        let has_news = sheets_changed.any(|one| written(one.before) || written(one.after));
-        drop(sheets_changed);
+        let has_news = map::changes(&self.sheets, &sheets)
+            .any(|one| written(one.before) || written(one.after));
         new.sheets = sheets;
         if has_news || new.remarks != problems_before { new.gathered() } else { new }
     }

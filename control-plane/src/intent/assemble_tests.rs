@@ -74,7 +74,7 @@ proptest! {
 fn a_workload_that_comes_changes_or_goes_and_what_a_route_says_are_edits() {
     let one = |documents: &[(usize, u8)], lines: usize| -> Sheets {
         let sheet = sheet("a.yaml", &(lines, documents.to_vec()));
-        [(PathBuf::from("a.yaml"), Arc::new(sheet))].into()
+        Sheets::unit(PathBuf::from("a.yaml"), Arc::new(sheet))
     };
     let assembly = Assembly::new(one(&[(0, 0), (6, 0), (3, 0)], 0));
     for (documents, lines) in [

@@ -6,8 +6,11 @@ use super::assemble::Intent;
 use super::backend::BackendTarget;
 use super::decode::{At, Context, Object, any_text, dns_label, dns_name, text};
 use super::document::Object as Said;
+use super::gateway::Gateway;
 use super::http_route::HttpRoute;
+use super::l4_route::L4Route;
 use super::meta::{Kind, Meta, Name};
+use crate::map;
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 
@@ -87,7 +90,7 @@ pub(crate) fn permits(
         return true;
     }
     let start = Name::new(to.namespace.as_str(), "");
-    let there = intent.grants.since(&start).take_while(|(name, _)| name.namespace == to.namespace);
+    let there = intent.grants.range(start..).take_while(|(name, _)| name.namespace == to.namespace);
     there.map(|(_, grant)| grant).any(|grant| {
         let who = grant.from.iter().any(|from| {
             from.group == GATEWAY_API && from.kind == kind.as_str() && from.namespace == namespace
@@ -126,21 +129,20 @@ pub(crate) fn permits_backend(intent: &Intent, said: &Said, target: &BackendTarg
 /// Takes out of the intent what leads to another namespace without a grant of it.
 pub(crate) fn enforce(intent: &mut Intent) {
     let mut routes = std::mem::take(&mut intent.routes);
-    for route in routes.values_mut() {
-        if let Some(permitted) = permitted(intent, route) {
-            *route = permitted;
-        }
-    }
+    map::change_values(&mut routes, |route| permitted(intent, route));
     intent.routes = routes;
     let mut routes = std::mem::take(&mut intent.l4_routes);
-    for route in routes.values_mut() {
+    map::change_values(&mut routes, |route| {
         let said = Said::L4Route(Arc::clone(route));
-        if route.backends.iter().any(|one| !permits_backend(intent, &said, &one.target)) {
-            for backend in &mut Arc::make_mut(route).backends {
+        let refused = |target: &BackendTarget| !permits_backend(intent, &said, target);
+        route.backends.iter().any(|one| refused(&one.target)).then(|| {
+            let mut changed = L4Route::clone(route);
+            for backend in &mut changed.backends {
                 refuse(intent, &said, &mut backend.target);
             }
-        }
-    }
+            Arc::new(changed)
+        })
+    });
     intent.l4_routes = routes;
     enforce_certificates(intent);
 }
@@ -171,17 +173,18 @@ fn refuse(intent: &Intent, said: &Said, target: &mut BackendTarget) {
 
 fn enforce_certificates(intent: &mut Intent) {
     let mut gateways = std::mem::take(&mut intent.gateways);
-    for gateway in gateways.values_mut() {
-        let namespace = gateway.name.namespace.clone();
-        let permitted =
-            |secret: &Name| permits(intent, (Kind::Gateway, &namespace), ("", "Secret", secret));
+    map::change_values(&mut gateways, |gateway| {
+        let from = (Kind::Gateway, gateway.name.namespace.as_str());
+        let permitted = |secret: &Name| permits(intent, from, ("", "Secret", secret));
         let mut secrets = gateway.listeners.iter().flat_map(|one| &one.certificates);
-        if !secrets.all(permitted) {
-            for listener in &mut Arc::make_mut(gateway).listeners {
+        (!secrets.all(permitted)).then(|| {
+            let mut changed = Gateway::clone(gateway);
+            for listener in &mut changed.listeners {
                 listener.certificates.retain(permitted);
             }
-        }
-    }
+            Arc::new(changed)
+        })
+    });
     intent.gateways = gateways;
 }
 

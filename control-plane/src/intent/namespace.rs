@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::assemble::Intent;
 use super::gateway::{AllowedNamespaces, Gateway, Listener};
 use super::meta::Meta;
+use crate::map;
 
 /// The label that every namespace bears, with its own name
 /// (<https://kubernetes.io/docs/reference/labels-annotations-taints/#kubernetes-io-metadata-name>).
@@ -43,11 +44,13 @@ pub(crate) fn choose(intent: &mut Intent) {
     let unknown = used.into_iter().filter(|name| !intent.namespaces.contains_key(*name));
     let plain = unknown.map(|name| Arc::new(Namespace::with(name, BTreeMap::new())));
     let all: Vec<Arc<Namespace>> = plain.chain(intent.namespaces.values().cloned()).collect();
-    for gateway in intent.gateways.values_mut() {
-        if gateway.listeners.iter().any(is_choosing) {
-            choose_for(Arc::make_mut(gateway), &all);
-        }
-    }
+    map::change_values(&mut intent.gateways, |gateway| {
+        gateway.listeners.iter().any(is_choosing).then(|| {
+            let mut gateway = Gateway::clone(gateway);
+            choose_for(&mut gateway, &all);
+            Arc::new(gateway)
+        })
+    });
 }
 
 fn choose_for(gateway: &mut Gateway, all: &[Arc<Namespace>]) {

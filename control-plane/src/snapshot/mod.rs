@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use crate::map::Map;
+use crate::map::{self, Map};
 
 /// The resource types that the control plane serves, in the order in which one push sends them:
 /// what is referred to comes before what refers to it (Envoy, "xDS protocol, eventual
@@ -195,7 +195,7 @@ impl ResourceSet {
 
     fn diff_of(&self, newer: &Self, kind: ResourceType) -> Diff {
         let mut diff = Diff::default();
-        for change in self.kinds[kind as usize].diff(&newer.kinds[kind as usize]) {
+        for change in map::changes(&self.kinds[kind as usize], &newer.kinds[kind as usize]) {
             match change.after {
                 Some(resource) => diff.changed.push(Arc::clone(resource)),
                 None => diff.removed.push(Arc::clone(change.key)),

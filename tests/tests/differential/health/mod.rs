@@ -19,7 +19,7 @@ use pillion_tests::proxy::{Bootstrap, Kind, Proxy, envoy, socket_address};
 use pillion_tests::venv::optional;
 use pillion_tests::yaml;
 use serde_json::{Value, json};
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use server::Server;
 
@@ -38,6 +38,8 @@ struct Case {
     state: &'static str,
     /// Requests: path, how often, and statuses with the endpoints that answered.
     asks: Vec<(&'static str, usize, &'static str)>,
+    /// The interval of outlier detection where all requests must fall into one. Zero: they need not.
+    within: Duration,
     /// The state after them. Empty: not looked at.
     then: &'static str,
 }
@@ -75,6 +77,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct World {
     proxy: Proxy,
     listener: SocketAddr,
+    /// When the proxy was ready: intervals began a little before.
+    ready: Instant,
     _servers: Vec<Server>,
 }
 
@@ -96,7 +100,7 @@ impl World {
         let mut bootstrap = Bootstrap::of(vec![routes(listener, cases)], clusters);
         bootstrap.hold(port);
         let proxy = Proxy::start(kind, bootstrap).await?;
-        Ok(Self { proxy, listener, _servers: servers })
+        Ok(Self { proxy, listener, ready: Instant::now(), _servers: servers })
     }
 
     async fn snapshot(&self) -> anyhow::Result<(Value, Value)> {
@@ -118,6 +122,12 @@ impl World {
             }
             sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Waits for the beginning of the next interval of this length.
+    async fn interval(&self, length: Duration) {
+        let begun = self.ready.elapsed().as_secs_f64() / length.as_secs_f64();
+        sleep_until(self.ready + length.mul_f64(begun.ceil())).await;
     }
 
     /// `200@0+1`: everybody answered with 200, and endpoints 0 and 1 did.
@@ -258,6 +268,9 @@ async fn play(kind: Kind, cases: &[Case]) -> anyhow::Result<Vec<String>> {
         compare(name, "state", wanted, found);
     }
     for case in cases {
+        if !case.within.is_zero() {
+            world.interval(case.within).await;
+        }
         for (path, times, wanted) in &case.asks {
             let found = world.ask(case, path, *times).await?;
             compare(case.name, path, wanted, &found);
