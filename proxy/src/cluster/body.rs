@@ -80,7 +80,10 @@ impl ResponseBody {
     /// Give the connection, or the place on it, back.
     pub(crate) fn release(&mut self) {
         if let Some(lease) = self.lease.take() {
-            lease.complete();
+            lease.complete(match &mut self.content {
+                Content::Http2(arriving) => arriving.take_ended(),
+                Content::Http1 | Content::Carried(_) => None,
+            });
         }
         self.active = None;
     }

@@ -100,9 +100,9 @@ pub(super) async fn send(
             told.set(lease.connection());
         }
         let failure = match on(&job, &mut lease, request, again).await {
-            Ok(response) => {
+            Ok((response, present)) => {
                 learn::answered(balancer, &job.endpoint, response.headers(), sent);
-                return Ok(answered(response, lease, active));
+                return Ok(answered((response, present), lease, active));
             }
             Err(failure) => failure,
         };
@@ -128,7 +128,7 @@ async fn on(
     lease: &mut Lease,
     request: &mut Request<RequestBody>,
     again: bool,
-) -> Result<Response<Content>, SendFailure> {
+) -> Result<(Response<Content>, Presence), SendFailure> {
     if !lease.is_http2() {
         to_http1(request);
     }
@@ -141,11 +141,10 @@ fn is_ip(host: &str) -> bool {
 }
 
 fn answered(
-    response: Response<Content>,
+    (response, present): (Response<Content>, Presence),
     lease: Lease,
     active: ActiveRequest,
 ) -> Response<ResponseBody> {
-    let present = Presence::of(response.headers());
     if present.has(Presence::KEEP_ALIVE)
         && !lease.is_http2()
         && let Some(promised) = keep_alive(response.headers())
@@ -176,9 +175,11 @@ fn to_http1(request: &mut Request<RequestBody>) {
     }
     upgrade::to_upgrade(request);
     // HTTP/2 may split cookies; HTTP/1.1 may not (RFC 9113 section 8.2.3).
-    if request.headers().get_all(COOKIE).iter().nth(1).is_some() {
+    let headers = request.headers();
+    let repeats = headers.len() > headers.keys_len();
+    if repeats && headers.get_all(COOKIE).iter().nth(1).is_some() {
         let crumbs: Vec<&[u8]> =
-            request.headers().get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+            headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
         if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
             request.headers_mut().insert(COOKIE, cookie);
         }

@@ -186,10 +186,11 @@ fn check_line(line: &[u8], found: &mut Found) -> Result<(), Verdict> {
     if !is_token(name) {
         return Err(bad("a header name is no token"));
     }
-    let value = value.get(1..).unwrap_or_default().trim_ascii();
+    let value = value.get(1..).unwrap_or_default();
     if has(value, |b| (b < b' ' && b != b'\t') || b == 0x7f) {
         return Err(bad("a header value has control characters"));
     }
+    let value = value.trim_ascii();
     match name.len() {
         2 if name.eq_ignore_ascii_case(b"te") => {
             found.trailers |= words(value).any(|word| word.eq_ignore_ascii_case(b"trailers"));

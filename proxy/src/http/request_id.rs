@@ -27,9 +27,11 @@ pub fn generate(random: u128, reason: TraceReason) -> HeaderValue {
 /// Why the request of this id is traced, and a number that is the same wherever the id is seen. None:
 /// the id is no UUID, and says nothing.
 pub fn read(id: &HeaderValue) -> Option<(TraceReason, u64)> {
-    let id = id.to_str().ok().filter(|id| id.len() == 36)?;
-    let number = u64::from_str_radix(id.get(..8)?, 16).ok()?;
-    let reason = match id.as_bytes().get(REASON)? {
+    let id = Some(id.as_bytes()).filter(|id| id.len() == 36)?;
+    let mut digits = *id.first_chunk::<8>()?;
+    digits.make_ascii_lowercase();
+    let number = hex::read(&digits)?;
+    let reason = match id.get(REASON)? {
         b'9' => TraceReason::Sampled,
         b'a' => TraceReason::Forced,
         b'b' => TraceReason::Client,

@@ -184,7 +184,9 @@ impl Exchange {
             Some(verdict) => Err(read::refused(&verdict, &exchange.connection.http.stats)),
             None => read::accept(&mut exchange, &mut request),
         };
-        Box::pin(async move {
+        // Made in its place: most of a future is room for what it will wait for, and would be copied there.
+        let place = Box::new_uninit();
+        Box::into_pin(Box::write(place, async move {
             let outcome = match accepted {
                 Ok(None) => exchange.answer(&mut request).await,
                 Ok(Some(answer)) => Ok(*answer),
@@ -198,7 +200,7 @@ impl Exchange {
             }
             connection.conclude(&mut response);
             response
-        })
+        }))
     }
 
     /// Steps four to seven; the eighth, the reply, is made of what this returns.

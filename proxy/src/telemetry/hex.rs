@@ -2,12 +2,27 @@
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
+/// The two digits of each byte.
+const PAIRS: [[u8; 2]; 256] = {
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < pairs.len() {
+        pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 0xf]];
+        byte += 1;
+    }
+    pairs
+};
+
 /// Fills `text` with the last digits of `value`.
 pub(crate) fn put(text: &mut [u8], value: u128) {
     let mut rest = value;
-    for slot in text.iter_mut().rev() {
-        *slot = DIGITS[(rest & 0xf) as usize];
-        rest >>= 4;
+    let mut pairs = text.rchunks_exact_mut(2);
+    for pair in &mut pairs {
+        pair.copy_from_slice(&PAIRS[(rest & 0xff) as usize]);
+        rest >>= 8;
+    }
+    if let [first] = pairs.into_remainder() {
+        *first = DIGITS[(rest & 0xf) as usize];
     }
 }
 
@@ -42,6 +57,8 @@ mod tests {
         let mut text = *b"-.......-";
         put(&mut text[1..8], 0x1234_5009_abcd);
         assert_eq!(&text, b"-009abcd-");
+        put(&mut text[1..3], 0x1234_5009_abcd);
+        assert_eq!(&text, b"-cd9abcd-");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use h2::RecvStream;
 use http::{Request, Response};
 use http_body::Frame;
 
@@ -17,6 +18,7 @@ use super::{Fit, Job, Pool};
 use crate::cluster::endpoint::{Endpoint, Host};
 use crate::http::body::{BodyError, RequestBody};
 use crate::http::h2::Arriving;
+use crate::http::presence::Presence;
 use crate::http::upgraded;
 use crate::net::splice::Pipe;
 
@@ -142,7 +144,7 @@ impl Lease {
         self.at
     }
 
-    /// Sends a request, and waits for the head of the answer. HTTP/1.1 leaves the head of the
+    /// Sends a request, and waits for the head of the answer, with the headers that it has. HTTP/1.1 leaves the head of the
     /// request where it is; HTTP/2 takes it as `how` says, unless it could not be sent.
     ///
     /// # Errors
@@ -151,12 +153,15 @@ impl Lease {
         &mut self,
         request: &mut Request<RequestBody>,
         how: TakeHead,
-    ) -> Result<Response<Content>, SendFailure> {
+    ) -> Result<(Response<Content>, Presence), SendFailure> {
         self.state = State::Busy;
         let heard = self.connection.received.load(Ordering::Relaxed);
         let sent = match &self.hold {
             Some(Hold::Http2(streams)) => match http2::send(streams, request, how).await {
-                Ok(answer) => Ok(answer.map(Content::Http2)),
+                Ok(answer) => {
+                    let present = Presence::of(answer.headers());
+                    Ok((answer.map(Content::Http2), present))
+                }
                 Err((error, unsent)) => Err((Cause::Http2(error), unsent)),
             },
             _ => self.send_http1(request).await,
@@ -177,7 +182,7 @@ impl Lease {
     async fn send_http1(
         &mut self,
         request: &mut Request<RequestBody>,
-    ) -> Result<Response<Content>, (Cause, bool)> {
+    ) -> Result<(Response<Content>, Presence), (Cause, bool)> {
         let Some(Hold::Http1(http1)) = &mut self.hold else {
             return Err((Cause::Http1(http1::Error::Closed), true));
         };
@@ -199,7 +204,7 @@ impl Lease {
         } else {
             Content::Http1
         };
-        Ok(Response::from_parts(head, content))
+        Ok((Response::from_parts(head, content), answer.present))
     }
 
     /// The answer has begun, and the request is not sent.
@@ -273,9 +278,12 @@ impl Lease {
         self.state = State::Failed;
     }
 
-    /// The answer is complete: the connection is free for the next one.
-    pub(crate) fn complete(mut self) {
+    /// The answer is complete: the connection is free for the next one. `stream`: the answer's own, if it has ended.
+    pub(crate) fn complete(mut self, stream: Option<RecvStream>) {
         self.state = State::Complete;
+        if let (Some(Hold::Http2(streams)), Some(stream)) = (&self.hold, stream) {
+            streams.ended(stream);
+        }
     }
 
     /// To be kept for later; None if it cannot be.

@@ -21,6 +21,8 @@ pub struct Arriving {
     data_done: bool,
     /// It is an answer's.
     answer: bool,
+    /// What it answers was sent in full before it began.
+    sent: bool,
 }
 
 impl Arriving {
@@ -29,19 +31,26 @@ impl Arriving {
         Self::new(stream, length, false)
     }
 
-    /// Of an answer.
-    pub fn answer(stream: RecvStream, length: Option<u64>) -> Self {
-        Self::new(stream, length, true)
+    /// Of an answer. `sent`: the request was sent in full before it began.
+    pub fn answer(stream: RecvStream, length: Option<u64>, sent: bool) -> Self {
+        Self { sent, ..Self::new(stream, length, true) }
     }
 
     fn new(stream: RecvStream, length: Option<u64>, answer: bool) -> Self {
         let left = if stream.is_end_stream() { Some(0) } else { length };
-        Self { stream: Some(stream), left, data_done: false, answer }
+        Self { stream: Some(stream), left, data_done: false, answer, sent: false }
     }
 
     /// No content.
     pub fn nothing() -> Self {
-        Self { stream: None, left: Some(0), data_done: true, answer: true }
+        Self { stream: None, left: Some(0), data_done: true, answer: true, sent: false }
+    }
+
+    /// The stream of an answer that was read to its end, if it has ended the other way too.
+    pub fn take_ended(&mut self) -> Option<RecvStream> {
+        let stream = self.stream.take_if(|_| self.sent)?;
+        self.left = Some(0);
+        Some(stream)
     }
 
     /// Who has answered in full may end the stream without an error (RFC 9113 section 8.1); a request ends in full.
@@ -86,5 +95,37 @@ impl Body for Arriving {
 
     fn size_hint(&self) -> SizeHint {
         self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_is_taken_when_both_ends_have_said_all() {
+        let (near, far) = tokio::io::duplex(1 << 10);
+        tokio::spawn(async move {
+            let mut connection = h2::server::handshake(far).await.unwrap();
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                let mut answer = respond.send_response(Response::new(()), false).unwrap();
+                answer.send_data(Bytes::from("hello"), true).unwrap();
+            }
+        });
+        let (mut sender, connection) = h2::client::handshake(near).await.unwrap();
+        tokio::spawn(connection);
+        for sent in [true, false] {
+            let request = Request::get("http://shop.test/").body(()).unwrap();
+            let (answer, _) = sender.send_request(request, true).unwrap();
+            let mut body = Arriving::answer(answer.await.unwrap().into_body(), Some(5), sent);
+            assert_eq!((&mut body).collect().await.unwrap().to_bytes(), "hello");
+            assert_eq!(body.take_ended().is_some(), sent);
+            assert!(body.take_ended().is_none());
+            assert!(body.is_end_stream());
+            assert_eq!(body.size_hint().exact(), Some(0));
+        }
     }
 }

@@ -101,7 +101,7 @@ impl TraceContext {
             if lines.next().is_some() {
                 return None;
             }
-            let mut context = parse(first.to_str().ok()?)?;
+            let mut context = parse(first.as_bytes())?;
             if stated {
                 context.state = state(headers);
             }
@@ -169,8 +169,7 @@ impl TraceContext {
 
 /// `version "-" trace-id "-" parent-id "-" trace-flags`, all lower-case hexadecimal. A later
 /// version may go on after another `-`; version `ff` is forbidden.
-fn parse(text: &str) -> Option<TraceContext> {
-    let bytes = text.as_bytes();
+fn parse(bytes: &[u8]) -> Option<TraceContext> {
     if bytes.len() < 55 || [2, 35, 52].iter().any(|at| bytes.get(*at) != Some(&b'-')) {
         return None;
     }

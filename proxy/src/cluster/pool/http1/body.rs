@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::response::Parts;
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, HeaderValue, Method, Version};
 use http_body::Frame;
 
 use super::send::{Answer, lists};
@@ -14,6 +14,7 @@ use super::{Error, Http1};
 use crate::http::body::BodyError;
 use crate::http::h1::body::{Decoded, Decoder};
 use crate::http::h1::{Framing, Malformed};
+use crate::http::presence::Presence;
 use crate::net::splice::Pipe;
 
 /// Bytes of trailers, and of chunk extensions.
@@ -23,12 +24,13 @@ impl Http1 {
     /// The head of the answer is here.
     pub(super) fn answered(&mut self, head: Parts, method: &Method) -> Result<Answer, Error> {
         let status = head.status.as_u16();
-        let framing = framing(&head, method)?;
+        let present = Presence::of(&head.headers);
+        let framing = framing(&head, present, method)?;
         let switches = status == 101 || (method == Method::CONNECT && head.status.is_success());
-        self.keep &= framing != Framing::UntilClose && keeps_alive(&head);
+        self.keep &= framing != Framing::UntilClose && keeps_alive(&head, present);
         self.decoder = Decoder::new(framing, MAX_BESIDE);
         self.ahead = None;
-        Ok(Answer { head, switches })
+        Ok(Answer { head, present, switches })
     }
 
     /// All of the answer has been read.
@@ -114,30 +116,36 @@ fn malformed(error: Malformed) -> io::Error {
 
 /// Where an answer ends (RFC 9112 section 6.3). An answer with two lengths, or with a coding that
 /// is not taken off, ends nobody knows where (section 6.1).
-fn framing(head: &Parts, method: &Method) -> Result<Framing, Error> {
+fn framing(head: &Parts, present: Presence, method: &Method) -> Result<Framing, Error> {
     let status = head.status.as_u16();
-    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
-    let coding = codings.next();
-    if let Some(coding) = coding
-        && (!coding.as_bytes().eq_ignore_ascii_case(b"chunked")
-            || codings.next().is_some()
-            || head.headers.contains_key(CONTENT_LENGTH))
-    {
-        return Err(Error::Ambiguous);
-    }
+    let chunked = present.has(Presence::FRAMING) && chunked(&head.headers)?;
     let bodiless = matches!(status, 101 | 204 | 304)
         || *method == Method::HEAD
         || (*method == Method::CONNECT && head.status.is_success());
     if bodiless {
         return Ok(Framing::None);
     }
-    if coding.is_some() {
+    if chunked {
         if head.version == Version::HTTP_10 {
             return Err(Malformed("HTTP/1.0 has no transfer-encoding").into());
         }
         return Ok(Framing::Chunked);
     }
     Ok(length(&head.headers)?.map_or(Framing::UntilClose, Framing::Length))
+}
+
+/// Whether it is in chunks, and in nothing else.
+fn chunked(headers: &HeaderMap) -> Result<bool, Error> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter().map(HeaderValue::as_bytes);
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(false),
+        (Some(coding), None)
+            if coding.eq_ignore_ascii_case(b"chunked") && !headers.contains_key(CONTENT_LENGTH) =>
+        {
+            Ok(true)
+        }
+        _ => Err(Error::Ambiguous),
+    }
 }
 
 /// What `content-length` says, however often it says so.
@@ -162,9 +170,7 @@ pub(super) fn length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
 }
 
 /// Whether the endpoint takes another request on this connection (RFC 9112 section 9.3).
-fn keeps_alive(head: &Parts) -> bool {
-    if lists(&head.headers, &CONNECTION, "close") {
-        return false;
-    }
-    head.version != Version::HTTP_10 || lists(&head.headers, &CONNECTION, "keep-alive")
+fn keeps_alive(head: &Parts, present: Presence) -> bool {
+    let says = |word| present.has(Presence::CONNECTION) && lists(&head.headers, &CONNECTION, word);
+    !says("close") && (head.version != Version::HTTP_10 || says("keep-alive"))
 }

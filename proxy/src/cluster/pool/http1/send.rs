@@ -15,6 +15,7 @@ use crate::http::body::RequestBody;
 use crate::http::h1::body::Encoder;
 use crate::http::h1::encode::{self, RequestHead};
 use crate::http::h1::{Framing, Malformed, head, trailers};
+use crate::http::presence::Presence;
 
 /// Bytes of an answer's head, and of those before it: as much as hyper reads.
 const MAX_HEAD: usize = 8192 + 100 * 4096;
@@ -27,6 +28,8 @@ const ENOUGH: usize = 64 << 10;
 #[derive(Debug)]
 pub(in super::super) struct Answer {
     pub(in super::super) head: Parts,
+    /// Headers that it has.
+    pub(in super::super) present: Presence,
     /// The connection goes on in another protocol.
     pub(in super::super) switches: bool,
 }

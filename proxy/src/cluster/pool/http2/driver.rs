@@ -50,6 +50,9 @@ pub(in super::super) fn drive(
     let about = Arc::clone(&known);
     let mut received = 0;
     let work = poll_fn(move |cx| {
+        if let Some(streams) = weak.upgrade() {
+            streams.drop_ended();
+        }
         let polled = Pin::new(&mut connection).poll(cx);
         let so_far = about.received.load(Ordering::Relaxed);
         if so_far != received || polled.is_ready() {

@@ -67,22 +67,23 @@ async fn answered(
         Pin::new(&mut answer).poll(cx).map_err(Failed::Stream)
     })
     .await?;
+    let sent = pump.is_none();
     if let Some(mut pump) = pump {
         let mut body = std::mem::replace(body, RequestBody::Empty);
         tokio::spawn(async move { drop(poll_fn(|cx| pump.poll(cx, &mut body)).await) });
     }
-    Ok(arriving(answer))
+    Ok(arriving(answer, sent))
 }
 
-fn arriving(answer: Response<RecvStream>) -> Response<Arriving> {
+fn arriving(answer: Response<RecvStream>, sent: bool) -> Response<Arriving> {
     let left = length(answer.headers());
-    answer.map(|stream| Arriving::answer(stream, left))
+    answer.map(|stream| Arriving::answer(stream, left, sent))
 }
 
 /// The answer to CONNECT: what follows a good one is no content, but the bytes of the tunnel (RFC 9113 section 8.5).
 fn connected(answer: Response<RecvStream>, stream: SendStream<Bytes>) -> Response<Arriving> {
     if !answer.status().is_success() {
-        return arriving(answer);
+        return arriving(answer, false);
     }
     let (mut head, received) = answer.into_parts();
     let (granting, on) = upgraded::pending();

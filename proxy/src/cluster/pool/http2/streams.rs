@@ -1,11 +1,12 @@
 //! An HTTP/2 connection as its pool sees it: places for streams.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::client::SendRequest;
 
 use super::Error;
@@ -14,11 +15,15 @@ use crate::cluster::pool::connection::Connection;
 /// How many streams a connection is taken to allow before the endpoint's SETTINGS are known: what
 /// RFC 9113 recommends as the least.
 pub(in super::super) const ASSUMED: u32 = 100;
+/// So many streams that have ended are kept until the connection's task has something to do.
+const ENDED: usize = 8;
 
 /// An HTTP/2 connection with its streams. It is closed when nobody has it any more, nor a stream of it.
 #[derive(Debug)]
 pub(in super::super) struct Streams {
     sender: SendRequest<Bytes>,
+    /// The same, for [`Self::look`].
+    looking: Mutex<SendRequest<Bytes>>,
     connection: Arc<Connection>,
     /// `max_concurrent_streams` of the cluster.
     configured: u32,
@@ -28,6 +33,9 @@ pub(in super::super) struct Streams {
     begun: AtomicBool,
     /// Milliseconds after the connection was opened at which its last stream ended.
     idle_since: AtomicU64,
+    /// Streams that have ended. Each that is dropped wakes the connection's task, for nothing: it drops them itself when it
+    /// was woken for something.
+    ended: Mutex<Vec<RecvStream>>,
     /// Nothing new may begin on it.
     closed: AtomicBool,
     /// It ended because a PING was not answered.
@@ -41,12 +49,14 @@ impl Streams {
         configured: Option<u32>,
     ) -> Self {
         Self {
+            looking: Mutex::new(sender.clone()),
             sender,
             connection,
             configured: configured.unwrap_or(u32::MAX),
             allowed: AtomicU32::new(ASSUMED),
             begun: AtomicBool::new(false),
             idle_since: AtomicU64::new(0),
+            ended: Mutex::default(),
             closed: AtomicBool::new(false),
             timed_out: AtomicBool::new(false),
         }
@@ -61,14 +71,20 @@ impl Streams {
     /// # Errors
     /// The connection takes no more.
     pub(super) fn sender(&self) -> Result<SendRequest<Bytes>, Error> {
-        // A clone has no request that waits for its place, so it is ready or never will be.
         let mut sender = self.sender.clone();
+        self.check(&mut sender)?;
+        Ok(sender)
+    }
+
+    /// Whether more may begin. A sender that has sent nothing has no request that waits for its place, so it is ready or
+    /// never will be.
+    fn check(&self, sender: &mut SendRequest<Bytes>) -> Result<(), Error> {
         match sender.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Err(error)) => {
                 self.close();
                 Err(Error::Closed(error))
             }
-            _ => Ok(sender),
+            _ => Ok(()),
         }
     }
 
@@ -78,11 +94,29 @@ impl Streams {
         !self.begun.swap(true, Ordering::Relaxed)
     }
 
+    /// The answer on this stream has been read, and what it answers was sent.
+    pub(in super::super) fn ended(&self, stream: RecvStream) {
+        let mut ended = self.lock_ended();
+        if ended.len() < ENDED {
+            ended.push(stream);
+        }
+    }
+
+    /// The connection's task has something to do.
+    pub(super) fn drop_ended(&self) {
+        self.lock_ended().clear();
+    }
+
+    fn lock_ended(&self) -> MutexGuard<'_, Vec<RecvStream>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Something was received: see whether it was GOAWAY or SETTINGS.
     pub(super) fn look(&self) {
-        let allowed = u32::try_from(self.sender.current_max_send_streams()).unwrap_or(u32::MAX);
+        let mut sender = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        let allowed = u32::try_from(sender.current_max_send_streams()).unwrap_or(u32::MAX);
         self.allowed.store(allowed, Ordering::Relaxed);
-        drop(self.sender());
+        drop(self.check(&mut sender));
     }
 
     /// Nothing new begins on it.
