@@ -14,13 +14,15 @@ use crate::admin::Source;
 
 /// How often it is looked whether the proxy is ready.
 const LOOK: Duration = Duration::from_millis(50);
+/// So long after it is ready it has begun: what is done for the first time has been done.
+const BEGINNING: Duration = Duration::from_millis(250);
 /// How often a new status is told.
 const STATUS_EVERY: Duration = Duration::from_secs(2);
 
 /// Tells it, for ever. Runs on the control thread, so that one that hangs is silent.
 pub(super) async fn attend(manager: Notifier, state: Arc<State>, workers: Vec<Handle>) {
     let mut told = String::new();
-    let mut ready = false;
+    let (mut ready, mut begun) = (false, false);
     let watchdog = manager.watchdog().map(|watchdog| watchdog / 2);
     // The first sign of life is for the time since the process that this one replaces gave its last one.
     let (mut beat, mut look) = (None::<Instant>, Instant::now());
@@ -30,22 +32,29 @@ pub(super) async fn attend(manager: Notifier, state: Arc<State>, workers: Vec<Ha
             are_alive(&workers).await;
             manager.alive();
         }
+        if ready && !begun && look.elapsed() >= BEGINNING {
+            begun = true;
+            if let Err(error) = footprint::give_back() {
+                tracing::debug!(%error, "the code of the start stays in memory");
+            }
+        }
         if !ready || look.elapsed() >= STATUS_EVERY {
             look = Instant::now();
             let (serving, status) = describe(&state);
             if serving && !ready {
                 manager.ready(&status);
                 ready = true;
-                if let Err(error) = footprint::give_back() {
-                    tracing::debug!(%error, "the code of the start stays in memory");
-                }
             } else if status != told {
                 manager.status(&status);
             }
             told = status;
         }
-        let pause = if ready { watchdog.unwrap_or(STATUS_EVERY).min(STATUS_EVERY) } else { LOOK };
-        sleep(pause).await;
+        let pause = match (ready, begun) {
+            (false, _) => LOOK,
+            (true, false) => BEGINNING,
+            (true, true) => STATUS_EVERY,
+        };
+        sleep(watchdog.unwrap_or(pause).min(pause)).await;
     }
 }
 

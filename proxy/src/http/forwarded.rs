@@ -67,8 +67,13 @@ pub fn apply(
     let inside = manager.inside.as_deref().is_some_and(|of| is_inside(headers, manager, hop, of));
     if inside {
         headers.insert(names::X_ENVOY_INTERNAL, HeaderValue::from_static("true"));
-    } else if present.has(Presence::ENVOY) {
-        sanitise(headers, manager.use_remote_address);
+    } else {
+        if present.has(Presence::EXPECTED_TIMEOUT) {
+            headers.remove(names::X_ENVOY_EXPECTED_TIMEOUT);
+        }
+        if present.has(Presence::ENVOY_BESIDE) {
+            sanitise(headers, manager.use_remote_address);
+        }
     }
     if !manager.use_remote_address {
         if !present.has(Presence::FORWARDED_PROTO) {
@@ -121,7 +126,7 @@ fn is_inside(headers: &HeaderMap, manager: &HttpManager, hop: &Hop<'_>, of: &Ins
 }
 
 /// Header names that only clients inside may set (Envoy: "External request sanitising").
-/// At the edge more of them than behind it.
+/// At the edge more of them than behind it. The one that most have is not among them: it has been looked for.
 fn sanitise(headers: &mut HeaderMap, edge: bool) {
     // Most requests have none of them: one look at the names is cheaper than twenty searches.
     let inside = |name: &&HeaderName| {
@@ -146,7 +151,6 @@ fn is_for_inside(name: &str, edge: bool) -> bool {
         | "upstream-rq-per-try-timeout-ms"
         | "upstream-rq-timeout-alt-response"
         | "upstream-alt-stat-name"
-        | "expected-rq-timeout-ms"
         | "force-trace"
         | "ip-tags"
         | "hedge-on-per-try-timeout" => true,

@@ -48,9 +48,13 @@ impl Presence {
     pub const DECORATOR: Self = Self(1 << 14);
     /// `x-envoy-immediate-health-check-fail`
     pub const IMMEDIATE_FAIL: Self = Self(1 << 20);
-    /// One that begins with `x-envoy-`.
-    pub const ENVOY: Self =
+    /// `x-envoy-expected-rq-timeout-ms`, which each sidecar tells the next.
+    pub const EXPECTED_TIMEOUT: Self = Self(1 << 21);
+    /// One that begins with `x-envoy-`, but for that.
+    pub const ENVOY_BESIDE: Self =
         Self(Self::FORCE_TRACE.0 | Self::DECORATOR.0 | Self::IMMEDIATE_FAIL.0 | OTHER_ENVOY.0);
+    /// One that begins with `x-envoy-`.
+    pub const ENVOY: Self = Self(Self::EXPECTED_TIMEOUT.0 | Self::ENVOY_BESIDE.0);
     /// One that begins with `x-pillion-`.
     pub const PILLION: Self = Self(1 << 15);
     /// `x-request-id`
@@ -113,6 +117,7 @@ fn of_custom(name: &str) -> Presence {
             b"force-trace" => Presence::FORCE_TRACE,
             b"decorator-operation" => Presence::DECORATOR,
             b"immediate-health-check-fail" => Presence::IMMEDIATE_FAIL,
+            b"expected-rq-timeout-ms" => Presence::EXPECTED_TIMEOUT,
             _ => OTHER_ENVOY,
         },
         [b'f', b'o', b'r', b'w', b'a', b'r', b'd', b'e', b'd', b'-', rest @ ..] => match rest {
@@ -151,6 +156,7 @@ mod tests {
             ("x-envoy-force-trace", Presence::FORCE_TRACE),
             ("x-envoy-decorator-operation", Presence::DECORATOR),
             ("x-envoy-immediate-health-check-fail", Presence::IMMEDIATE_FAIL),
+            ("x-envoy-expected-rq-timeout-ms", Presence::EXPECTED_TIMEOUT),
             ("x-envoy-retry-on", OTHER_ENVOY),
             ("x-pillion-retriable", Presence::PILLION),
             ("x-request-id", Presence::REQUEST_ID),

@@ -36,10 +36,13 @@ pub fn take<B>(request: &mut Request<B>, random: u128) -> Option<Asked> {
         headers.remove(CONTENT_LENGTH);
         return Some(Asked { kind, connection: UPGRADE_TOKEN, key: None, made_key });
     }
-    let wanted = request.version() == Version::HTTP_11
-        && request.method() != Method::CONNECT
-        && names_upgrade(request.headers());
-    let kind = request.headers().get(UPGRADE).filter(|_| wanted)?.clone();
+    if request.version() != Version::HTTP_11
+        || request.method() == Method::CONNECT
+        || !names_upgrade(request.headers())
+    {
+        return None;
+    }
+    let kind = request.headers().get(UPGRADE)?.clone();
     if is(&kind, b"h2c") {
         request.headers_mut().remove(HTTP2_SETTINGS);
         return None;

@@ -38,6 +38,9 @@ pub const X_ENVOY_RETRIABLE_HEADER_NAMES: HeaderName =
 pub const X_ENVOY_RATELIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 /// Envoy, router filter: how long all tries may take, in milliseconds.
 pub const X_ENVOY_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
+/// Envoy, router filter: how long the upstream has, in milliseconds; set on every request.
+pub const X_ENVOY_EXPECTED_TIMEOUT: HeaderName =
+    HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 /// Envoy, router filter: how long each try may take, in milliseconds.
 pub const X_ENVOY_PER_TRY_TIMEOUT: HeaderName =
     HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms");

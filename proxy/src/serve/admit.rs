@@ -29,7 +29,6 @@ use crate::route::{Given, replace_all, rewrite_path};
 use crate::telemetry::reason::{Reason, Refusal};
 
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
-const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -321,7 +320,7 @@ pub(super) fn prepare(
     let timeout = plan.timeouts.per_try.or(plan.timeouts.global);
     if let Some(timeout) = timeout {
         let millis = crate::model::duration::millis(timeout);
-        request.headers_mut().insert(EXPECTED_TIMEOUT, number::value(millis));
+        request.headers_mut().insert(names::X_ENVOY_EXPECTED_TIMEOUT, number::value(millis));
     }
     super::record::inject_span(exchange, request);
     super::record::keep_head(exchange, request);

@@ -191,7 +191,12 @@ fn handle_underscores(
 
 /// HTTP/1.1 wants exactly one `host` (RFC 9112 section 3.2).
 fn check_authority(request: &Request<RequestBody>) -> Result<(), Refusal> {
-    let hosts = request.headers().get_all(HOST).iter().count();
+    let headers = request.headers();
+    let repeats = headers.len() > headers.keys_len();
+    let hosts = match repeats {
+        true => headers.get_all(HOST).iter().count(),
+        false => usize::from(headers.contains_key(HOST)),
+    };
     let known = hosts == 1 || request.uri().authority().is_some();
     if hosts > 1 {
         return Err(bad_request("more than one `host` header"));

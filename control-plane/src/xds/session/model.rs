@@ -191,6 +191,10 @@ impl Rig {
         if !whole || known.wildcard == on {
             return;
         }
+        // An empty list goes on meaning all where no name was ever given: there are no words for less.
+        if self.dialect == Dialect::StateOfTheWorld && !on && !known.named {
+            return;
+        }
         known.wildcard = on;
         let legacy = on && !known.asked && !known.named;
         known.named |= !legacy;

@@ -162,9 +162,7 @@ fn name_of(name: &[u8]) -> Result<HeaderName, Malformed> {
         b"x-forwarded-client-cert" => HeaderName::from_static("x-forwarded-client-cert"),
         b"traceparent" => HeaderName::from_static("traceparent"),
         b"tracestate" => HeaderName::from_static("tracestate"),
-        b"x-envoy-expected-rq-timeout-ms" => {
-            HeaderName::from_static("x-envoy-expected-rq-timeout-ms")
-        }
+        b"x-envoy-expected-rq-timeout-ms" => names::X_ENVOY_EXPECTED_TIMEOUT,
         b"x-envoy-upstream-service-time" => {
             HeaderName::from_static("x-envoy-upstream-service-time")
         }

@@ -80,7 +80,10 @@ impl Body for Arriving {
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Some(Err(error)) => return Poll::Ready(this.broken(error)),
-                None => this.data_done = true,
+                None => {
+                    this.data_done = true;
+                    this.left = this.left.map(|_| 0);
+                }
             }
         }
         Poll::Ready(match ready!(stream.poll_trailers(cx)) {
@@ -90,7 +93,9 @@ impl Body for Arriving {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.as_ref().is_none_or(RecvStream::is_end_stream)
+        // Without asking the connection, where content is still to come.
+        self.left.is_none_or(|left| left == 0)
+            && self.stream.as_ref().is_none_or(RecvStream::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -105,22 +110,39 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn a_stream_is_taken_when_both_ends_have_said_all() {
+    /// A client, and a server that answers with this.
+    async fn answered(content: &'static str) -> h2::client::SendRequest<Bytes> {
         let (near, far) = tokio::io::duplex(1 << 10);
         tokio::spawn(async move {
             let mut connection = h2::server::handshake(far).await.unwrap();
             while let Some(Ok((_, mut respond))) = connection.accept().await {
                 let mut answer = respond.send_response(Response::new(()), false).unwrap();
-                answer.send_data(Bytes::from("hello"), true).unwrap();
+                answer.send_data(Bytes::from(content), true).unwrap();
             }
         });
-        let (mut sender, connection) = h2::client::handshake(near).await.unwrap();
+        let (sender, connection) = h2::client::handshake(near).await.unwrap();
         tokio::spawn(connection);
+        sender
+    }
+
+    async fn get(sender: &mut h2::client::SendRequest<Bytes>, sent: bool) -> Arriving {
+        let request = Request::get("http://shop.test/").body(()).unwrap();
+        let (answer, _) = sender.send_request(request, true).unwrap();
+        Arriving::answer(answer.await.unwrap().into_body(), Some(5), sent)
+    }
+
+    #[tokio::test]
+    async fn an_answer_ends_though_it_announced_more() {
+        let mut body = get(&mut answered("").await, true).await;
+        assert_eq!((&mut body).collect().await.unwrap().to_bytes(), "");
+        assert!(body.is_end_stream());
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_taken_when_both_ends_have_said_all() {
+        let mut sender = answered("hello").await;
         for sent in [true, false] {
-            let request = Request::get("http://shop.test/").body(()).unwrap();
-            let (answer, _) = sender.send_request(request, true).unwrap();
-            let mut body = Arriving::answer(answer.await.unwrap().into_body(), Some(5), sent);
+            let mut body = get(&mut sender, sent).await;
             assert_eq!((&mut body).collect().await.unwrap().to_bytes(), "hello");
             assert_eq!(body.take_ended().is_some(), sent);
             assert!(body.take_ended().is_none());
